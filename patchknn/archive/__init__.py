@@ -1,0 +1,1 @@
+"""The archive on disk: shards, manifests, writing, reading and verifying."""

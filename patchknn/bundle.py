@@ -1,0 +1,287 @@
+"""The encoder bundle as NumPy sees it: what it is, its hash map, its classifier, its fingerprint.
+
+A bundle is a directory: ``encoder.json``, ``heads.safetensors`` (linear maps that turn features
+into hash vectors and hash vectors into class scores) and, where there is one,
+``backbone.safetensors``. Querying stored features needs the first two only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from patchknn.errors import ConflictError, DamageError, InputError
+from patchknn.files import fsync_directory, fsync_file, read_json, temporary_beside, write_json
+
+FORMAT_VERSION = 1
+DESCRIPTION_FILE = "encoder.json"
+HEADS_FILE = "heads.safetensors"
+BACKBONE_FILE = "backbone.safetensors"
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class EncoderDescription:
+    """What ``encoder.json`` says.
+
+    ``input_size`` in pixels; ``mean`` and ``std`` per RGB channel of images scaled to [0, 1];
+    ``feature_dim`` D and ``bits`` K of the hash map; ``hash_method`` ``learned``, ``itq`` or
+    ``sign``; ``tasks`` one entry ``{"name", "classes"}`` per classification head, the first one
+    being the one that answers; ``training`` and ``metrics`` are for the reader.
+    """
+
+    feature_dim: int
+    bits: int
+    hash_method: str
+    backbone: str | None = None
+    model_args: dict[str, Any] = field(default_factory=dict)
+    timm_version: str | None = None
+    input_size: int = 224
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    class_names: tuple[str, ...] = ()
+    tasks: tuple[dict[str, Any], ...] = ()
+    precision: str = "float32"
+    training: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LinearMap:
+    """``y = x @ weight.T + bias``: weight (out, in) float32, bias (out,) float32."""
+
+    weight: Array
+    bias: Array
+
+    def __call__(self, values: Array) -> npt.NDArray[np.float64]:
+        """Apply to (N, in), in float64 so that the result does not hang on the machine's BLAS."""
+        return np.asarray(values, np.float64) @ self.weight.astype(np.float64).T + self.bias
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A loaded bundle without its backbone."""
+
+    directory: Path
+    description: EncoderDescription
+    hash_map: LinearMap
+    classifier: LinearMap | None
+    fingerprint: str
+
+    @property
+    def has_backbone(self) -> bool:
+        """Whether images can be embedded with this copy."""
+        return (self.directory / BACKBONE_FILE).is_file()
+
+    def hash_vectors(self, features: Array) -> npt.NDArray[np.float64]:
+        """Features (N, D) → hash vectors (N, K) before the sign.
+
+        Raises ConflictError where D is not the bundle's.
+        """
+        features = np.asarray(features)
+        expected = self.description.feature_dim
+        if features.ndim != 2 or features.shape[1] != expected:
+            message = (
+                f"Features of shape {features.shape} do not fit the encoder in {self.directory}, "
+                f"which has {expected} per patch."
+            )
+            raise ConflictError(message)
+        return self.hash_map(features)
+
+    def codes(self, features: Array) -> npt.NDArray[np.uint8]:
+        """Features (N, D) → packed codes (N, K/8) uint8, bit i being 1 where element i > 0."""
+        return np.packbits(self.hash_vectors(features) > 0, axis=1)
+
+    def probabilities(self, features: Array) -> npt.NDArray[np.float64] | None:
+        """Features (N, D) → class probabilities (N, C), or None without a classifier."""
+        if self.classifier is None:
+            return None
+        scores = self.classifier(self.hash_vectors(features))
+        scores -= scores.max(axis=1, keepdims=True)
+        exponentials: npt.NDArray[np.float64] = np.exp(scores)
+        total: npt.NDArray[np.float64] = exponentials.sum(axis=1, keepdims=True)
+        return np.divide(exponentials, total)
+
+
+def write_bundle(
+    directory: Path,
+    description: EncoderDescription,
+    hash_map: LinearMap,
+    classifier: LinearMap | None = None,
+    backbone: Mapping[str, Array] | None = None,
+) -> str:
+    """Write a bundle as a whole (temporary directory, then rename) and return its fingerprint.
+
+    ``backbone`` holds the network's tensors by name. Raises ConflictError where the directory
+    exists and is not an encoder bundle; a bundle already there is replaced.
+    """
+    if directory.exists() and not (directory / DESCRIPTION_FILE).is_file():
+        message = f"{directory} exists and is not an encoder bundle; choose another -o."
+        raise ConflictError(message)
+    heads = {"hash.weight": hash_map.weight, "hash.bias": hash_map.bias}
+    if classifier is not None:
+        heads |= {"classifier.weight": classifier.weight, "classifier.bias": classifier.bias}
+    heads = {name: np.ascontiguousarray(value, np.float32) for name, value in heads.items()}
+    digests = {"heads": tensor_digest(heads)}
+    if backbone is not None:
+        digests["backbone"] = tensor_digest(backbone)
+    content = {
+        "format": "patchknn-encoder",
+        "format_version": FORMAT_VERSION,
+        **asdict(description),
+        "digests": digests,
+    }
+    content = json.loads(json.dumps(content, allow_nan=False))
+    content["fingerprint"] = _fingerprint(content)
+
+    from safetensors.numpy import save_file
+
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_beside(directory)
+    temporary.mkdir()
+    try:
+        save_file(heads, temporary / HEADS_FILE)
+        if backbone is not None:
+            contiguous = {name: np.ascontiguousarray(value) for name, value in backbone.items()}
+            save_file(contiguous, temporary / BACKBONE_FILE)
+        write_json(temporary / DESCRIPTION_FILE, content)
+        for file in temporary.iterdir():
+            fsync_file(file)
+        _swap_directory(temporary, directory)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return str(content["fingerprint"])
+
+
+def copy_bundle(bundle: Bundle, directory: Path, *, backbone: bool = True) -> None:
+    """Copy a bundle as a whole into ``directory``, with or without its backbone."""
+    temporary = temporary_beside(directory)
+    temporary.mkdir(parents=True)
+    try:
+        for name in (DESCRIPTION_FILE, HEADS_FILE, BACKBONE_FILE):
+            source = bundle.directory / name
+            if source.is_file() and (backbone or name != BACKBONE_FILE):
+                shutil.copyfile(source, temporary / name)
+                fsync_file(temporary / name)
+        _swap_directory(temporary, directory)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def load_bundle(directory: Path) -> Bundle:
+    """Open a bundle without reading its backbone.
+
+    Raises InputError where it is no bundle or of a newer format, DamageError where its content
+    is not what its fingerprint says.
+    """
+    file = directory / DESCRIPTION_FILE
+    if not file.is_file():
+        message = f"{directory} is not an encoder bundle: it has no {DESCRIPTION_FILE}."
+        raise InputError(message)
+    content = read_json(file)
+    version = content.get("format_version")
+    if content.get("format") != "patchknn-encoder" or not isinstance(version, int):
+        message = f"{file} does not describe a patchknn encoder."
+        raise InputError(message)
+    if version > FORMAT_VERSION:
+        message = f"{file} is of format {version}; this patchknn reads {FORMAT_VERSION}: update it."
+        raise InputError(message)
+    fingerprint = content.pop("fingerprint", None)
+    digests = content.get("digests")
+    heads = _load_heads(directory / HEADS_FILE)
+    if (
+        not isinstance(digests, dict)
+        or fingerprint != _fingerprint(content)
+        or digests.get("heads") != tensor_digest(heads)
+    ):
+        message = f"{directory} is damaged: its content does not match its fingerprint; restore it."
+        raise DamageError(message)
+    try:
+        known = {entry.name for entry in fields(EncoderDescription)}
+        values = {name: _frozen(value) for name, value in content.items() if name in known}
+        description = EncoderDescription(**values)
+        hash_map = LinearMap(heads["hash.weight"], heads["hash.bias"])
+        classifier = None
+        if "classifier.weight" in heads:
+            classifier = LinearMap(heads["classifier.weight"], heads["classifier.bias"])
+    except (TypeError, KeyError) as error:
+        message = f"{directory} is not a complete encoder bundle: {error} is missing."
+        raise InputError(message) from None
+    return Bundle(directory, description, hash_map, classifier, str(fingerprint))
+
+
+def load_backbone(bundle: Bundle) -> dict[str, Array]:
+    """The backbone's tensors by name, checked against the bundle's digest.
+
+    Raises InputError where the bundle has none, DamageError where they changed.
+    """
+    file = bundle.directory / BACKBONE_FILE
+    if not file.is_file():
+        message = f"{bundle.directory} has no backbone: give --encoder a bundle that has one."
+        raise InputError(message)
+    tensors = _load_safetensors(file)
+    expected = read_json(bundle.directory / DESCRIPTION_FILE)["digests"].get("backbone")
+    if tensor_digest(tensors) != expected:
+        message = f"{file} is damaged: its weights do not match the bundle's fingerprint."
+        raise DamageError(message)
+    return tensors
+
+
+def tensor_digest(tensors: Mapping[str, Array]) -> str:
+    """SHA-256 over name, dtype, shape and little-endian bytes of tensors in name order."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        value = np.ascontiguousarray(tensors[name])
+        value = value.astype(value.dtype.newbyteorder("<"), copy=False)
+        header = json.dumps([name, value.dtype.str, list(value.shape)])
+        digest.update(header.encode() + b"\n")
+        digest.update(value.tobytes())
+    return digest.hexdigest()
+
+
+def _fingerprint(content: Mapping[str, Any]) -> str:
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _load_heads(file: Path) -> dict[str, Array]:
+    if not file.is_file():
+        message = f"{file.parent} is not a complete encoder bundle: it has no {HEADS_FILE}."
+        raise InputError(message)
+    return _load_safetensors(file)
+
+
+def _load_safetensors(file: Path) -> dict[str, Array]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return dict(load_file(file))
+    except (SafetensorError, ValueError, KeyError) as error:
+        message = f"{file} is not a readable safetensors file: {error}"
+        raise DamageError(message) from None
+
+
+def _swap_directory(temporary: Path, directory: Path) -> None:
+    fsync_directory(temporary)
+    previous = None
+    if directory.exists():
+        previous = temporary_beside(directory)
+        directory.rename(previous)
+    temporary.rename(directory)
+    fsync_directory(directory.parent)
+    if previous is not None:
+        shutil.rmtree(previous)

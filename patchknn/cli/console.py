@@ -1,0 +1,179 @@
+"""The only place that writes to stdout and stderr.
+
+stdout carries data; stderr carries messages, and progress where it is a terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+Item = TypeVar("Item")
+FORMATS = ("table", "tsv", "ndjson")
+
+
+def message(text: str) -> None:
+    """One line on stderr."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def warn(text: str) -> None:
+    """One line on stderr that says ``warning`` first."""
+    message(f"warning: {text}")
+
+
+def fail(text: str) -> None:
+    """One line on stderr that says who failed first."""
+    message(f"patchknn: {text}")
+
+
+def output_format(requested: str | None) -> str:
+    """``--format`` as given; else a table on a terminal and NDJSON in a pipe."""
+    if requested is not None:
+        return requested
+    return "table" if sys.stdout.isatty() else "ndjson"
+
+
+def write_text(text: str) -> None:
+    """Text to stdout as it is."""
+    sys.stdout.write(text)
+
+
+def write_ndjson(value: Mapping[str, Any]) -> None:
+    """One JSON object on one line of stdout, flushed so that a pipe sees it at once.
+
+    Floats are written shortest-exact; a float that is not a number becomes null.
+    """
+    sys.stdout.write(json.dumps(_json_safe(value), ensure_ascii=False, allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
+def write_tsv_row(cells: Sequence[Any]) -> None:
+    """One line of tab-separated values; None is empty; tabs and line ends become blanks."""
+    sys.stdout.write("\t".join(_tsv_cell(cell) for cell in cells) + "\n")
+
+
+def write_rows(
+    rows: Iterable[Mapping[str, Any]], columns: Sequence[str], style: str, *, title: str = ""
+) -> None:
+    """Rows in the given format, streamed for TSV and NDJSON; a table shows ``columns``."""
+    if style == "ndjson":
+        for row in rows:
+            write_ndjson(row)
+    elif style == "tsv":
+        write_tsv_row(columns)
+        for row in rows:
+            write_tsv_row([row.get(name) for name in columns])
+    else:
+        print_table(columns, ([row.get(name) for name in columns] for row in rows), title=title)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str = "") -> None:
+    """A table for people on stdout; numbers are right-aligned and None is empty."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    cells = [list(row) for row in rows]
+    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for position, name in enumerate(columns):
+        values = [row[position] for row in cells if row[position] is not None]
+        numeric = bool(values) and all(isinstance(value, int | float) for value in values)
+        table.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
+    for row in cells:
+        table.add_row(*(Text(_table_cell(cell)) for cell in row))
+    print_renderable(table)
+
+
+def print_renderable(renderable: RenderableType) -> None:
+    """Anything that rich can draw, on stdout; without colour where NO_COLOR is set."""
+    rich_console().print(renderable)
+
+
+def rich_console() -> Console:
+    """A rich console on stdout, wide enough not to break paths when it is a file."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "120"))
+    return Console(file=sys.stdout, width=width, highlight=False, markup=False, emoji=False)
+
+
+def progress(items: Iterable[Item], *, total: int | None = None, label: str = "") -> Iterator[Item]:
+    """Iterate with a progress bar on stderr where that is a terminal, silently elsewhere."""
+    if not sys.stderr.isatty():
+        yield from items
+        return
+    from tqdm import tqdm
+
+    yield from tqdm(items, total=total, desc=label, file=sys.stderr, dynamic_ncols=True)
+
+
+class ProgressBar:
+    """A bar on stderr that is moved by hand; nothing where stderr is no terminal."""
+
+    def __init__(self, total: int | None, label: str, unit: str) -> None:
+        self._bar = None
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                total=total, desc=label, unit=unit, file=sys.stderr, dynamic_ncols=True
+            )
+
+    def advance(self, count: int = 1) -> None:
+        """Move by ``count`` units."""
+        if self._bar is not None:
+            self._bar.update(count)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def stdin_lines() -> Iterator[str]:
+    """Non-empty lines of stdin as they arrive, for arguments given as ``-``."""
+    for line in sys.stdin:
+        text = line.rstrip("\n").rstrip("\r")
+        if text:
+            yield text
+
+
+def discard_stdout() -> None:
+    """After a closed pipe: let the interpreter's own flush at exit go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _json_safe(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _json_safe(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_safe(entry) for entry in value]
+    if hasattr(value, "item"):  # a NumPy scalar
+        return _json_safe(value.item())
+    return value
+
+
+def _tsv_cell(cell: Any) -> str:
+    if cell is None:
+        return ""
+    text = repr(cell) if isinstance(cell, float) else str(cell)
+    return " ".join(text.splitlines()).replace("\t", " ")
+
+
+def _table_cell(cell: Any) -> str:
+    if cell is None:
+        return ""
+    return f"{cell:.4g}" if isinstance(cell, float) else str(cell)

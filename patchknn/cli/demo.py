@@ -1,0 +1,6 @@
+"""``patchknn demo``."""
+
+
+def demo() -> int:
+    """(being written)."""
+    return 1

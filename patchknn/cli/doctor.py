@@ -1,0 +1,6 @@
+"""``patchknn doctor``."""
+
+
+def doctor() -> int:
+    """(being written)."""
+    return 1

@@ -1,0 +1,43 @@
+"""Options that mean the same thing in every command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+Format = Annotated[
+    Literal["table", "tsv", "ndjson"] | None,
+    typer.Option("--format", help="Default: table on a terminal, ndjson in a pipe."),
+]
+Size = Annotated[
+    int, typer.Option("--size", metavar="PX", min=8, help="Patch and input size in pixels.")
+]
+Bits = Annotated[int, typer.Option("--bits", min=8, max=1024, help="Hash bits, a multiple of 8.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of everything left to chance.")]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", min=0, help="Reader processes; default: the CPUs one may use."),
+]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Patches per forward pass.")]
+Device = Annotated[
+    str | None, typer.Option("--device", help="cpu, cuda, cuda:1, ...; default: a GPU if any.")
+]
+Split = Annotated[
+    str | None, typer.Option("--split", help="Only rows of a manifest with this split.")
+]
+SlidesFolder = Annotated[
+    Path | None,
+    typer.Option("--slides", metavar="DIR", help="Where slides of tile sets lie now."),
+]
+Mpp = Annotated[
+    float | None, typer.Option("--mpp", min=0.05, max=20.0, help="Target µm per pixel.")
+]
+SlideMpp = Annotated[
+    float | None, typer.Option("--slide-mpp", help="µm/px at level 0, against the slide's own.")
+]
+DefaultMpp = Annotated[
+    float | None, typer.Option("--default-mpp", help="µm/px at level 0 where a slide has none.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; do nothing.")]

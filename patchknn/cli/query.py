@@ -1,0 +1,6 @@
+"""``patchknn query``."""
+
+
+def query() -> int:
+    """(being written)."""
+    return 1

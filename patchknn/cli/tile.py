@@ -1,0 +1,6 @@
+"""``patchknn tile``."""
+
+
+def tile() -> int:
+    """(being written)."""
+    return 1

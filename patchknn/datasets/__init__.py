@@ -1,0 +1,1 @@
+"""Patches to train on or to embed: lists, pixels, transforms and balanced batches."""

@@ -1,0 +1,1 @@
+"""Metrics, baselines and pictures of what a search answers."""

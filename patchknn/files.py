@@ -1,0 +1,108 @@
+"""Files that appear whole or not at all, and short fingerprints of large ones."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from patchknn.errors import InputError
+
+_QUICKHASH_WINDOW = 65536
+
+
+def fsync_file(path: Path) -> None:
+    """Force the bytes of one file to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def fsync_directory(path: Path) -> None:
+    """Force the names in one directory to disk; a file system that cannot is left alone."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:  # some network file systems refuse fsync on directories
+        pass
+    finally:
+        os.close(descriptor)
+
+
+def temporary_beside(path: Path) -> Path:
+    """A name in the same directory that no other process uses: ``.tmp-<random>-<name>``."""
+    return path.with_name(f".tmp-{secrets.token_hex(6)}-{path.name}")
+
+
+@contextmanager
+def replaced_atomically(path: Path) -> Iterator[Path]:
+    """Yield a temporary path; on success it is synced and renamed to ``path``, else deleted.
+
+    Another process sees the old file or the whole new one, never a part.
+    """
+    temporary = temporary_beside(path)
+    try:
+        yield temporary
+        fsync_file(temporary)
+        os.replace(temporary, path)
+        fsync_directory(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a whole file atomically."""
+    with replaced_atomically(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically: UTF-8, indented, ending in a newline; NaN is refused."""
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+    write_bytes(path, (text + "\n").encode())
+
+
+def read_json(path: Path, *, limit: int = 64 << 20) -> dict[str, Any]:
+    """Read a JSON object of at most ``limit`` bytes.
+
+    Raises InputError naming the file where it is missing, too large or not a JSON object.
+    """
+    try:
+        size = path.stat().st_size
+        if size > limit:
+            message = f"{path} holds {size} bytes, more than any such file of patchknn ({limit})."
+            raise InputError(message)
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        message = f"{path} does not exist."
+        raise InputError(message) from None
+    except (ValueError, RecursionError) as error:
+        message = f"{path} is not valid JSON: {error}"
+        raise InputError(message) from None
+    if not isinstance(value, dict):
+        message = f"{path} does not hold a JSON object."
+        raise InputError(message)
+    return value
+
+
+def quickhash(path: Path) -> bytes:
+    """16 bytes that change with a file's size, beginning, middle or end (64 KiB each).
+
+    Reading a gigapixel slide whole to see whether it changed would cost minutes.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        digest.update(size.to_bytes(8, "little"))
+        last = max(size - _QUICKHASH_WINDOW, 0)
+        for offset in sorted({0, last // 2, last}):
+            file.seek(offset)
+            digest.update(file.read(_QUICKHASH_WINDOW))
+    return digest.digest()

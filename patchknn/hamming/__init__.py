@@ -1,0 +1,1 @@
+"""Binary codes: packing, fitting, search within a Hamming radius; arrays in, arrays out."""

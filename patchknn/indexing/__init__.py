@@ -1,0 +1,1 @@
+"""From images or tiles through the encoder to published shards."""

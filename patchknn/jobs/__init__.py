@@ -1,0 +1,1 @@
+"""Work shared by many processes: claims on units, and running them."""

@@ -1,0 +1,1 @@
+"""Two-stage search, Hamming then L2: filters, votes and confidence."""

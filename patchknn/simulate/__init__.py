@@ -1,0 +1,1 @@
+"""Synthetic H&E-like slides with known tissue classes."""

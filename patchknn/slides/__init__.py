@@ -1,0 +1,1 @@
+"""Slides and images: readers, tissue, tile grids, annotations and the tile-set file."""

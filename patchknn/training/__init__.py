@@ -1,0 +1,1 @@
+"""The fit loop and all that watches it."""

@@ -1,0 +1,45 @@
+"""Fixtures that every part of the suite shares."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one command line gave."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def patchknn(capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+    """Run ``patchknn ARGUMENTS…`` in this process: ``patchknn("query", archive, image)``."""
+    from patchknn.cli.main import run
+
+    def call(*arguments: object) -> Result:
+        capsys.readouterr()
+        code = run([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return Result(code, captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real images (``PATCHKNN_DATA``); tests that need it skip without it."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("PATCHKNN_DATA", default))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; set PATCHKNN_DATA")
+    return folder
