@@ -82,17 +82,37 @@ def _register_commands() -> None:
 _register_commands()
 
 
+def root_command() -> Any:
+    """The tree of commands as typer builds it."""
+    command = typer.main.get_command(app)
+    _hide_variables(command)
+    return command
+
+
+def _hide_variables(command: Any) -> None:
+    # One rule names them all (see the root's help); a line per option would only drown the help.
+    for parameter in command.params:
+        parameter.show_envvar = False
+    for sub in getattr(command, "commands", {}).values():
+        _hide_variables(sub)
+
+
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code; errors have been printed."""
     arguments, config_file, debug = _lift_root_options(arguments)
     extra: dict[str, Any] = {}
     try:
-        command = typer.main.get_command(app)
+        command = root_command()
         if config_file is not None:
             from patchknn.cli.config import default_map
 
             extra["default_map"] = default_map(Path(config_file), _option_names(command))
-        result = command.main(arguments, prog_name="patchknn", standalone_mode=False, **extra)
+        if "_PATCHKNN_COMPLETE" in os.environ:  # a shell asks for completions
+            command.main(arguments, prog_name="patchknn", **extra)
+        with command.make_context("patchknn", arguments, **extra) as context:
+            result = command.invoke(context)
+    except typer.Exit as finished:
+        return finished.exit_code
     except PatchknnError as error:
         if debug:
             raise
@@ -129,6 +149,9 @@ def _stop(number: int, _frame: object) -> None:
 
 def _explain(error: Exception) -> int:
     if hasattr(error, "format_message"):  # typer's own family: a wrong command line
+        if type(error).__name__ == "NoArgsIsHelpError":
+            console.message(error.format_message())
+            return 2
         context = getattr(error, "ctx", None)
         hint = f" See '{context.command_path} --help'." if context is not None else ""
         console.fail(f"{error.format_message()}{hint}")

@@ -1,0 +1,154 @@
+"""What every command shares: help, settings, errors and exit codes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from patchknn.cli import main
+from patchknn.errors import ConflictError, StoppedError
+
+_README = Path(__file__).resolve().parents[2] / "README.md"
+
+
+def _walk(command, path=()):
+    for name, sub in getattr(command, "commands", {}).items():
+        yield (*path, name), sub
+        yield from _walk(sub, (*path, name))
+
+
+_COMMANDS = dict(_walk(main.root_command()))
+
+
+def _python(program: str, *, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **(env or {})},
+    )
+
+
+def test_help_imports_typer_and_the_standard_library_only():
+    program = """
+import sys
+from patchknn.cli.main import run
+assert run(["--help"]) == 0
+heavy = {"torch", "numpy", "zarr", "rich", "h5py", "PIL", "timm", "tqdm", "duckdb"}
+print(sorted(heavy & set(sys.modules)), file=sys.stderr)
+"""
+    finished = _python(program)
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stderr.strip() == "[]"
+    assert "query" in finished.stdout
+
+
+@pytest.mark.parametrize("path", _COMMANDS, ids=" ".join)
+def test_every_command_has_help_for_itself_and_for_each_option(path, patchknn):
+    command = _COMMANDS[path]
+    result = patchknn(*path, "--help")
+    assert result.code == 0
+    assert command.help
+    for parameter in command.params:
+        assert getattr(parameter, "help", None), f"{' '.join(path)}: {parameter.name} has no help"
+
+
+@pytest.mark.parametrize("path", [p for p, c in _COMMANDS.items() if not hasattr(c, "commands")])
+def test_every_command_is_in_the_readme(path):
+    assert f"patchknn {' '.join(path)}" in _README.read_text(encoding="utf-8")
+
+
+def test_an_unknown_option_is_a_usage_error_with_a_hint(patchknn):
+    result = patchknn("doctor", "--formt", "tsv")
+    assert result.code == 2
+    assert "--format" in result.err
+    assert "patchknn doctor --help" in result.err
+
+
+def test_settings_come_from_flag_then_variable_then_file_then_default(
+    patchknn, tmp_path, monkeypatch
+):
+    config = tmp_path / "settings.toml"
+    config.write_text('[doctor]\nformat = "tsv"\n')
+    folder = tmp_path / "absent"
+    from_file = patchknn("doctor", folder, "--config", config)
+    assert from_file.out.startswith("check\tstatus\t")
+    monkeypatch.setenv("PATCHKNN_DOCTOR_FORMAT", "ndjson")
+    assert patchknn("doctor", folder, "--config", config).out.startswith("{")
+    from_flag = patchknn("doctor", folder, "--config", config, "--format", "tsv")
+    assert from_flag.out.startswith("check\tstatus\t")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (
+            "[doctor]\nfromat = 'tsv'\n",
+            "'fromat' is not a setting of doctor; did you mean 'format'?",
+        ),
+        ("[docter]\n", "'docter' is not a setting of patchknn; did you mean 'doctor'?"),
+        ("[doctor\n", "is not valid TOML"),
+    ],
+)
+def test_a_wrong_settings_file_is_named(patchknn, tmp_path, text, sentence):
+    config = tmp_path / "settings.toml"
+    config.write_text(text)
+    result = patchknn("doctor", "--config", config)
+    assert result.code == 2
+    assert sentence in result.err
+    assert str(config) in result.err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "sentence"),
+    [
+        (ConflictError("a.svs and b.svs differ."), 1, "patchknn: a.svs and b.svs differ."),
+        (StoppedError("stopped."), 75, "patchknn: stopped."),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (BrokenPipeError(), 0, ""),
+        (OSError(28, "No space left on device", "x.zarr"), 1, "x.zarr: the disk is full"),
+        (PermissionError(13, "Permission denied", "x"), 1, "x: Permission denied."),
+        (ZeroDivisionError("0/0"), 1, "unexpected ZeroDivisionError: 0/0"),
+    ],
+)
+def test_each_error_becomes_one_line_and_a_code(monkeypatch, capfd, error, code, sentence):
+    def fail(_: object) -> object:
+        raise error
+
+    monkeypatch.setattr("patchknn.cli.doctor._checks", fail)
+    monkeypatch.setattr("patchknn.cli.console.discard_stdout", lambda: None)
+    assert main.run(["doctor"]) == code
+    err = capfd.readouterr().err
+    assert sentence in err
+    assert "Traceback" not in err
+    assert len(err.splitlines()) <= 1
+
+
+def test_debug_shows_the_traceback(monkeypatch):
+    monkeypatch.setattr("patchknn.cli.doctor._checks", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main.run(["doctor", "--debug"])
+
+
+def test_sigterm_exits_75():
+    program = """
+import os, signal, patchknn.cli.doctor as doctor
+doctor._checks = lambda paths: os.kill(os.getpid(), signal.SIGTERM) or iter(())
+import sys; sys.argv = ["patchknn", "doctor"]
+from patchknn.cli.main import entry
+entry()
+"""
+    finished = _python(program)
+    assert finished.returncode == 75
+    assert f"stopped by {signal.SIGTERM.name}" in finished.stderr
+
+
+def test_a_closed_pipe_is_silent():
+    command = f"{sys.executable} -m patchknn doctor --format ndjson | true"
+    finished = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert finished.stderr == ""
