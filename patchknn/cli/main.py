@@ -108,6 +108,8 @@ def run(arguments: list[str]) -> int:
 
             extra["default_map"] = default_map(Path(config_file), _option_names(command))
         if "_PATCHKNN_COMPLETE" in os.environ:  # a shell asks for completions
+            # Typer would render help texts with rich; they are plain, and Tab must not wait.
+            sys.modules["rich"] = None  # type: ignore[assignment]
             command.main(arguments, prog_name="patchknn", **extra)
         with command.make_context("patchknn", arguments, **extra) as context:
             result = command.invoke(context)

@@ -1,0 +1,1 @@
+complete --command patchknn --no-files --arguments "(env _PATCHKNN_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args _TYPER_COMPLETE_ARGS=(commandline -cp) patchknn)" --condition "env _PATCHKNN_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=is-args _TYPER_COMPLETE_ARGS=(commandline -cp) patchknn"
