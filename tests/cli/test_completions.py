@@ -15,11 +15,12 @@ _SCRIPTS = {"bash": "patchknn.bash", "zsh": "_patchknn", "fish": "patchknn.fish"
 
 @pytest.mark.parametrize("shell", _SCRIPTS)
 def test_script_is_up_to_date(shell):
-    command = [sys.executable, "-m", "patchknn", "--show-completion", shell]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    variables = {**os.environ, "_PATCHKNN_COMPLETE": f"source_{shell}"}
+    command = [sys.executable, "-m", "patchknn"]
+    finished = subprocess.run(command, capture_output=True, text=True, env=variables)
     written = (_FOLDER / _SCRIPTS[shell]).read_text(encoding="utf-8")
-    remedy = f"patchknn --show-completion {shell} > completions/{_SCRIPTS[shell]}"
-    assert written.strip() == shown.strip(), f"regenerate: {remedy}"
+    remedy = f"_PATCHKNN_COMPLETE=source_{shell} patchknn > completions/{_SCRIPTS[shell]}"
+    assert written.strip() == finished.stdout.strip(), f"regenerate: {remedy}"
 
 
 @pytest.mark.parametrize(
