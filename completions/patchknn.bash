@@ -1,4 +1,3 @@
-
 _patchknn_completion() {
     local IFS=$'
 '
@@ -9,4 +8,3 @@ _patchknn_completion() {
 }
 
 complete -o default -F _patchknn_completion patchknn
-
