@@ -1,0 +1,81 @@
+"""Batched inference: 8-bit images to float32 features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from patchknn.bundle import Bundle
+from patchknn.encoder.devices import choose_device
+from patchknn.encoder.network import EncoderNetwork
+from patchknn.encoder.saving import load_encoder
+from patchknn.errors import UsageError
+
+PRECISIONS = ("float32", "bfloat16")
+
+
+def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """uint8 (B, 3, S, S) → float32 (B, 3, S, S): (x / 255 - mean) / std per channel."""
+    scale = torch.tensor(std, device=images.device).mul_(255.0).reciprocal_().view(1, 3, 1, 1)
+    shift = torch.tensor([m / s for m, s in zip(mean, std, strict=True)], device=images.device)
+    return images.to(torch.float32).mul_(scale).sub_(shift.view(1, 3, 1, 1))
+
+
+class FeatureExtractor:
+    """A network ready to turn batches of images into features.
+
+    ``precision`` float32, or bfloat16 by autocast; features leave as float32 either way. The
+    result for an image does not depend on its batch beyond rounding in the last place, since
+    batch norm uses its stored statistics.
+    """
+
+    def __init__(
+        self,
+        network: EncoderNetwork,
+        mean: Sequence[float],
+        std: Sequence[float],
+        device: torch.device,
+        precision: str = "float32",
+    ) -> None:
+        if precision not in PRECISIONS:
+            message = f"--precision {precision} is unknown; use {' or '.join(PRECISIONS)}."
+            raise UsageError(message)
+        self.device = device
+        self.precision = precision
+        self._network = network.eval().to(device)
+        self._network.backbone.to(memory_format=torch.channels_last)
+        self._mean, self._std = tuple(mean), tuple(std)
+
+    @classmethod
+    def from_bundle(
+        cls, bundle: Bundle, device: torch.device | None = None, precision: str | None = None
+    ) -> FeatureExtractor:
+        """The extractor of a bundle, at the bundle's precision unless another is asked for."""
+        device = device or choose_device()
+        description = bundle.description
+        network = load_encoder(bundle, device)
+        precision = precision or description.precision
+        return cls(network, description.mean, description.std, device, precision)
+
+    def features(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """uint8 (B, S, S, 3) → float32 (B, D)."""
+        return self.tensor_features(torch.from_numpy(images).permute(0, 3, 1, 2))
+
+    def tensor_features(self, images: Tensor) -> npt.NDArray[np.float32]:
+        """The same from a uint8 tensor (B, 3, S, S), on any device."""
+        with torch.inference_mode(), self._autocast():
+            batch = images.to(self.device, non_blocking=True)
+            batch = batch.contiguous(memory_format=torch.channels_last)
+            features = self._network.backbone(normalise(batch, self._mean, self._std))
+            result: npt.NDArray[np.float32] = features.float().cpu().numpy()
+        return result
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        if self.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)

@@ -1,0 +1,85 @@
+"""Features against a literal timm forward pass, and independence of the batch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import timm
+import torch
+
+from patchknn.encoder.devices import choose_device, limit_threads
+from patchknn.encoder.inference import FeatureExtractor, normalise
+from patchknn.encoder.network import EncoderNetwork
+from patchknn.errors import UsageError
+
+_MEAN, _STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+
+
+@pytest.fixture(params=["test_resnet", "test_vit", "test_efficientnet"])
+def module(request):
+    torch.manual_seed(0)
+    size = {"img_size": 32} if request.param == "test_vit" else {}
+    return timm.create_model(request.param, num_classes=0, **size).eval()
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(1).integers(0, 256, (8, 32, 32, 3), np.uint8)
+
+
+def _extractor(module, precision="float32"):
+    network = EncoderNetwork(module, 1, 8, 0)
+    return FeatureExtractor(network, _MEAN, _STD, torch.device("cpu"), precision)
+
+
+def test_features_are_those_of_the_model_on_normalised_images(module, images):
+    inputs = (images.astype(np.float64) / 255 - np.array(_MEAN)) / np.array(_STD)
+    with torch.no_grad():
+        oracle = module(torch.from_numpy(inputs.astype(np.float32).transpose(0, 3, 1, 2)))
+    np.testing.assert_allclose(
+        _extractor(module).features(images), oracle.numpy(), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_the_batch_changes_nothing_beyond_float16_rounding(module, images):
+    extractor = _extractor(module)
+    together = extractor.features(images)
+    alone = np.concatenate([extractor.features(images[i : i + 1]) for i in range(len(images))])
+    np.testing.assert_allclose(together, alone, rtol=2**-11, atol=1e-5)
+
+
+def test_bfloat16_is_close_and_leaves_as_float32(module, images):
+    exact, coarse = _extractor(module).features(images), _extractor(module, "bfloat16")
+    result = coarse.features(images)
+    assert result.dtype == np.float32
+    error = np.linalg.norm(result - exact) / np.linalg.norm(exact)
+    assert 0 < error < 0.05
+
+
+def test_normalise_is_the_formula():
+    pixels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, 3, 16, 16)
+    result = normalise(pixels, _MEAN, _STD)
+    for channel in range(3):
+        expected = (pixels[0, channel].double() / 255 - _MEAN[channel]) / _STD[channel]
+        torch.testing.assert_close(result[0, channel].double(), expected, rtol=0, atol=1e-6)
+
+
+def test_an_unknown_precision_or_device_is_a_usage_error(module, monkeypatch):
+    with pytest.raises(UsageError, match="--precision float8"):
+        _extractor(module, "float8")
+    with pytest.raises(UsageError, match="--device gpu"):
+        choose_device("gpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UsageError, match="torch sees no GPU"):
+        choose_device("cuda")
+    assert choose_device(None).type == "cpu"
+
+
+def test_threads_are_never_more_than_slurm_gave(monkeypatch):
+    before = torch.get_num_threads()
+    try:
+        monkeypatch.setenv("SLURM_CPUS_PER_TASK", "1")
+        assert limit_threads() == 1
+        assert limit_threads(16) == 1
+    finally:
+        torch.set_num_threads(before)
