@@ -1,0 +1,27 @@
+"""Cross-entropy with and without class weights."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from patchknn.losses.cross_entropy import cross_entropy
+
+
+@pytest.mark.parametrize("weights", [None, [1.0, 4.0, 0.5]])
+def test_equals_plain_loops(make_batch, weights):
+    logits, labels = make_batch((4, 3, 2), dim=3)
+    total, scale = 0.0, 0.0
+    for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
+        weight = 1.0 if weights is None else weights[label]
+        total -= weight * math.log(math.exp(row[label]) / sum(map(math.exp, row)))
+        scale += weight
+    given = None if weights is None else torch.tensor(weights, dtype=torch.float64)
+    assert cross_entropy(logits, labels, given).item() == pytest.approx(total / scale, rel=1e-10)
+
+
+def test_half_precision_scores_are_widened():
+    logits = torch.tensor([[60000.0, 0.0]], dtype=torch.float16)
+    assert cross_entropy(logits, torch.tensor([1])).item() == pytest.approx(59990, rel=1e-3)
