@@ -1,0 +1,233 @@
+"""Claims on units of work through a shared folder, so that none is done by two processes.
+
+A process writes one complete file that says who it is, and claims a unit by a hard link to it:
+``os.link`` fails where the name exists, on every file system and node alike. The file's time is
+renewed while the process lives; as all its claims are the same file, one renewal serves them all.
+A stale claim is never moved or deleted by another process; it is outbid by linking the next
+number (``UNIT.0``, ``UNIT.1``, …), which exactly one of them can. The highest number holds.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from hashlib import blake2b
+from pathlib import Path
+from typing import Self
+from urllib.parse import quote
+
+from patchknn.errors import PatchknnError
+
+_HOLDER = "holder-"
+_NAME_LIMIT = 120
+_ATTEMPTS = 100
+
+
+class Claims:
+    """This process's claims in ``folder``; a context manager that releases them all.
+
+    ``stale_after``: seconds without renewal after which a claim may be taken over; the claim of
+    a process of this machine that no longer runs may be at once. Not to be carried over a fork.
+    """
+
+    def __init__(self, folder: Path, stale_after: float = 120.0) -> None:
+        self._folder = folder
+        self._stale_after = stale_after
+        self._token = secrets.token_hex(8)
+        self._holder = folder / f"{_HOLDER}{socket.gethostname()}-{os.getpid()}-{self._token}"
+        self._held: dict[str, int] = {}
+        self._closed = threading.Event()
+        self._heart: threading.Thread | None = None
+
+    def claim(self, unit: str) -> bool:
+        """Take a unit; False where a living process has it. A unit held already stays held."""
+        if unit in self._held:
+            return True
+        for _ in range(_ATTEMPTS):
+            try:
+                return self._try_claim(unit)
+            except FileNotFoundError:  # another process tidied the folder away; make it again
+                continue
+        message = f"{self._folder} disappears again and again; another program deletes it."
+        raise PatchknnError(message)
+
+    def holder(self, unit: str) -> str | None:
+        """``HOST, process PID`` of whoever holds a unit, or None."""
+        numbers = self._numbers(unit)
+        owner = self._read(self._link(unit, numbers[-1])) if numbers else None
+        return f"{owner['host']}, process {owner['pid']}" if owner else None
+
+    def holds(self, unit: str) -> bool:
+        """Whether a claim is still this process's own: one that was stopped for long is outbid."""
+        numbers = self._numbers(unit)
+        return unit in self._held and bool(numbers) and numbers[-1] == self._held[unit]
+
+    def release(self, unit: str) -> None:
+        """Give a unit back; does nothing for one that is not held."""
+        mine = self._held.pop(unit, None)
+        if mine is None:
+            return
+        # Lowest first: while any is left, the highest of them is this living process's.
+        for number in self._numbers(unit):
+            if number <= mine:
+                self._link(unit, number).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Release everything, and leave no trace where no other process has claims."""
+        self._closed.set()
+        if self._heart is not None:
+            self._heart.join()
+        for unit in list(self._held):
+            self.release(unit)
+        self._holder.unlink(missing_ok=True)
+        self._forget_the_dead()
+        try:
+            self._folder.rmdir()
+        except OSError:  # others are at work, or it was never made
+            pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _try_claim(self, unit: str) -> bool:
+        self._announce()
+        numbers = self._numbers(unit)
+        if numbers and not self._is_stale(self._link(unit, numbers[-1])):
+            return False
+        mine = numbers[-1] + 1 if numbers else 0
+        try:
+            os.link(self._holder, self._link(unit, mine))
+        except FileExistsError:
+            if not self._is_mine(self._link(unit, mine)):
+                return False
+        except OSError as error:
+            if error.errno in {errno.EPERM, errno.ENOTSUP, errno.ENOSYS}:
+                message = f"{self._folder} is on a file system without hard links; use another."
+                raise PatchknnError(message) from None
+            raise
+        if self._numbers(unit)[-1:] != [mine]:  # seen between two deletions of a release
+            self._link(unit, mine).unlink(missing_ok=True)
+            return False
+        self._held[unit] = mine
+        return True
+
+    def _is_mine(self, link: Path) -> bool:
+        # A network file system may repeat a request that succeeded, and report that it failed.
+        try:
+            return link.samefile(self._holder)
+        except FileNotFoundError:
+            return False
+
+    def _announce(self) -> None:
+        if self._holder.exists():
+            os.utime(self._holder)
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        identity = {**_this_process(), "token": self._token}
+        temporary = self._holder.with_name(f".tmp-{self._token}")
+        temporary.write_text(json.dumps(identity), encoding="utf-8")
+        os.replace(temporary, self._holder)
+        if self._heart is None:
+            self._heart = threading.Thread(target=self._beat, name="claims", daemon=True)
+            self._heart.start()
+
+    def _beat(self) -> None:
+        while not self._closed.wait(self._stale_after / 4):
+            try:
+                os.utime(self._holder)
+            except OSError:  # gone with its folder, or the server is away: try again
+                continue
+
+    def _is_stale(self, link: Path) -> bool:
+        owner = self._read(link)
+        try:
+            renewed = link.stat().st_mtime
+            # This process's own file was renewed just now by the same clock, the file server's.
+            now = self._holder.stat().st_mtime
+        except FileNotFoundError:  # released in between: the next look will tell
+            return False
+        if owner is not None and _has_ended(owner):
+            return True
+        return now - renewed > self._stale_after
+
+    def _forget_the_dead(self) -> None:
+        now = time.time()
+        for file in self._files():
+            if file.name.startswith((_HOLDER, ".tmp-")):
+                owner = self._read(file)
+                try:
+                    old = now - file.stat().st_mtime > 10 * self._stale_after
+                except FileNotFoundError:
+                    continue
+                if old or (owner is not None and _has_ended(owner)):
+                    file.unlink(missing_ok=True)
+
+    def _files(self) -> Iterator[Path]:
+        try:
+            yield from list(self._folder.iterdir())
+        except FileNotFoundError:
+            return
+
+    def _numbers(self, unit: str) -> list[int]:
+        prefix = f"{_file_name(unit)}."
+        tails = (f.name[len(prefix) :] for f in self._files() if f.name.startswith(prefix))
+        return sorted(int(tail) for tail in tails if tail.isdigit())
+
+    def _link(self, unit: str, number: int) -> Path:
+        return self._folder / f"{_file_name(unit)}.{number}"
+
+    def _read(self, link: Path) -> dict[str, str] | None:
+        try:
+            value = json.loads(link.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return value if isinstance(value, dict) and {"host", "pid", "node"} <= set(value) else None
+
+
+def _file_name(unit: str) -> str:
+    digest = blake2b(unit.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
+    return f"{quote(unit, safe='', errors='replace')[:_NAME_LIMIT]}-{digest}"
+
+
+def _this_process() -> dict[str, str]:
+    return {
+        "host": socket.gethostname(),
+        "pid": str(os.getpid()),
+        "node": _node(),
+        "started": _start_time(os.getpid()) or "",
+    }
+
+
+def _has_ended(owner: dict[str, str]) -> bool:
+    """Whether a process of this very machine (and pid namespace) is gone; else unknown: False."""
+    if not owner["node"] or owner["node"] != _node() or not owner["pid"].isdigit():
+        return False
+    return _start_time(int(owner["pid"])) != (owner.get("started") or None)
+
+
+def _node() -> str:
+    # Hosts in containers share names, and their process numbers mean nothing to each other.
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return ""
+
+
+def _start_time(pid: int) -> str | None:
+    """Clock ticks from boot to a process's start, which tell it from a later one of its number."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] == "Z" else fields[19]
