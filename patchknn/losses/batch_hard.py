@@ -27,7 +27,7 @@ def batch_hard(
     """
     distances = euclidean_distances(features)
     triplets = batch_hard_triplets(distances, labels)
-    gap = triplets.positives.distances(distances) - triplets.negatives.distances(distances)
+    gap = triplets.positives.entries(distances) - triplets.negatives.entries(distances)
     values = functional.softplus(gap) if margin is None else functional.relu(gap + margin)
     counted = triplets.valid & (values.detach() > 0) if only_active else triplets.valid
     total = masked_mean(values, counted)

@@ -21,7 +21,7 @@ def cauchy_cross_entropy(distances: Tensor, triplets: PairedTriplets, gamma: flo
 
     d_an counts as at least 1e-6. γ is K/2 in paper A, for K bits.
     """
-    positive = triplets.positives.distances(distances)
-    negative = triplets.negatives.distances(distances).clamp(min=SMALLEST_NEGATIVE_DISTANCE)
+    positive = triplets.positives.entries(distances)
+    negative = triplets.negatives.entries(distances).clamp(min=SMALLEST_NEGATIVE_DISTANCE)
     values = torch.log1p(positive / gamma) + torch.log1p(gamma / negative)
     return masked_mean(values, triplets.valid)

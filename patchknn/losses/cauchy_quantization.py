@@ -32,5 +32,9 @@ def cauchy_quantization(
     """
     towards = hash_vectors.abs() if quantization == "sound" else hash_vectors
     rows = torch.log1p(euclidean_norm(towards - 1) / gamma)
-    values = rows[:, None] + rows[triplets.positives.index] + rows[triplets.negatives.index]
+    # gather's backward pass is deterministic; that of rows[index] is not with several threads.
+    table = rows.expand(len(rows), -1)
+    values = (
+        rows[:, None] + triplets.positives.entries(table) + triplets.negatives.entries(table)
+    )
     return masked_mean(values, triplets.valid)

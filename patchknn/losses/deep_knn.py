@@ -28,7 +28,7 @@ def deep_knn(
     distances = euclidean_distances(features)
     near, far = class_neighbours(distances, labels, positives, negatives)
     valid = near.valid[:, :, None] & far.valid[:, None, :]
-    margins = near.distances(distances)[:, :, None] + alpha - far.distances(distances)[:, None, :]
+    margins = near.entries(distances)[:, :, None] + alpha - far.entries(distances)[:, None, :]
     total = masked_mean(functional.relu(margins), valid)
     return LossTerms(
         total,

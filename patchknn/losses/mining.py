@@ -22,7 +22,7 @@ class Neighbours:
     index: Tensor
     valid: Tensor
 
-    def distances(self, matrix: Tensor) -> Tensor:
+    def entries(self, matrix: Tensor) -> Tensor:
         """Entries of a (B, B) matrix from each anchor to its neighbours: (B, R)."""
         return matrix.gather(1, self.index)
 

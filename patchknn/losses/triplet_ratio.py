@@ -34,4 +34,4 @@ def saturated(distances: Tensor, triplets: PairedTriplets) -> Tensor:
 
 
 def _violation(distances: Tensor, triplets: PairedTriplets) -> Tensor:
-    return triplets.positives.distances(distances) - triplets.negatives.distances(distances)
+    return triplets.positives.entries(distances) - triplets.negatives.entries(distances)
