@@ -1,0 +1,234 @@
+"""One shard as memory-mapped arrays, found by its JSON alone: neither zarr nor h5py is needed."""
+
+from __future__ import annotations
+
+import os
+import stat
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from patchknn.archive.description import SHARDS, ShardDescription, parse_description
+from patchknn.archive.manifests import ShardEntry
+from patchknn.archive.rows import Rows, Source
+from patchknn.archive.sealed import damage, read_sealed
+from patchknn.archive.settings import ArchiveSettings
+from patchknn.archive.strings import OptionalStringTable, StringTable, offsets_fit
+from patchknn.errors import DamageError
+from patchknn.hamming.ball import BallIndex
+
+
+class Shard:
+    """Rows ``first_row`` to ``first_row + n`` of a snapshot; arrays are mapped when first used.
+
+    Every property that maps raises DamageError, naming the file, where values are out of range.
+    """
+
+    def __init__(
+        self, path: Path, description: ShardDescription, first_row: int, classes: tuple[str, ...]
+    ) -> None:
+        self.path = path
+        self.description = description
+        self.uuid = description.uuid
+        self.n = description.rows
+        self.n_sources = description.sources
+        self.first_row = first_row
+        self._classes = classes
+
+    def __len__(self) -> int:
+        return self.n
+
+    @cached_property
+    def features(self) -> npt.NDArray[Any]:
+        """(n, D) float16 or float32."""
+        return self.array("features")
+
+    @cached_property
+    def codes(self) -> npt.NDArray[np.uint8]:
+        """(n, K/8) uint8, in ascending order."""
+        return self.array("codes")
+
+    @cached_property
+    def coords(self) -> npt.NDArray[np.int64]:
+        """(n, 2) int64: level-0 x and y, −1 for plain images."""
+        return self.array("coords")
+
+    @cached_property
+    def source(self) -> npt.NDArray[np.int32]:
+        """(n,) int32 into the shard's source table."""
+        values = self.array("source")
+        self._check_range("source", values, 0, self.n_sources)
+        return values
+
+    @cached_property
+    def labels(self) -> npt.NDArray[np.int32]:
+        """(n,) int32 into the snapshot's classes, −1 for none."""
+        values = self.array("label")
+        own = self.description.classes
+        self._check_range("label", values, -1, len(own))
+        if own == self._classes[: len(own)]:
+            return values
+        # The last entry is where −1 points.
+        numbers = [self._classes.index(name) for name in own] + [-1]
+        mapped: npt.NDArray[np.int32] = np.array(numbers, np.int32)[values]
+        return mapped
+
+    @cached_property
+    def source_names(self) -> StringTable:
+        """Names by number of source."""
+        return self._strings("source_name")
+
+    @cached_property
+    def source_paths(self) -> StringTable:
+        """Absolute paths, as they were when embedded, by number of source."""
+        return self._strings("source_path")
+
+    @cached_property
+    def patients(self) -> OptionalStringTable:
+        """Patients by number of source, None where unknown."""
+        return OptionalStringTable(self._strings("source_patient"))
+
+    @cached_property
+    def source_keys(self) -> npt.NDArray[np.uint64]:
+        """(S,) uint64 ``strings.name_key`` of the names, ascending."""
+        return self.array("source_key")
+
+    @cached_property
+    def source_mpp(self) -> npt.NDArray[np.float64]:
+        """(S,) µm/px at level 0, NaN where unknown."""
+        return self.array("source_mpp")
+
+    @cached_property
+    def source_quickhashes(self) -> npt.NDArray[np.uint8]:
+        """(S, 16) uint8, the quickhash of each source."""
+        return self.array("source_quickhash")
+
+    @cached_property
+    def ball_index(self) -> BallIndex:
+        """The distinct codes and their runs of rows."""
+        try:
+            return BallIndex.from_sorted(self.codes)
+        except ValueError:
+            problem = "its rows are not in the order of their codes"
+            raise self._damaged(problem, "codes") from None
+
+    def source_record(self, number: int) -> Source:
+        """All that is known of one source."""
+        mpp = float(self.source_mpp[number])
+        return Source(
+            name=self.source_names[number],
+            path=self.source_paths[number],
+            size=int(self.array("source_size")[number]),
+            mtime_ns=int(self.array("source_mtime_ns")[number]),
+            quickhash=self.source_quickhashes[number].tobytes(),
+            mpp=None if np.isnan(mpp) else mpp,
+            patient=self.patients[number],
+        )
+
+    def source_number(self, name: str, key: int) -> int | None:
+        """The number of the source called ``name`` whose ``name_key`` is ``key``, or None."""
+        keys = self.source_keys
+        place = int(np.searchsorted(keys, np.uint64(key)))
+        while place < len(keys) and int(keys[place]) == key:
+            if self.source_names[place] == name:
+                return place
+            place += 1
+        return None
+
+    def thumbnail(self, row: int) -> bytes | None:
+        """The encoded image of one row of this shard, None where none were stored."""
+        if "thumbnail_bytes" not in self.description.arrays:
+            return None
+        return self._thumbnails.raw(row)
+
+    def rows(self) -> Rows:
+        """All of the shard as it was given to the writer, by the shard's own classes."""
+        thumbnails = None
+        if "thumbnail_bytes" in self.description.arrays:
+            thumbnails = tuple(self._thumbnails.raw(row) for row in range(self.n))
+        return Rows(
+            np.array(self.features),
+            np.array(self.codes),
+            np.array(self.coords),
+            np.array(self.source),
+            np.array(self.array("label")),
+            tuple(self.source_record(number) for number in range(self.n_sources)),
+            self.description.classes,
+            thumbnails,
+        )
+
+    def array(self, name: str) -> npt.NDArray[Any]:
+        """One array mapped in place, unchecked; its name is one of ``expected_arrays``."""
+        if name not in self._mapped:
+            place = self.description.arrays[name]
+            file = self.path / SHARDS / place.file
+            try:
+                mapped = np.memmap(file, place.dtype, "r", place.offset, place.shape)
+            except (OSError, ValueError) as error:
+                problem = f"it cannot be mapped ({error})"
+                raise self._damaged(problem, name) from None
+            self._mapped[name] = mapped.view(np.ndarray)
+        return self._mapped[name]
+
+    @cached_property
+    def _mapped(self) -> dict[str, npt.NDArray[Any]]:
+        return {}
+
+    @cached_property
+    def _thumbnails(self) -> StringTable:
+        return self._strings("thumbnail")
+
+    def _strings(self, name: str) -> StringTable:
+        data, offsets = self.array(f"{name}_bytes"), self.array(f"{name}_offsets")
+        if not offsets_fit(data, offsets):
+            problem = f"{name}_offsets is out of range"
+            raise self._damaged(problem, f"{name}_offsets")
+        return StringTable(data, offsets)
+
+    def _check_range(self, name: str, values: npt.NDArray[Any], low: int, high: int) -> None:
+        if values.min() < low or values.max() >= high:
+            problem = f"{name} holds a number out of range"
+            raise self._damaged(problem, name)
+
+    def _damaged(self, problem: str, name: str) -> DamageError:
+        file = self.path / SHARDS / self.description.arrays[name].file
+        return damage(self.path, f"{file}: {problem}.")
+
+
+def read_description(path: Path, entry: ShardEntry, settings: ArchiveSettings) -> ShardDescription:
+    """Read and check ``<uuid>.json`` of a shard that a manifest names.
+
+    Raises DamageError where it is missing, changed, or not the one the manifest means.
+    """
+    file = path / SHARDS / f"{entry.uuid}.json"
+    value = read_sealed(file, path)
+    if value["checksum"] != entry.checksum:
+        raise damage(path, f"{file} is not the file that the manifest names.")
+    description = parse_description(value, file, path, settings)
+    if description.rows != entry.rows or description.new_sources != entry.sources:
+        raise damage(path, f"{file} and the manifest disagree on its rows.")
+    return description
+
+
+def check_files(path: Path, description: ShardDescription) -> None:
+    """Raise DamageError where a file of the shard is missing, no plain file, or of another size."""
+    for record in description.files:
+        problem = file_problem(path / SHARDS / record.file, record.size)
+        if problem is not None:
+            raise damage(path, problem)
+
+
+def file_problem(file: Path, size: int) -> str | None:
+    """What is wrong with a file at first sight, as a sentence, or None."""
+    try:
+        found = os.lstat(file)
+    except OSError as error:
+        return f"{file} cannot be read: {error.strerror}."
+    if not stat.S_ISREG(found.st_mode):
+        return f"{file} is not a plain file."
+    if found.st_size != size:
+        return f"{file} holds {found.st_size} bytes instead of {size}."
+    return None

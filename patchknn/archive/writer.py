@@ -1,0 +1,297 @@
+"""Adding rows to an archive: buffered, written as shards, published in one step."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from patchknn.archive.codes import check_codes
+from patchknn.archive.description import MAX_SHARD_BYTES, SHARD_FORMATS, SHARDS
+from patchknn.archive.leftovers import remove_leftovers
+from patchknn.archive.manifests import Manifest, ShardEntry, publish
+from patchknn.archive.rows import Rows, Source, concatenate
+from patchknn.archive.settings import read_settings
+from patchknn.archive.shard import Shard
+from patchknn.archive.shard_writer import WrittenShard, write_shard
+from patchknn.archive.snapshot import Snapshot, find_sources, open_snapshot
+from patchknn.errors import ConflictError, InputError, UsageError
+from patchknn.files import fsync_directory
+
+# A shard is sorted in memory, and fewer shards are searched faster: half a gigabyte of rows.
+_SHARD_BYTES = 512 << 20
+
+
+class ArchiveWriter:
+    """One process's additions to an archive; any number of processes may add at once.
+
+    Rows become visible to readers by ``publish`` alone. A context manager: on leaving it, what
+    was not published is removed.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        format: str = "zarr",  # noqa: A002  (what the option is called everywhere)
+        run_id: str | None = None,
+        shard_bytes: int = _SHARD_BYTES,
+    ) -> None:
+        if format not in SHARD_FORMATS:
+            message = f"--format {format}: shards are {' or '.join(SHARD_FORMATS)}."
+            raise UsageError(message)
+        self.path = path
+        self.settings = read_settings(path)
+        self.format = format
+        self.run_id = run_id
+        self.duplicates = 0  # rows left out because the archive has them already
+        self._shard_bytes = min(shard_bytes, MAX_SHARD_BYTES // 2)
+        self._snapshot = open_snapshot(path, self.settings)
+        self._bundle = self._snapshot.bundle()
+        self._buffer: list[Rows] = []
+        self._buffered_bytes = 0
+        self._pending: dict[str, Source] = {}
+        self._flushed_names: set[str] = set()
+        self._shards: list[WrittenShard] = []
+        remove_leftovers(path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def add(self, rows: Rows) -> int:
+        """Take rows in, and return how many were new.
+
+        Rows of a source that was published before with the same content are left out and
+        counted in ``duplicates``; a source may come in several parts before it is published.
+        Features are rounded to the archive's dtype, and codes made of the rounded ones. Raises
+        ConflictError where a source's name is taken by other content (nothing is taken in then),
+        InputError where a feature is not finite.
+        """
+        _check_shapes(rows, self.settings.feature_dim, self.settings.bits)
+        if not len(rows):
+            return 0
+        published = self._published_sources(rows)
+        if published.any():
+            kept = ~published[rows.source]
+            self.duplicates += int(len(rows) - kept.sum())
+            rows = rows.take(kept)
+            if not len(rows):
+                return 0
+        rows = self._prepared(rows)
+        for number in np.unique(rows.source).tolist():
+            self._pending.setdefault(rows.sources[number].name, rows.sources[number])
+        self._buffer.append(rows)
+        self._buffered_bytes += _nbytes(rows)
+        if self._buffered_bytes >= self._shard_bytes:
+            self.flush()
+        return len(rows)
+
+    def flush(self) -> None:
+        """Write what is buffered as shards, synced to disk; readers do not see them yet."""
+        if not self._buffer:
+            return
+        rows = self._without_repeats(concatenate(self._buffer))
+        pieces = max(math.ceil(self._buffered_bytes / self._shard_bytes), 1)
+        names, written = set(self._flushed_names), list(self._shards)
+        try:
+            for part in np.array_split(np.arange(len(rows)), min(pieces, len(rows))):
+                self._shards.append(self._written(rows.take(part)))
+        except BaseException:  # all of the buffer or none of it, so that it can be tried again
+            for shard in self._shards[len(written) :]:
+                shard.remove()
+            self._flushed_names, self._shards = names, written
+            raise
+        self._buffer = []
+        self._buffered_bytes = 0
+
+    def publish(self) -> int | None:
+        """Make everything added so far visible in one step; the new snapshot's number.
+
+        None where there was nothing to publish. A source that another process published in the
+        meantime is left out: with the same content it counts in ``duplicates``; with other
+        content the rest is published and ConflictError names both.
+        """
+        self.flush()
+        conflicts: list[str] = []
+
+        def entries(parent: Manifest) -> tuple[list[ShardEntry], list[str]]:
+            conflicts.extend(self._drop_taken(parent))
+            for shard in self._shards:
+                shard.rename()
+            fsync_directory(self.path / SHARDS)
+            names = [name for shard in self._shards for name in shard.description.classes]
+            return [shard.entry for shard in self._shards], names
+
+        manifest = publish(
+            self.path, self.settings.archive_id, entries, action="embed", run_id=self.run_id
+        )
+        self._shards = []
+        self._pending = {}
+        self._flushed_names = set()
+        if manifest is not None:
+            self._snapshot = self._newer(manifest.number)
+        if conflicts:
+            raise ConflictError(" ".join(conflicts))
+        return None if manifest is None else manifest.number
+
+    def close(self) -> None:
+        """Remove what was written and not published."""
+        for shard in self._shards:
+            shard.remove()
+        self._shards = []
+        self._buffer = []
+        self._buffered_bytes = 0
+        self._pending = {}
+        self._flushed_names = set()
+
+    def _published_sources(self, rows: Rows) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Which of the sources (S,) readers see already."""
+        present = np.zeros(len(rows.sources), bool)
+        used = [(number, rows.sources[number]) for number in np.unique(rows.source).tolist()]
+        unknown = [source.name for _, source in used if source.name not in self._pending]
+        published = self._snapshot.find_sources(unknown) if unknown else {}
+        seen: dict[str, Source] = {}
+        for number, source in used:
+            other = (
+                self._pending.get(source.name)
+                or published.get(source.name)
+                or seen.setdefault(source.name, source)
+            )
+            if not other.same_content(source):
+                raise ConflictError(_conflict(self.path, source, other))
+            present[number] = source.name in published
+        return present
+
+    def _prepared(self, rows: Rows) -> Rows:
+        dtype = np.dtype(self.settings.feature_dtype)
+        with np.errstate(over="ignore", invalid="ignore"):
+            features = np.asarray(rows.features).astype(dtype)
+        finite = np.isfinite(features).all(axis=1)
+        if not finite.all():
+            row = int(np.flatnonzero(~finite)[0])
+            name = rows.sources[int(rows.source[row])].name
+            message = (
+                f"{name}: the encoder gave a feature that is not finite as {dtype}; "
+                "check the weights, or make the archive with float32 features."
+            )
+            raise InputError(message)
+        codes = self._bundle.codes(features)
+        check_codes(self._bundle, features, rows.codes)
+        return Rows(
+            features,
+            codes,
+            np.asarray(rows.coords, np.int64),
+            np.asarray(rows.source, np.int32),
+            np.asarray(rows.labels, np.int32),
+            rows.sources,
+            rows.classes,
+            rows.thumbnails,
+        )
+
+    def _without_repeats(self, rows: Rows) -> Rows:
+        """The same patch of the same source given twice is kept once: it has one id."""
+        order = np.lexsort((rows.coords[:, 1], rows.coords[:, 0], rows.source))
+        source, coords = rows.source[order], rows.coords[order]
+        repeated = np.zeros(len(rows), bool)
+        repeated[1:] = (source[1:] == source[:-1]) & (coords[1:] == coords[:-1]).all(axis=1)
+        if not repeated.any():
+            return rows
+        self.duplicates += int(repeated.sum())
+        return rows.take(np.sort(order[~repeated]))
+
+    def _newer(self, number: int) -> Snapshot:
+        known = {shard.uuid: shard.description for shard in self._snapshot.shards}
+        return open_snapshot(self.path, self.settings, at=number, known=known)
+
+    def _drop_taken(self, parent: Manifest) -> list[str]:
+        """Leave out the sources that others published since; the sentences of real conflicts."""
+        if parent.number == self._snapshot.number:
+            return []
+        seen = {shard.uuid for shard in self._snapshot.shards}
+        self._snapshot = self._newer(parent.number)
+        others = [shard for shard in self._snapshot.shards if shard.uuid not in seen]
+        taken = find_sources(others, list(self._pending))
+        if not taken:
+            return []
+        conflicts = [
+            _conflict(self.path, self._pending[name], other)
+            for name, other in taken.items()
+            if not other.same_content(self._pending[name])
+        ]
+        self._leave_out(set(taken))
+        return conflicts
+
+    def _leave_out(self, names: set[str]) -> None:
+        """Write the pending shards again without some sources."""
+        written, self._shards = self._shards, []
+        self._flushed_names = set()
+        for shard in written:
+            shard.rename()
+            rows = Shard(self.path, shard.description, 0, shard.description.classes).rows()
+            taken = np.array([source.name in names for source in rows.sources])
+            kept = ~taken[rows.source]
+            self.duplicates += int(len(rows) - kept.sum())
+            if kept.any():
+                self._shards.append(self._written(rows.take(kept)))
+            shard.remove()
+        for name in names:
+            del self._pending[name]
+
+    def _written(self, rows: Rows) -> WrittenShard:
+        names = {rows.sources[number].name for number in np.unique(rows.source).tolist()}
+        shard = write_shard(
+            self.path,
+            self.settings,
+            rows,
+            container=self.format,
+            run_id=self.run_id,
+            new_sources=len(names - self._flushed_names),
+        )
+        self._flushed_names |= names
+        return shard
+
+
+def _conflict(path: Path, source: Source, other: Source) -> str:
+    return (
+        f"{source.path} and {other.path} are different files of one name, {source.name!r}, in "
+        f"{path}: give one of them another name in the list's name column."
+    )
+
+
+def _check_shapes(rows: Rows, feature_dim: int, bits: int) -> None:
+    n = len(rows)
+    fits = (
+        rows.features.shape == (n, feature_dim)
+        and rows.codes.shape == (n, bits // 8)
+        and rows.coords.shape == (n, 2)
+        and rows.source.shape == (n,)
+        and rows.labels.shape == (n,)
+        and (rows.thumbnails is None or len(rows.thumbnails) == n)
+        and all(len(source.quickhash) == 16 for source in rows.sources)
+    )
+    if fits and n:
+        fits = 0 <= rows.source.min() <= rows.source.max() < len(
+            rows.sources
+        ) and -1 <= rows.labels.min() <= rows.labels.max() < len(rows.classes)
+    if not fits:
+        message = (
+            f"Rows with features {rows.features.shape} and codes {rows.codes.shape} do not fit an "
+            f"archive of {feature_dim} features and {bits} bits."
+        )
+        raise ConflictError(message)
+
+
+def _nbytes(rows: Rows) -> int:
+    images = sum(len(image) for image in rows.thumbnails or ())
+    return rows.features.nbytes + rows.codes.nbytes + 24 * len(rows) + images
