@@ -1,6 +1,185 @@
-"""``patchknn tile``."""
+"""``patchknn tile``: slides become tile sets, one HDF5 file each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from patchknn.cli import console
+from patchknn.cli.options import DefaultMpp, DryRun, Format, Size, SlideMpp, Workers
+from patchknn.errors import UsageError
+
+if TYPE_CHECKING:
+    from patchknn.jobs.run import Outcome, Unit
+    from patchknn.slides.units import SlideUnit
+
+_COLUMNS = ("name", "status", "tiles", "path", "detail")
+_CLAIMS = ".claims"
+_COUNTED = ("done", "planned", "skipped", "empty", "failed")
 
 
-def tile() -> int:
-    """(being written)."""
-    return 1
+def tile(
+    slides: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SLIDES...",
+            help="Slides, images, folders, lists (CSV, TSV, Parquet with path[,name,mpp,patient,"
+            "label,annotations]), or - for paths on stdin.",
+        ),
+    ],
+    *,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="TILES", help="Folder of the tile sets.")
+    ],
+    size: Size = 224,
+    stride: Annotated[
+        int | None,
+        typer.Option("--stride", min=1, metavar="PX", help="Pixels between tiles [--size]."),
+    ] = None,
+    mpp: Annotated[
+        float, typer.Option("--mpp", min=0.05, max=20.0, help="Target µm per pixel, met exactly.")
+    ] = 0.5,
+    allow_upsample: Annotated[
+        bool, typer.Option("--allow-upsample", help="Let the target be finer than the slide.")
+    ] = False,
+    slide_mpp: SlideMpp = None,
+    default_mpp: DefaultMpp = None,
+    min_tissue: Annotated[
+        float,
+        typer.Option("--min-tissue", min=0, max=1, help="Share of tissue; 0 keeps every tile."),
+    ] = 0.5,
+    annotations: Annotated[
+        Path | None,
+        typer.Option(
+            "--annotations",
+            metavar="DIR|FILE",
+            help="QuPath GeoJSON or ASAP XML, in a folder found by the slide's name.",
+        ),
+    ] = None,
+    min_cover: Annotated[
+        float,
+        typer.Option("--min-cover", min=0, max=1, help="Share a class must cover to be a label."),
+    ] = 0.75,
+    images: Annotated[
+        Literal["none", "png", "jpeg"],
+        typer.Option("--images", help="Also write tiles to NAME/LABEL/X_Y."),
+    ] = "none",
+    workers: Workers = None,
+    dry_run: DryRun = False,
+    format: Format = None,
+) -> int:
+    """Cut slides into tiles that hold tissue, labelled by annotations where there are any.
+
+    Slides done before with the same settings are skipped. The same command may be started many
+    times at once, on any machine: each slide is done by one of them.
+    """
+    from patchknn.jobs.cpus import available_cpus
+    from patchknn.jobs.run import Unit, run_units
+    from patchknn.slides.listing import list_slides
+    from patchknn.slides.tiling import TilingSettings
+    from patchknn.slides.units import plan_units
+
+    settings = TilingSettings(size, stride, mpp, min_tissue, min_cover, allow_upsample)
+    _check_mpp("--slide-mpp", slide_mpp)
+    _check_mpp("--default-mpp", default_mpp)
+    entries = list_slides(_arguments(slides), exclude=output)
+    if annotations is not None and annotations.is_file() and len(entries) > 1:
+        message = f"--annotations {annotations} is one file for {len(entries)} slides; give a DIR."
+        raise UsageError(message)
+    plan = plan_units(
+        entries,
+        output,
+        settings,
+        slide_mpp=slide_mpp,
+        default_mpp=default_mpp,
+        annotations=annotations,
+        images=None if images == "none" else images,
+    )
+    # A slide that clashes shares its file with another, so it needs a name of its own.
+    units = [Unit(u.entry.name if u.clash is None else str(u.entry.path), u) for u in plan]
+    by_name = {unit.name: unit.payload for unit in units}
+    if not dry_run:
+        output.mkdir(parents=True, exist_ok=True)
+    outcomes = run_units(
+        units,
+        plan_tiles if dry_run else make_tiles,
+        claims_folder=None if dry_run else output / _CLAIMS,
+        workers=available_cpus() if workers is None else workers,
+    )
+    counts = dict.fromkeys(_COUNTED, 0)
+
+    def rows() -> Any:
+        with console.ProgressBar(len(units), "tile", "slide") as bar:
+            for outcome in outcomes:
+                bar.advance()
+                yield _row(by_name[outcome.unit], outcome, counts)
+
+    console.write_rows(rows(), _COLUMNS, console.output_format(format), title="Tile sets")
+    console.message(_summary(counts, dry_run=dry_run))
+    if counts["failed"]:
+        return 1 if counts["failed"] == len(units) else 3
+    return 0
+
+
+def make_tiles(unit: Unit[SlideUnit]) -> Outcome:
+    """Make one tile set, as a unit of work."""
+    return _work(unit, dry_run=False)
+
+
+def plan_tiles(unit: Unit[SlideUnit]) -> Outcome:
+    """Say what would become of one slide."""
+    return _work(unit, dry_run=True)
+
+
+def _work(unit: Unit[SlideUnit], *, dry_run: bool) -> Outcome:
+    from patchknn.jobs.run import Outcome
+    from patchknn.slides.units import tile_unit
+
+    result = tile_unit(unit.payload, dry_run=dry_run)
+    return Outcome(unit.name, result.status, result.detail, result.tiles)
+
+
+def _row(unit: SlideUnit, outcome: Outcome, counts: dict[str, int]) -> dict[str, Any]:
+    counts[outcome.status] += 1
+    row: dict[str, Any] = {
+        "name": unit.entry.name,
+        "status": outcome.status,
+        "tiles": outcome.count,
+        "path": None if outcome.status == "failed" else str(unit.output),
+        "detail": outcome.detail or None,
+    }
+    if outcome.status == "failed":
+        console.fail(outcome.detail)
+        row["error"] = outcome.detail
+    elif outcome.detail and outcome.status != "empty":
+        console.message(f"{unit.entry.name}: {outcome.detail}")
+    return row
+
+
+def _summary(counts: dict[str, int], *, dry_run: bool) -> str:
+    order = ("planned", "skipped", "failed") if dry_run else ("done", "skipped", "empty", "failed")
+    text = ", ".join(f"{counts[status]} {status}" for status in order)
+    return f"tile: {text}."
+
+
+def _arguments(slides: list[str]) -> list[str]:
+    paths: list[str] = []
+    for argument in slides:
+        paths += console.stdin_lines() if argument == "-" else [argument]
+    if not paths:
+        message = "no slide was named on stdin."
+        raise UsageError(message)
+    return paths
+
+
+def _check_mpp(option: str, value: float | None) -> None:
+    from patchknn.slides.resolution import MAX_MPP, MIN_MPP, is_plausible
+
+    if value is not None and not is_plausible(value):
+        message = (
+            f"{option} {value:g} is outside {MIN_MPP:g} to {MAX_MPP:g} µm/px; give the size of a "
+            "level-0 pixel."
+        )
+        raise UsageError(message)

@@ -65,7 +65,8 @@ class OpenSlidePyramid:
         try:
             region = self._slide.read_region(corner, level, (width, height))
         except openslide.OpenSlideError as error:
-            message = f"{self._path} cannot be read at ({corner[0]}, {corner[1]}): {error}."
+            reason = str(error).rstrip(".")
+            message = f"{self._path} cannot be read: {reason}; it may be damaged."
             raise InputError(message) from None
         return on_white(np.asarray(region))
 
@@ -119,7 +120,8 @@ class TiffSlidePyramid:
             region = self._slide.read_region(corner, level, (width, height), as_array=True)
             return to_eight_bits(np.asarray(region)[:, :, :3])
         except Exception as error:  # noqa: BLE001  a codec's own errors share no base class
-            message = f"{self._path} cannot be read at ({corner[0]}, {corner[1]}): {error}."
+            reason = str(error).rstrip(".")
+            message = f"{self._path} cannot be read: {reason}; it may be damaged."
             raise InputError(message) from None
 
     def close(self) -> None:

@@ -240,7 +240,8 @@ def _open_tiff(path: Path) -> Pyramid:
 
 
 def _reason(error: InputError, path: Path) -> str:
-    return str(error).removeprefix(f"{path} ")
+    text = str(error).removeprefix(f"{path} ")
+    return text.replace("is not an image: ", "tifffile says: ")
 
 
 def _runs_along_rows(

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from patchknn.slides.readers import SlideReader
 
 MASK_MPP = 8.0
-CLOSING_UM = 40.0
-MIN_THRESHOLD, MAX_THRESHOLD = 0.05, 0.11
+CLOSING_UM = 64.0
+MIN_THRESHOLD, MAX_THRESHOLD = 0.07, 0.11
 _BLACK = 30
 TISSUE_METHOD = (
     f"otsu-saturation-1 mpp={MASK_MPP:g} limits={MIN_THRESHOLD:g}..{MAX_THRESHOLD:g} "

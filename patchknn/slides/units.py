@@ -1,0 +1,167 @@
+"""One slide as a unit of work: skipped where its tile set is there, made anew where not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from patchknn.errors import ConflictError, InputError
+from patchknn.slides.annotations import find_annotations
+from patchknn.slides.export import ImageFormat, remove_images, write_images
+from patchknn.slides.listing import SlideEntry, stem_of
+from patchknn.slides.pixels import require_file
+from patchknn.slides.readers import open_slide
+from patchknn.slides.tileset import TileSet, read_tileset, write_tileset
+from patchknn.slides.tiling import TilingSettings, check_target, resume_settings, tile_slide
+
+TILESET_SUFFIX = ".h5"
+
+
+@dataclass(frozen=True)
+class SlideUnit:
+    """A slide, where its tile set goes, and the settings; ``clash`` names what is wrong."""
+
+    entry: SlideEntry
+    output: Path
+    settings: TilingSettings
+    default_mpp: float | None = None
+    annotations: Path | None = None
+    images: ImageFormat | None = None
+    clash: str | None = None
+
+
+@dataclass(frozen=True)
+class SlideResult:
+    """What became of a slide; ``planned`` of a dry run stands for all that would be done."""
+
+    status: Literal["done", "skipped", "empty", "planned"]
+    tiles: int | None
+    detail: str = ""
+
+
+def plan_units(
+    entries: Sequence[SlideEntry],
+    folder: Path,
+    settings: TilingSettings,
+    *,
+    slide_mpp: float | None = None,
+    default_mpp: float | None = None,
+    annotations: Path | None = None,
+    images: ImageFormat | None = None,
+) -> list[SlideUnit]:
+    """Give each slide its file below ``folder``: its name with ``.h5`` for the suffix.
+
+    ``slide_mpp`` goes before a list's ``mpp``. Of two slides that claim one file, the later one
+    carries a ``clash`` that names both.
+    """
+    owners: dict[Path, SlideEntry] = {}
+    units = []
+    for entry in entries:
+        output = folder / f"{stem_of(entry.name)}{TILESET_SUFFIX}"
+        clash = None
+        if not output.resolve().is_relative_to(folder.resolve()):
+            clash = f"{entry.name} would be written outside {folder}; give it another name."
+        owner = owners.setdefault(output, entry)
+        if owner is not entry:
+            clash = (
+                f"{owner.path} and {entry.path} would both be {output}; rename one, or name "
+                "them apart in a list with a name column."
+            )
+        if slide_mpp is not None:
+            entry = replace(entry, mpp=slide_mpp)  # noqa: PLW2901
+        place = entry.annotations or annotations
+        units.append(SlideUnit(entry, output, settings, default_mpp, place, images, clash))
+    return units
+
+
+def tile_unit(unit: SlideUnit, *, dry_run: bool = False) -> SlideResult:
+    """Make the tile set of a slide, and its images where asked; skip what is there unchanged.
+
+    The tile set is written last: a slide that was interrupted is done again. Raises InputError
+    for a slide that cannot be used and ConflictError for one that would replace another's.
+    """
+    if unit.clash is not None:
+        raise ConflictError(unit.clash)
+    entry = unit.entry
+    require_file(entry.path)
+    annotations = None
+    note = ""
+    if unit.annotations is not None:
+        annotations = find_annotations(unit.annotations, entry.name)
+        if annotations is None:
+            note = f"no annotations for it in {unit.annotations}"
+    wanted = {
+        **resume_settings(
+            entry.path,
+            unit.settings,
+            slide_mpp=entry.mpp,
+            default_mpp=unit.default_mpp,
+            annotations=annotations,
+            patient=entry.patient,
+            label=entry.label,
+        ),
+        "images": unit.images,
+    }
+    earlier = _earlier(unit)
+    if earlier is not None:
+        _refuse_another(unit, earlier, str(wanted["content"]))
+        if earlier.settings == wanted:
+            return _kept(unit, earlier, dry_run=dry_run)
+    if dry_run:
+        with open_slide(entry.path, slide_mpp=entry.mpp, default_mpp=unit.default_mpp) as slide:
+            check_target(slide, unit.settings)
+        detail = "settings changed" if earlier is not None else ""
+        return SlideResult("planned", None, "; ".join(filter(None, (detail, note))))
+    tileset = tile_slide(
+        entry.path,
+        unit.settings,
+        name=entry.name,
+        slide_mpp=entry.mpp,
+        default_mpp=unit.default_mpp,
+        annotations=annotations,
+        patient=entry.patient,
+        label=entry.label,
+    )
+    tileset = replace(tileset, settings=wanted)
+    image_folder = unit.output.with_suffix("")
+    if unit.images is not None:
+        write_images(tileset, image_folder, unit.images)
+    elif earlier is not None and earlier.settings.get("images"):
+        remove_images(image_folder)
+    write_tileset(unit.output, tileset)
+    notes = [*tileset.notes, *([note] if note else [])]
+    if not len(tileset):
+        return SlideResult("empty", 0, "; ".join(["no tissue found", *notes]))
+    return SlideResult("done", len(tileset), "; ".join(notes))
+
+
+def _earlier(unit: SlideUnit) -> TileSet | None:
+    if not unit.output.exists():
+        return None
+    try:
+        return read_tileset(unit.output)
+    except InputError as error:
+        message = f"{unit.output} is in the way: {error} Delete it, or choose another -o."
+        raise ConflictError(message) from None
+
+
+def _refuse_another(unit: SlideUnit, earlier: TileSet, content: str) -> None:
+    same_file = earlier.slide == unit.entry.path
+    same_content = earlier.settings.get("content") == content
+    if earlier.name != unit.entry.name or not (same_file or same_content):
+        message = (
+            f"{unit.output} is of {earlier.slide}, not of {unit.entry.path}; choose another -o, "
+            "or name them apart in a list with a name column."
+        )
+        raise ConflictError(message)
+
+
+def _kept(unit: SlideUnit, earlier: TileSet, *, dry_run: bool) -> SlideResult:
+    detail = "" if len(earlier) else "no tissue found"
+    if earlier.slide != unit.entry.path:
+        detail = f"moved here from {earlier.slide}"
+        if not dry_run:
+            write_tileset(unit.output, replace(earlier, slide=unit.entry.path))
+    return SlideResult("skipped", len(earlier), detail)
