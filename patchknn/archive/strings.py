@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +46,14 @@ class StringTable:
             candidates = candidates[self._data[starts[candidates] + position] == byte]
         return candidates.astype(np.int64, copy=False)
 
+    def distinct(self) -> set[str]:
+        """The different entries."""
+        if self._offsets[-1] == 0:
+            return {""} if len(self) else set()
+        ends = self._offsets.tolist()
+        data = self._data.tobytes()
+        return {decode(text) for text in {data[start:stop] for start, stop in pairwise(ends)}}
+
 
 class OptionalStringTable:
     """Like ``StringTable``, an empty entry being None."""
@@ -64,6 +73,10 @@ class OptionalStringTable:
     def equal_to(self, text: str) -> npt.NDArray[np.int64]:
         """As ``StringTable.equal_to``."""
         return self._table.equal_to(text)
+
+    def distinct(self) -> set[str | None]:
+        """The different entries; nothing is read where all are None."""
+        return {text or None for text in self._table.distinct()}
 
 
 def encode(text: str) -> bytes:

@@ -1,10 +1,211 @@
-"""``patchknn archive``."""
+"""``patchknn archive``: what an archive holds, whether it is whole, and how it came to be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from patchknn.cli import console, options
+
+if TYPE_CHECKING:
+    from patchknn.archive.snapshot import StoredRow
+
 app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
+
+Archive = Annotated[Path, typer.Argument(metavar="ARCHIVE", help="Folder of the archive.")]
+Limit = Annotated[
+    int | None, typer.Option("--limit", metavar="N", min=0, help="Stop after N lines.")
+]
+
+# With these names and in this order `archive list --format tsv` is a manifest that train,
+# embed and evaluate read; what follows `patient` is for people and other programs.
+_LIST_COLUMNS = ("path", "label", "x", "y", "mpp", "name", "patient", "id", "code")
+_LIST_TABLE = ("id", "label", "source", "x", "y", "patient", "code")
+_LOG_COLUMNS = (
+    "number",
+    "time",
+    "action",
+    "rows",
+    "rows_added",
+    "sources",
+    "sources_added",
+    "shards",
+    "run",
+    "command",
+)
 
 
 @app.callback()
 def _group() -> None:
-    """(being written)."""
+    """Look at an archive: what it holds, its rows, its history, and whether it is whole."""
+
+
+@app.command()
+def info(archive: Archive, format: options.Format = None) -> int:
+    """Count rows, sources, patients and classes, and say by which encoder they were made.
+
+    Example: patchknn archive info ARCHIVE
+    """
+    from patchknn.archive.snapshot import open_archive
+    from patchknn.archive.summary import summarise
+
+    snapshot = open_archive(archive)
+    settings, description = snapshot.settings, snapshot.bundle().description
+    summary = summarise(snapshot)
+    value = {
+        "archive": str(archive),
+        "archive_id": settings.archive_id,
+        "snapshot": snapshot.number,
+        "time": snapshot.manifest.time,
+        "rows": summary.rows,
+        "sources": summary.sources,
+        "patients": summary.patients,
+        "classes": summary.classes,
+        "unlabelled": summary.unlabelled,
+        "bits": settings.bits,
+        "feature_dim": settings.feature_dim,
+        "feature_dtype": settings.feature_dtype,
+        "patch_px": settings.patch_px,
+        "mpp": settings.mpp,
+        "precision": settings.precision,
+        "encoder": settings.encoder_fingerprint,
+        "backbone": description.backbone,
+        "hash_method": description.hash_method,
+        "can_embed": snapshot.bundle().has_backbone,
+        "shards": summary.shards,
+        "formats": summary.formats,
+        "bytes": summary.bytes,
+    }
+    style = console.output_format(format)
+    if style == "ndjson":
+        console.write_ndjson(value)
+        return 0
+    rows = ({"what": key, "value": _in_words(entry)} for key, entry in value.items())
+    console.write_rows(rows, ("what", "value"), style)
+    return 0
+
+
+@app.command("list")
+def list_(
+    archive: Archive,
+    label: Annotated[
+        list[str] | None, typer.Option("--label", help="Only rows of this class; repeatable.")
+    ] = None,
+    source: Annotated[
+        list[str] | None,
+        typer.Option("--source", metavar="NAME", help="Only rows of this source; repeatable."),
+    ] = None,
+    limit: Limit = None,
+    format: options.Format = None,
+) -> int:
+    """List the rows: id, label, source, position in level-0 pixels, patient, code in hexadecimal.
+
+    As TSV it is a manifest that train, embed and evaluate read: correct its labels and train
+    again. Example: patchknn archive list ARCHIVE --label TUM --format tsv > tumour.tsv
+    """
+    from patchknn.archive.listing import list_rows
+    from patchknn.archive.snapshot import open_archive
+
+    snapshot = open_archive(archive)
+    rows = islice(list_rows(snapshot, labels=label or (), sources=source or ()), limit)
+    style = console.output_format(format)
+    if style == "tsv":
+        console.write_rows(map(_as_manifest_line, rows), _LIST_COLUMNS, style)
+    else:
+        console.write_rows(map(_as_object, rows), _LIST_TABLE, style)
+    return 0
+
+
+@app.command()
+def verify(archive: Archive, format: options.Format = None) -> int:
+    """Read everything, compare every checksum and cross-reference; exit 1 where damage is found.
+
+    One finding a line: the file, and what is wrong with it. Example: patchknn archive verify
+    ARCHIVE
+    """
+    from patchknn.archive.verify import Finding, Verifier
+
+    style = console.output_format(format)
+    count = 0
+    with console.ProgressBar(None, "verify", "B") as bar:
+        verifier = Verifier(archive, bar.advance)
+
+        def counted() -> Iterator[Finding]:
+            nonlocal count
+            for finding in verifier.findings():
+                count += 1
+                yield finding
+
+        if style == "table":
+            for finding in counted():
+                console.write_text(f"{finding.file}: {finding.sentence}\n")
+        else:
+            objects = ({"file": f.file, "problem": f.sentence} for f in counted())
+            console.write_rows(objects, ("file", "problem"), style)
+    looked_at = f"{verifier.rows} rows in {verifier.shards} shards, {verifier.manifests} snapshots"
+    if count:
+        things = "1 thing is" if count == 1 else f"{count} things are"
+        console.fail(
+            f"{things} wrong in {archive} ({looked_at}); restore those files from a copy, "
+            "or make the archive again."
+        )
+        return 1
+    console.message(f"{archive} is whole: {looked_at}.")
+    return 0
+
+
+@app.command()
+def log(archive: Archive, limit: Limit = None, format: options.Format = None) -> int:
+    """Show the snapshots, the newest first: when, what was added, and by which command.
+
+    Example: patchknn archive log ARCHIVE --limit 10
+    """
+    from patchknn.archive.history import history
+
+    rows = (
+        {
+            "number": entry.number,
+            "time": entry.time,
+            "action": entry.action,
+            "rows": entry.rows,
+            "rows_added": entry.rows_added,
+            "sources": entry.sources,
+            "sources_added": entry.sources_added,
+            "shards": entry.shards,
+            "run": entry.run_id,
+            "command": None if entry.argv is None else " ".join(entry.argv),
+        }
+        for entry in islice(history(archive), limit)
+    )
+    console.write_rows(rows, _LOG_COLUMNS, console.output_format(format))
+    return 0
+
+
+def _as_object(row: StoredRow) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "label": row.label,
+        "source": row.source,
+        "x": row.x,
+        "y": row.y,
+        "patient": row.patient,
+        "code": row.code.hex(),
+        "path": row.path,
+        "mpp": row.mpp,
+    }
+
+
+def _as_manifest_line(row: StoredRow) -> dict[str, Any]:
+    plain = row.x < 0 and row.y < 0
+    position = {"x": None, "y": None} if plain else {"x": row.x, "y": row.y}
+    return {**_as_object(row), "name": row.source, **position}
+
+
+def _in_words(value: Any) -> Any:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {count}" for key, count in value.items()) or None
+    return value

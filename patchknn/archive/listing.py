@@ -1,0 +1,81 @@
+"""The rows of a snapshot one by one, in words, with filters."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from patchknn.archive.snapshot import Shard, Snapshot, StoredRow, patch_id
+from patchknn.errors import UsageError
+
+_BLOCK = 4096
+
+
+def list_rows(
+    snapshot: Snapshot, *, labels: Iterable[str] = (), sources: Iterable[str] = ()
+) -> Iterator[StoredRow]:
+    """Rows in the order of the snapshot, as they are read.
+
+    ``labels`` keeps rows of these classes, ``sources`` those of sources with these names; both
+    keep all where they are empty. Raises UsageError where the snapshot has no such class or
+    source.
+    """
+    wanted_labels = [_known_label(snapshot, label) for label in labels]
+    wanted_sources = list(sources)
+    present = snapshot.find_sources(wanted_sources)
+    for name in wanted_sources:
+        if name not in present:
+            message = f"--source {name}: {snapshot.path} has no such source."
+            raise UsageError(message)
+    for shard in snapshot.shards:
+        rows = _rows_of(shard, wanted_labels, wanted_sources)
+        for start in range(0, len(rows), _BLOCK):
+            yield from _in_words(snapshot, shard, rows[start : start + _BLOCK])
+
+
+def _rows_of(shard: Shard, labels: list[int], sources: list[str]) -> npt.NDArray[np.int64]:
+    keep = np.ones(shard.n, bool)
+    if labels:
+        keep &= np.isin(shard.labels, labels)
+    if sources:
+        numbers = [n for name in sources for n in shard.source_names.equal_to(name).tolist()]
+        keep &= np.isin(shard.source, numbers)
+    return np.flatnonzero(keep).astype(np.int64, copy=False)
+
+
+def _in_words(snapshot: Snapshot, shard: Shard, rows: npt.NDArray[np.int64]) -> Iterator[StoredRow]:
+    mpp = shard.source_mpp
+    columns = (
+        rows.tolist(),
+        shard.labels[rows].tolist(),
+        shard.source[rows].tolist(),
+        shard.coords[rows].tolist(),
+        shard.codes[rows],
+    )
+    for row, label, source, (x, y), code in zip(*columns, strict=True):
+        name = shard.source_names[source]
+        yield StoredRow(
+            row=shard.first_row + row,
+            id=patch_id(name, x, y),
+            label=None if label < 0 else snapshot.classes[label],
+            source=name,
+            x=x,
+            y=y,
+            patient=shard.patients[source],
+            code=code.tobytes(),
+            path=shard.source_paths[source],
+            mpp=None if np.isnan(mpp[source]) else float(mpp[source]),
+        )
+
+
+def _known_label(snapshot: Snapshot, label: str) -> int:
+    if label in snapshot.classes:
+        return snapshot.classes.index(label)
+    close = difflib.get_close_matches(label, snapshot.classes, n=1)
+    names = ", ".join(snapshot.classes) or "none"
+    hint = f"did you mean {close[0]!r}?" if close else f"it has {names}."
+    message = f"--label {label}: {snapshot.path} has no such class; {hint}"
+    raise UsageError(message)

@@ -1,0 +1,191 @@
+"""Read all of an archive and say everything that is not as it was written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from patchknn.archive.description import SHARDS
+from patchknn.archive.manifests import (
+    MANIFESTS,
+    Manifest,
+    ShardEntry,
+    manifest_file,
+    manifest_numbers,
+    read_manifest_file,
+)
+from patchknn.archive.runs import RUNS
+from patchknn.archive.settings import ENCODER, ArchiveSettings, read_settings
+from patchknn.archive.shard import Shard, read_description
+from patchknn.archive.verify_shard import shard_findings
+from patchknn.bundle import Bundle, load_backbone, load_bundle
+from patchknn.errors import DamageError, PatchknnError
+from patchknn.files import read_json
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong: the file, and a sentence about it."""
+
+    file: str
+    sentence: str
+
+
+class Verifier:
+    """Checks one archive; ``manifests``, ``shards`` and ``rows`` count what was looked at.
+
+    ``advance`` is told of bytes as they are read.
+    """
+
+    def __init__(self, path: Path, advance: Callable[[int], None] | None = None) -> None:
+        self.path = path
+        self.manifests = 0
+        self.shards = 0
+        self.rows = 0
+        self._advance = advance or (lambda _: None)
+
+    def findings(self) -> Iterator[Finding]:
+        """Everything found wrong, as it is found: nothing where the archive is whole.
+
+        Raises InputError where there is no archive at all.
+        """
+        try:
+            settings = read_settings(self.path)
+        except DamageError as error:
+            yield Finding("archive.json", _first_sentence(error))
+            return
+        bundle = yield from self._encoder(settings)
+        manifests = yield from self._manifests(settings)
+        entries = {entry.uuid: entry for manifest in manifests for entry in manifest.shards}
+        whole: dict[str, Shard] = {}
+        for entry in entries.values():
+            shard = yield from self._shard(entry, settings, bundle)
+            if shard is not None:
+                whole[entry.uuid] = shard
+        if manifests:
+            yield from _across_shards(manifests[-1], whole)
+        yield from self._runs()
+
+    def _encoder(self, settings: ArchiveSettings) -> Generator[Finding, None, Bundle | None]:
+        folder = self.path / ENCODER
+        try:
+            bundle = load_bundle(folder)
+            if bundle.has_backbone:
+                load_backbone(bundle)
+        except (PatchknnError, OSError) as error:
+            yield Finding(ENCODER, _first_sentence(error))
+            return None
+        if bundle.fingerprint != settings.encoder_fingerprint:
+            yield Finding(ENCODER, "It is another encoder than the one that made the rows.")
+            return None
+        return bundle
+
+    def _manifests(self, settings: ArchiveSettings) -> Generator[Finding, None, list[Manifest]]:
+        try:
+            numbers = manifest_numbers(self.path)
+        except DamageError as error:
+            yield Finding(MANIFESTS, _first_sentence(error))
+            return []
+        if not numbers:
+            yield Finding(MANIFESTS, "It holds no manifest.")
+        good: list[Manifest] = []
+        previous: Manifest | None = None
+        for number in numbers:
+            self.manifests += 1
+            name = _manifest_name(self.path, number)
+            if number != numbers[0] and number - 1 not in numbers:
+                yield Finding(name, f"The manifest before it, {number - 1}, is missing.")
+            try:
+                manifest = read_manifest_file(self.path, settings.archive_id, number)
+            except (PatchknnError, OSError) as error:
+                yield Finding(name, _first_sentence(error))
+                previous = None
+                continue
+            follows = previous is None or manifest.parent == previous.nonce
+            if not follows and number - 1 in numbers:
+                yield Finding(name, f"It does not follow manifest {number - 1}.")
+            good.append(manifest)
+            previous = manifest
+        return good
+
+    def _shard(
+        self, entry: ShardEntry, settings: ArchiveSettings, bundle: Bundle | None
+    ) -> Generator[Finding, None, Shard | None]:
+        self.shards += 1
+        self.rows += entry.rows
+        try:
+            description = read_description(self.path, entry, settings)
+        except (PatchknnError, OSError) as error:
+            yield Finding(f"{SHARDS}/{entry.uuid}.json", _first_sentence(error))
+            return None
+        shard = Shard(self.path, description, 0, description.classes)
+        clean = True
+        for file, sentence in shard_findings(shard, bundle, self._advance):
+            clean = False
+            yield Finding(f"{SHARDS}/{file}", sentence)
+        return shard if clean else None
+
+    def _runs(self) -> Iterator[Finding]:
+        folder = self.path / RUNS
+        if not folder.is_dir():
+            return
+        for file in sorted(folder.glob("*.json")):
+            if file.name.startswith("."):
+                continue
+            try:
+                read_json(file)
+            except (PatchknnError, OSError) as error:
+                yield Finding(f"{RUNS}/{file.name}", _first_sentence(error))
+
+
+def verify_archive(path: Path) -> list[Finding]:
+    """Everything that is wrong with an archive; InputError where there is none."""
+    return list(Verifier(path).findings())
+
+
+def _across_shards(manifest: Manifest, shards: dict[str, Shard]) -> Iterator[Finding]:
+    name = _manifest_name(Path(), manifest.number)
+    for entry in manifest.shards:
+        shard = shards.get(entry.uuid)
+        if shard is not None and not set(shard.description.classes) <= set(manifest.classes):
+            yield Finding(name, f"It lacks class names of shard {entry.uuid}.")
+    live = [shards[entry.uuid] for entry in manifest.shards if entry.uuid in shards]
+    if not live or len(live) < len(manifest.shards):
+        return  # what is damaged was reported; counts cannot be right without it
+    keys, counts = np.unique(
+        np.concatenate([shard.source_keys for shard in live]), return_counts=True
+    )
+    if len(keys) != manifest.sources:
+        yield Finding(name, f"It says {manifest.sources} sources; the shards hold {len(keys)}.")
+    yield from _repeated_patches(live, keys[counts > 1])
+
+
+def _repeated_patches(
+    shards: list[Shard], keys: np.ndarray[tuple[int], np.dtype[np.uint64]]
+) -> Iterator[Finding]:
+    """Sources that lie in several shards must not have one patch in two of them."""
+    if not len(keys):
+        return
+    seen: dict[tuple[str, int, int], str] = {}
+    for shard in shards:
+        shared = np.isin(shard.source_keys, keys)
+        for row in np.flatnonzero(shared[shard.source]).tolist():
+            x, y = shard.coords[row].tolist()
+            source = shard.source_names[int(shard.source[row])]
+            other = seen.setdefault((source, x, y), shard.uuid)
+            if other != shard.uuid:
+                yield Finding(
+                    f"{SHARDS}/{shard.uuid}.json",
+                    f"{source} at {x}, {y} lies in shard {other} too.",
+                )
+
+
+def _manifest_name(path: Path, number: int) -> str:
+    return f"{MANIFESTS}/{manifest_file(path, number).name}"
+
+
+def _first_sentence(error: Exception) -> str:
+    return str(error).split(" See all that is wrong by ")[0]
