@@ -1,0 +1,107 @@
+"""What a search answers, and how it is written as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """One archived patch; ``row`` counts over the snapshot, ``hamming`` is in bits.
+
+    ``l2`` is the distance of the features, the query's rounded to the archive's dtype. ``x`` and
+    ``y`` are level-0 pixels, −1 for a plain image.
+    """
+
+    row: int
+    id: str
+    label: str | None
+    hamming: int
+    l2: float
+    source: str
+    x: int
+    y: int
+    patient: str | None
+
+    def as_json(self) -> dict[str, Any]:
+        """The object under ``neighbours``."""
+        return {
+            "id": self.id,
+            "label": self.label,
+            "hamming": self.hamming,
+            "l2": self.l2,
+            "source": self.source,
+            "x": self.x,
+            "y": self.y,
+            "patient": self.patient,
+        }
+
+
+@dataclass(frozen=True)
+class ClassifierOpinion:
+    """What the bundle's classifier says; ``agrees`` is None where the vote predicts nothing."""
+
+    prediction: str
+    probability: float
+    agrees: bool | None
+
+    def as_json(self) -> dict[str, Any]:
+        """The object under ``classifier``."""
+        return {
+            "prediction": self.prediction,
+            "probability": self.probability,
+            "agrees": self.agrees,
+        }
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer to one query; ``label`` is the query's true class where that is known.
+
+    ``ball`` counts the rows of the first stage after filters (before ``--max-per``), ``radius``
+    in bits is None where another coarse stage chose them; ``widened``: more rows were taken than
+    the settings asked for at first, to find k neighbours.
+    """
+
+    query: str
+    label: str | None
+    prediction: str | None
+    confidence: float | None
+    weighted_confidence: float | None
+    votes: dict[str, int]
+    radius: int | None
+    ball: int
+    widened: bool
+    abstained: bool
+    classifier: ClassifierOpinion | None
+    neighbours: tuple[Neighbour, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """One line of ``query``'s NDJSON."""
+        return {
+            "query": self.query,
+            "label": self.label,
+            "prediction": self.prediction,
+            "confidence": self.confidence,
+            "weighted_confidence": self.weighted_confidence,
+            "votes": self.votes,
+            "radius": self.radius,
+            "ball": self.ball,
+            "widened": self.widened,
+            "abstained": self.abstained,
+            "classifier": None if self.classifier is None else self.classifier.as_json(),
+            "neighbours": [neighbour.as_json() for neighbour in self.neighbours],
+        }
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A query that could not be answered, and why in one sentence."""
+
+    query: str
+    error: str
+
+    def as_json(self) -> dict[str, Any]:
+        """One line of ``query``'s NDJSON."""
+        return {"query": self.query, "error": self.error}

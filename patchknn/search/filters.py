@@ -1,0 +1,121 @@
+"""Which rows may answer a query: labels, and what is too close to the query itself."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from patchknn.archive.snapshot import Shard, Snapshot
+from patchknn.archive.strings import name_key
+from patchknn.errors import InputError, UsageError
+from patchknn.search.query import Query
+from patchknn.search.rows import RowNumbers, RowReader
+from patchknn.search.settings import SearchSettings
+
+Mask = npt.NDArray[np.bool_]
+
+
+class RowFilter:
+    """The filters of one search; ``for_query`` binds them to a query.
+
+    Raises UsageError where a wanted label is no class of the snapshot.
+    """
+
+    def __init__(self, snapshot: Snapshot, settings: SearchSettings, reader: RowReader) -> None:
+        self._settings = settings
+        self._reader = reader
+        self._label_ids = _label_ids(snapshot, settings)
+
+    def for_query(self, query: Query) -> QueryFilter:
+        """The filter for one query.
+
+        Raises InputError where patients are to be told apart and the query's is unknown.
+        """
+        if self._settings.exclude_same == "patient" and query.patient is None:
+            message = (
+                f"{query.name} has no known patient, so --exclude-same patient cannot leave that "
+                "patient out: give --patient or a list with a patient column, or --exclude-same "
+                "slide."
+            )
+            raise InputError(message)
+        return QueryFilter(self._settings, self._label_ids, self._reader, query)
+
+
+class QueryFilter:
+    """Says which rows may answer one query; remembers what it found out of each shard."""
+
+    def __init__(
+        self,
+        settings: SearchSettings,
+        label_ids: npt.NDArray[np.int64] | None,
+        reader: RowReader,
+        query: Query,
+    ) -> None:
+        self._settings = settings
+        self._label_ids = label_ids
+        self._reader = reader
+        self._query = query
+        self._own: dict[str, RowNumbers] = {}
+
+    def __call__(self, rows: RowNumbers) -> RowNumbers:
+        """Those of rows (m,) that may answer, in the order given."""
+        kept = np.ones(len(rows), bool)
+        for shard, positions, local in self._reader.by_shard(rows):
+            if self._label_ids is not None:
+                kept[positions] &= np.isin(shard.labels[local], self._label_ids)
+            elif self._settings.labelled_only:
+                kept[positions] &= shard.labels[local] >= 0
+            if self._settings.exclude_same != "none":
+                kept[positions] &= ~self._is_same(shard, local)
+        return rows[kept]
+
+    def _is_same(self, shard: Shard, local: RowNumbers) -> Mask:
+        """Rows of the query's own patch, slide or patient; each level holds the one before.
+
+        A source is the query's own if it has its name, or its content under another name.
+        """
+        if shard.uuid not in self._own:
+            own = _own_sources(shard, self._query)
+            if self._settings.exclude_same == "patient" and self._query.patient is not None:
+                own = np.append(own, shard.patients.equal_to(self._query.patient))
+            self._own[shard.uuid] = own
+        own = self._own[shard.uuid]
+        if len(own) == 0:
+            return np.zeros(len(local), bool)
+        same: Mask = np.isin(shard.source[local], own)
+        if self._settings.exclude_same == "self":
+            same &= (shard.coords[local] == (self._query.x, self._query.y)).all(axis=1)
+        return same
+
+
+def _own_sources(shard: Shard, query: Query) -> RowNumbers:
+    """Sources with the query's source name, or with its content under another name."""
+    found = np.zeros(0, np.int64)
+    if query.source is not None:
+        number = shard.source_number(query.source, name_key(query.source))
+        if number is not None:
+            found = np.append(found, number)
+    if query.quickhash is not None:
+        wanted = np.frombuffer(query.quickhash, np.uint64)
+        hashes = np.ascontiguousarray(shard.source_quickhashes).view(np.uint64)
+        found = np.append(found, np.flatnonzero((hashes == wanted).all(axis=1)))
+    return found
+
+
+def _label_ids(snapshot: Snapshot, settings: SearchSettings) -> npt.NDArray[Any] | None:
+    if settings.labels is None:
+        return None
+    for label in sorted(settings.labels - set(snapshot.classes)):
+        close = difflib.get_close_matches(label, snapshot.classes, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"it has {_listed(snapshot.classes)}."
+        message = f"--label {label}: {snapshot.path} has no such class; {hint}"
+        raise UsageError(message)
+    ids = [number for number, name in enumerate(snapshot.classes) if name in settings.labels]
+    return np.array(ids, np.int64)
+
+
+def _listed(classes: tuple[str, ...]) -> str:
+    return ", ".join(classes) or "none at all"

@@ -1,0 +1,98 @@
+"""L2 ranking in float64: the one function that computes shown distances, and the final order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+_CHUNK_BYTES = 4 << 20  # what stays in a core's cache; larger chunks were slower
+
+Positions = npt.NDArray[np.intp]
+
+
+def l2_distances(
+    features: npt.NDArray[Any], query: npt.NDArray[Any], rows: npt.NDArray[Any] | None = None
+) -> npt.NDArray[np.float64]:
+    """Euclidean distances of rows of ``features`` (n, D) to ``query`` (D,), float64 (m,).
+
+    ``rows`` (m,) picks rows; None takes all. Each distance hangs on its two vectors alone, not
+    on the rows beside it: differences, squares and NumPy's pairwise sum along the row, in
+    float64, with no BLAS. So every path that calls this gives the same number, and equal rows
+    tie exactly.
+    """
+    n = len(features) if rows is None else len(rows)
+    target = np.asarray(query, np.float64)
+    distances = np.empty(n, np.float64)
+    step = max(1, _CHUNK_BYTES // (8 * max(1, len(target))))
+    for start in range(0, n, step):
+        chosen = slice(start, start + step)
+        block = features[chosen] if rows is None else features[rows[chosen]]
+        difference = block.astype(np.float64, order="C")
+        difference -= target
+        difference *= difference
+        distances[chosen] = difference.sum(axis=1)
+    return np.sqrt(distances, out=distances)
+
+
+def nearest(
+    distances: npt.NDArray[np.float64],
+    k: int,
+    tie_keys: Callable[[Positions], Sequence[Any]],
+    groups: Callable[[Positions], npt.NDArray[np.int64]] | None = None,
+    per_group: int = 0,
+) -> Positions:
+    """Positions of the k smallest of ``distances`` (m,) in rank order, fewer where there are fewer.
+
+    Equal distances are ordered by ``tie_keys(positions)``, one comparable key per position. With
+    ``groups`` (one group number per position) ranks are walked from the nearest and a row is
+    passed over once its group has ``per_group`` rows in the answer.
+    """
+    n = len(distances)
+    size = min(k, n)
+    while size > 0:
+        prefix = ranked_prefix(distances, size, tie_keys)
+        if groups is None:
+            return prefix[:k]
+        admitted = prefix[place_in_group(groups(prefix)) < per_group]
+        if len(admitted) >= k or len(prefix) == n:
+            return admitted[:k]
+        size = min(4 * size, n)
+    return np.empty(0, np.intp)
+
+
+def ranked_prefix(
+    distances: npt.NDArray[np.float64],
+    size: int,
+    tie_keys: Callable[[Positions], Sequence[Any]],
+) -> Positions:
+    """The first ``size`` positions of the ranking of ``distances`` (m,), and all their ties."""
+    if size < len(distances):
+        bound = np.partition(distances, size - 1)[size - 1]
+        chosen = np.flatnonzero(distances <= bound)
+    else:
+        chosen = np.arange(len(distances))
+    values = distances[chosen]
+    order = np.argsort(values, kind="stable")
+    chosen, values = chosen[order], values[order]
+    edges = np.flatnonzero(np.diff(values) != 0) + 1
+    starts, stops = np.append(0, edges), np.append(edges, len(values))
+    several = stops - starts > 1
+    for start, stop in zip(starts[several], stops[several], strict=True):
+        tied = chosen[start:stop]
+        keys = tie_keys(tied)
+        chosen[start:stop] = tied[sorted(range(len(tied)), key=keys.__getitem__)]
+    return chosen
+
+
+def place_in_group(groups: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
+    """For each entry of ``groups`` (m,) how many earlier entries are of the same group."""
+    order = np.argsort(groups, kind="stable")
+    ordered = groups[order]
+    starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])) if len(groups) else order
+    lengths = np.diff(np.append(starts, len(groups)))
+    places = np.empty(len(groups), np.intp)
+    places[order] = np.arange(len(groups)) - np.repeat(starts, lengths)
+    return places

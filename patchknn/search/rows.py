@@ -1,0 +1,79 @@
+"""Rows of a snapshot by their global number, read from whichever shard holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from patchknn.archive.snapshot import Shard, Snapshot
+from patchknn.search.ranking import l2_distances
+
+RowNumbers = npt.NDArray[np.int64]
+
+
+class RowReader:
+    """Reads columns of many rows at once; owns nothing but the shards' boundaries."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self._first_rows = np.array([shard.first_row for shard in snapshot.shards], np.int64)
+
+    def by_shard(
+        self, rows: RowNumbers
+    ) -> Iterator[tuple[Shard, npt.NDArray[np.intp], RowNumbers]]:
+        """Split rows (m,) by shard: the shard, positions in ``rows``, rows within it."""
+        if len(rows) == 0:
+            return
+        numbers = np.searchsorted(self._first_rows, rows, side="right") - 1
+        order = np.argsort(numbers, kind="stable")
+        ordered = numbers[order]
+        edges = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
+        for positions in np.split(order, edges):
+            shard = self.snapshot.shards[int(numbers[positions[0]])]
+            yield shard, positions, rows[positions] - shard.first_row
+
+    def distances(self, rows: RowNumbers, feature: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """L2 distances of the features of rows (m,) to ``feature`` (D,)."""
+        distances = np.empty(len(rows), np.float64)
+        for shard, positions, local in self.by_shard(rows):
+            distances[positions] = l2_distances(shard.features, feature, local)
+        return distances
+
+    def tie_keys(self, rows: RowNumbers) -> list[tuple[str, int, int, int]]:
+        """What orders rows of equal distance: source name, y, x (and the row, to be total)."""
+        keys: list[tuple[str, int, int, int]] = [("", 0, 0, 0)] * len(rows)
+        for shard, positions, local in self.by_shard(rows):
+            sources, inverse = np.unique(shard.source[local], return_inverse=True)
+            names = [shard.source_names[int(source)] for source in sources]
+            coords = shard.coords[local].tolist()
+            for position, which, (x, y) in zip(
+                positions.tolist(), inverse.tolist(), coords, strict=True
+            ):
+                keys[position] = (names[which], y, x, int(rows[position]))
+        return keys
+
+    def groups(self, rows: RowNumbers, kind: str, numbering: dict[object, int]) -> RowNumbers:
+        """The slide or patient of rows (m,) as numbers that ``numbering`` hands out.
+
+        A source whose patient is unknown is a patient of its own.
+        """
+        result = np.empty(len(rows), np.int64)
+        for shard, positions, local in self.by_shard(rows):
+            sources, inverse = np.unique(shard.source[local], return_inverse=True)
+            numbers = np.array(
+                [
+                    numbering.setdefault(_group_key(shard, int(source), kind), len(numbering))
+                    for source in sources
+                ],
+                np.int64,
+            )
+            result[positions] = numbers[inverse]
+        return result
+
+
+def _group_key(shard: Shard, source: int, kind: str) -> tuple[str, str]:
+    patient = shard.patients[source] if kind == "patient" else None
+    return ("source", shard.source_names[source]) if patient is None else ("patient", patient)

@@ -1,0 +1,277 @@
+"""The two-stage search against a literal brute force, and against the paper's own trees."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from scipy.spatial import cKDTree
+from sklearn.neighbors import BallTree
+
+from patchknn.errors import InputError, UsageError
+from patchknn.search.answers import Failure
+from patchknn.search.engine import Searcher
+from patchknn.search.query import Query, stored_query
+from patchknn.search.settings import SearchSettings
+
+
+def everything(snapshot):
+    """Every row as a plain dictionary."""
+    for shard in snapshot.shards:
+        for local in range(shard.n):
+            record = shard.source_record(int(shard.source[local]))
+            x, y = shard.coords[local].tolist()
+            label = int(shard.labels[local])
+            yield {
+                "row": shard.first_row + local,
+                "feature": shard.features[local].astype(float).tolist(),
+                "code": np.unpackbits(shard.codes[local]).tolist(),
+                "label": None if label < 0 else snapshot.classes[label],
+                "source": record.name,
+                "patient": record.patient,
+                "quickhash": record.quickhash,
+                "x": x,
+                "y": y,
+            }
+
+
+def l2(one, other):
+    # The squares of small integers and of float16 differences are exact in this order too.
+    return math.sqrt(np.sum([(a - b) ** 2 for a, b in zip(one, other, strict=True)]))
+
+
+def eligible_rows(snapshot, query, s):
+    feature = np.asarray(query.feature).astype(snapshot.settings.feature_dtype)
+    code = np.unpackbits(snapshot.bundle().codes(feature[None])[0]).tolist()
+    for row in everything(snapshot):
+        own = row["source"] == query.source or row["quickhash"] == query.quickhash
+        same = {
+            "none": False,
+            "self": own and (row["x"], row["y"]) == (query.x, query.y),
+            "slide": own,
+            "patient": own or row["patient"] == query.patient,
+        }[s.exclude_same]
+        if same or (s.labels is not None and row["label"] not in s.labels):
+            continue
+        if s.labelled_only and row["label"] is None:
+            continue
+        row["hamming"] = sum(a != b for a, b in zip(row["code"], code, strict=True))
+        row["l2"] = l2(row["feature"], feature.astype(float).tolist())
+        yield row
+
+
+def ranked(rows, s):
+    """All rows that the cap lets through, nearest first."""
+
+    def group(row):
+        if s.max_per[0] == "slide" or row["patient"] is None:
+            return ("source", row["source"])
+        return ("patient", row["patient"])
+
+    taken, counts = [], Counter()
+    for row in sorted(rows, key=lambda row: (row["l2"], row["source"], row["y"], row["x"])):
+        if s.max_per is not None:
+            counts[group(row)] += 1
+            if counts[group(row)] > s.max_per[1]:
+                continue
+        taken.append(row)
+    return taken
+
+
+def brute_force(snapshot, query, s):
+    """The search said literally: rows in rank order, ball size, radius."""
+    eligible = list(eligible_rows(snapshot, query, s))
+    bits = snapshot.settings.bits
+    widest = max(s.radius, bits // 4) if s.max_radius is None else s.max_radius
+    for radius in range(s.radius, widest + 1):
+        ball = [row for row in eligible if row["hamming"] <= radius]
+        if len(ranked(ball, s)) >= s.k or radius == widest:
+            return ranked(ball, s)[: s.k], len(ball), radius
+    raise AssertionError
+
+
+def assert_same(answer, expected, s):
+    rows, ball, radius = expected
+    assert [n.row for n in answer.neighbours] == [row["row"] for row in rows]
+    for name in ("hamming", "label", "source", "x", "y", "patient"):
+        assert [getattr(n, name) for n in answer.neighbours] == [row[name] for row in rows]
+    np.testing.assert_allclose([n.l2 for n in answer.neighbours], [row["l2"] for row in rows])
+    assert (answer.ball, answer.radius, answer.widened) == (ball, radius, radius > s.radius)
+
+
+@st.composite
+def cases(draw):
+    bits = draw(st.sampled_from([8, 16, 48, 72]))
+    radius = draw(st.integers(0, bits))
+    s = SearchSettings(
+        k=draw(st.integers(1, 60)),
+        radius=radius,
+        max_radius=draw(st.none() | st.integers(radius, bits)),
+        exclude_same=draw(st.sampled_from(["none", "self", "slide", "patient"])),
+        labels=draw(st.none() | st.frozensets(st.sampled_from("abc"), min_size=1)),
+        labelled_only=draw(st.booleans()),
+        max_per=draw(
+            st.none() | st.tuples(st.sampled_from(["slide", "patient"]), st.integers(1, 3))
+        ),
+    )
+    shape = {
+        "sizes": draw(st.lists(st.integers(1, 30), max_size=3)),
+        "bits": bits,
+        "dim": draw(st.integers(1, 9)),
+        "dtype": draw(st.sampled_from(["float16", "float32"])),
+        "spread": draw(st.integers(0, 3)),  # 0: all features, and so all codes, are equal
+    }
+    return s, shape, draw(st.integers(0, 2**32 - 1))
+
+
+@settings(
+    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(cases())
+def test_the_search_equals_brute_force(make_snapshot, case):
+    s, shape, seed = case
+    rng = np.random.default_rng(seed)
+    snapshot = make_snapshot(rng, **shape)
+    if s.labels is not None and not s.labels <= set(snapshot.classes):
+        with pytest.raises(UsageError, match="has no such class"):
+            Searcher(snapshot, s)
+        return
+    searcher = Searcher(snapshot, s)
+    queries = [Query("q.png", rng.normal(size=shape["dim"]) * shape["spread"], patient="P1")]
+    if snapshot.n_rows:
+        stored = stored_query(snapshot, snapshot.row(int(rng.integers(snapshot.n_rows))).id)
+        queries.append(stored)
+    for query in queries:
+        if query.patient is None and s.exclude_same == "patient":
+            with pytest.raises(InputError, match="no known patient"):
+                searcher.search(query)
+        else:
+            assert_same(searcher.search(query), brute_force(snapshot, query, s), s)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_the_search_equals_the_papers_ball_tree_and_kd_tree(make_snapshot, rng, dtype):
+    snapshot = make_snapshot(rng, sizes=(300, 200), dim=16, bits=24, spread=9, dtype=dtype)
+    codes = np.concatenate([shard.codes for shard in snapshot.shards])
+    features = np.concatenate([shard.features for shard in snapshot.shards]).astype(np.float64)
+    bits = np.unpackbits(codes, axis=1)
+    ball_tree = BallTree(bits, metric="hamming")
+    for radius in (2, 5):
+        s = SearchSettings(radius=radius, max_radius=radius, exclude_same="none")
+        searcher = Searcher(snapshot, s)
+        for row in range(0, 500, 50):
+            query = stored_query(snapshot, snapshot.row(row).id)
+            answer = searcher.search(query)
+            # The tree measures the share of differing bits; half a bit keeps the radius inclusive.
+            (pool,) = ball_tree.query_radius(bits[row : row + 1], (radius + 0.5) / bits.shape[1])
+            k = min(10, len(pool))
+            distances, order = cKDTree(features[pool]).query(features[row], k=k)
+            assert answer.ball == len(pool)
+            np.testing.assert_allclose([n.l2 for n in answer.neighbours], np.atleast_1d(distances))
+            if len(np.unique(distances)) == k:  # the tree breaks ties as it likes
+                assert [n.row for n in answer.neighbours] == pool[np.atleast_1d(order)].tolist()
+
+
+def test_a_stored_row_finds_itself_first_unless_left_out(make_snapshot, rng):
+    snapshot = make_snapshot(rng, sizes=(20, 20), dim=12, spread=50)
+    for row in range(snapshot.n_rows):
+        query = stored_query(snapshot, snapshot.row(row).id)
+        first = Searcher(snapshot, SearchSettings(exclude_same="none")).search(query).neighbours[0]
+        assert (first.id, first.l2, first.hamming) == (query.name, 0.0, 0)
+        others = Searcher(snapshot, SearchSettings(k=40)).search(query).neighbours
+        assert query.name not in {neighbour.id for neighbour in others}
+
+
+def test_the_same_file_under_another_name_is_the_query_itself(make_snapshot, rng):
+    snapshot = make_snapshot(rng, sizes=(20, 20), dim=12, spread=50)
+    query = stored_query(snapshot, snapshot.row(3).id)
+    renamed = Query("copy", query.feature, "copy", "copy", None, query.quickhash, query.x, query.y)
+    answer = Searcher(snapshot, SearchSettings(k=40, radius=16)).search(renamed)
+    assert query.name not in {neighbour.id for neighbour in answer.neighbours}
+
+
+def test_an_empty_archive_answers_with_nothing(make_snapshot, rng):
+    snapshot = make_snapshot(rng, sizes=())
+    for coarse in ("hamming", "l2", "annoy"):
+        searcher = Searcher(snapshot, SearchSettings(coarse=coarse))
+        answer = searcher.search(Query("q", np.zeros(4)))
+        assert (answer.neighbours, answer.prediction, answer.confidence) == ((), None, None)
+        assert (answer.ball, answer.votes, answer.abstained) == (0, {}, True)
+
+
+@pytest.mark.parametrize(
+    ("feature", "sentence"),
+    [
+        ([np.nan, 0, 0, 0], "cannot be searched for: some of its features are NaN or infinite."),
+        ([np.inf, 0, 0, 0], "cannot be searched for: some of its features are NaN or infinite."),
+        (
+            [1e6, 0, 0, 0],
+            "cannot be searched for: some of its features are too large for float16",
+        ),
+        ([1.0, 2.0], "has features of shape (2,) and type float64"),
+        (["a"] * 4, "has features of shape (4,) and type <U1"),
+    ],
+)
+def test_features_that_cannot_be_searched_for_are_refused(make_snapshot, rng, feature, sentence):
+    searcher = Searcher(make_snapshot(rng), SearchSettings())
+    with pytest.raises(InputError) as caught:
+        searcher.search(Query("q", np.array(feature)))
+    assert str(caught.value).startswith(f"q {sentence}")
+
+
+def test_one_bad_query_does_not_stop_the_others(make_snapshot, rng):
+    searcher = Searcher(make_snapshot(rng), SearchSettings())
+    queries = [
+        Query("a", np.zeros(4)),
+        Query("b", np.full(4, np.nan)),
+        Failure("c", "c is lost."),
+        Query("d", np.ones(4)),
+    ]
+    answers = list(searcher.search_many(iter(queries)))
+    assert [answer.query for answer in answers] == ["a", "b", "c", "d"]
+    assert [isinstance(answer, Failure) for answer in answers] == [False, True, True, False]
+
+
+def test_the_classifier_is_asked_beside_the_vote(make_snapshot, rng):
+    snapshot = make_snapshot(rng, sizes=(60,))
+    answer = Searcher(snapshot, SearchSettings()).search(Query("q", np.ones(4)))
+    (probabilities,) = snapshot.bundle().probabilities(np.ones((1, 4)))
+    best = int(np.argmax(probabilities))
+    assert answer.classifier.prediction == "abc"[best]
+    assert answer.classifier.probability == pytest.approx(probabilities[best])
+    assert answer.classifier.agrees == (answer.prediction == "abc"[best])
+
+
+def test_few_or_divided_votes_are_marked_for_review(make_snapshot, rng):
+    snapshot = make_snapshot(rng, sizes=(60,))
+    query = Query("q", np.ones(4))
+    answer = Searcher(snapshot, SearchSettings(radius=16)).search(query)
+    votes = sum(answer.votes.values())
+    assert not answer.abstained
+    for s, abstained in [
+        (SearchSettings(radius=16, min_neighbours=votes), False),
+        (SearchSettings(radius=16, min_neighbours=min(votes + 1, 10)), votes < 10),
+        (SearchSettings(radius=16, abstain_below=answer.confidence), False),
+        (SearchSettings(radius=16, abstain_below=min(1, answer.confidence + 1e-9)), True),
+    ]:
+        assert Searcher(snapshot, s).search(query).abstained == abstained
+
+
+def test_a_radius_beyond_the_bits_is_refused(make_snapshot, rng):
+    with pytest.raises(UsageError, match=r"--radius 17 is more than .* bits \(16\)"):
+        Searcher(make_snapshot(rng), SearchSettings(radius=17))
+
+
+def test_zarr_and_hdf5_give_the_same_answers(make_snapshot):
+    answers = []
+    for container in ("zarr", "hdf5"):
+        rng = np.random.default_rng(3)
+        snapshot = make_snapshot(rng, sizes=(30, 30), container=container)
+        searcher = Searcher(snapshot, SearchSettings())
+        ids = sorted(snapshot.row(row).id for row in range(60))
+        answers.append([searcher.search(stored_query(snapshot, i)).as_json() for i in ids])
+    assert answers[0] == answers[1]
