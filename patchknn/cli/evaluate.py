@@ -1,6 +1,210 @@
-"""``patchknn evaluate``."""
+"""``patchknn evaluate``: how often an archive is right, and what its confidence is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from patchknn.cli import console, options
+
+if TYPE_CHECKING:
+    from patchknn.archive.snapshot import Snapshot
+    from patchknn.evaluation.outcomes import Report
+    from patchknn.evaluation.queries import LabelledSet
+    from patchknn.search.settings import SearchSettings
 
 
-def evaluate() -> int:
-    """(being written)."""
-    return 1
+def evaluate(
+    archive: Annotated[Path, typer.Argument(metavar="ARCHIVE", help="The archive to ask.")],
+    data: Annotated[
+        list[str],
+        typer.Argument(metavar="DATA…", help="Labelled image folders, manifests or tile sets."),
+    ],
+    *,
+    split: options.Split = None,
+    k: Annotated[int, typer.Option("--k", help="Neighbours that vote.")] = 10,
+    radius: Annotated[
+        int, typer.Option("--radius", help="Hamming radius of the ball in bits, inclusive.")
+    ] = 1,
+    max_radius: Annotated[
+        int | None,
+        typer.Option("--max-radius", help="Widen up to this; default: a quarter of the bits."),
+    ] = None,
+    exclude_same: Annotated[
+        Literal["none", "self", "slide", "patient"],
+        typer.Option(
+            "--exclude-same", help="Leave out rows of the query's own patient, slide, ..."
+        ),
+    ] = "patient",
+    coarse: Annotated[
+        Literal["hamming", "l2", "annoy"],
+        typer.Option("--coarse", help="First stage: the ball, or L2 on hash vectors (baseline)."),
+    ] = "hamming",
+    candidates: Annotated[
+        int, typer.Option("--candidates", help="Rows that --coarse l2 and annoy pass on.")
+    ] = 100,
+    baseline: Annotated[
+        Literal["mean-colour"] | None,
+        typer.Option("--baseline", help="Also the nearest neighbours by mean colour alone."),
+    ] = None,
+    slide_mpp: options.SlideMpp = None,
+    default_mpp: options.DefaultMpp = None,
+    slides: options.SlidesFolder = None,
+    encoder: Annotated[
+        Path | None,
+        typer.Option("--encoder", metavar="DIR", help="The archive's encoder, if kept elsewhere."),
+    ] = None,
+    batch_size: options.BatchSize = 64,
+    workers: options.Workers = None,
+    device: options.Device = None,
+    format: options.Format = None,
+) -> int:
+    """Put labelled patches to an archive: accuracy, retrieval, balls, confidence.
+
+    A query's own patient does not answer unless --exclude-same says otherwise; missing
+    neighbours and classes that the archive lacks count as wrong. NDJSON has one object per
+    method. Inputs that cannot be read are reported and the rest is done (exit 3).
+    """
+    from patchknn.archive.snapshot import open_archive
+    from patchknn.search.settings import SearchSettings
+
+    settings = SearchSettings(
+        k=k,
+        radius=radius,
+        max_radius=max_radius,
+        exclude_same=exclude_same,
+        coarse=coarse,
+        candidates=candidates,
+    )
+    snapshot = open_archive(archive)
+
+    from patchknn.datasets.listing import iter_patches
+    from patchknn.evaluation.queries import labelled_set
+
+    listed = iter_patches(
+        data,
+        size=snapshot.settings.patch_px,
+        mpp=snapshot.settings.mpp,
+        split=split,
+        slides_dir=slides,
+        slide_mpp=slide_mpp,
+        default_mpp=default_mpp,
+    )
+    labelled = labelled_set(listed, exclude_same)
+    embedding = _Embedding(encoder, device, batch_size, workers or 0, default_mpp)
+    reports = [_report(snapshot, labelled, settings, embedding)]
+    if baseline is not None:
+        from patchknn.evaluation.mean_colour import evaluate_mean_colour
+
+        answered = {outcome.query for outcome in reports[0].outcomes}
+        patches = [patch for patch in labelled.patches if patch.id in answered]
+        reports.append(evaluate_mean_colour(snapshot, patches, settings, slides))
+    _say_what_is_missing(reports)
+    _write(reports, console.output_format(format))
+    return 3 if reports[0].failed else 0
+
+
+@dataclass(frozen=True)
+class _Embedding:
+    encoder: Path | None
+    device: str | None
+    batch_size: int
+    workers: int
+    default_mpp: float | None
+
+
+def _report(
+    snapshot: Snapshot, labelled: LabelledSet, settings: SearchSettings, embedding: _Embedding
+) -> Report:
+    from patchknn.encoder.devices import choose_device
+    from patchknn.encoder.inference import FeatureExtractor
+    from patchknn.evaluation.evaluate import evaluate as evaluate_queries
+    from patchknn.evaluation.queries import archive_encoder, labelled_queries
+
+    bundle = archive_encoder(snapshot, embedding.encoder)
+    device = choose_device(embedding.device)
+    queries = labelled_queries(
+        snapshot,
+        labelled.items,
+        FeatureExtractor.from_bundle(bundle, device, snapshot.settings.precision),
+        batch_size=embedding.batch_size,
+        workers=embedding.workers,
+        default_mpp=embedding.default_mpp,
+    )
+    return evaluate_queries(
+        snapshot,
+        console.progress(queries, total=len(labelled.items), label="queries"),
+        settings,
+        on_failure=lambda failure: console.fail(failure.error),
+        left_out=labelled.left_out,
+    )
+
+
+def _say_what_is_missing(reports: Sequence[Report]) -> None:
+    for name, count in reports[0].unknown_classes.items():
+        console.warn(f"the archive lacks class {name!r}: its queries ({count}) count as wrong.")
+    if reports[0].left_out:
+        console.warn(f"patches without a label were left out: {reports[0].left_out}.")
+    for report in reports:
+        if count := report.settings.get("unread_rows", 0):
+            console.warn(
+                f"{report.method} cannot find archived patches whose picture is gone ({count} of "
+                f"{report.settings['rows']}): say --slides DIR where their images lie now."
+            )
+        if count := report.settings.get("unread_queries", 0):
+            console.warn(f"{report.method}: queries that cannot be read count as wrong: {count}.")
+
+
+def _write(reports: Sequence[Report], style: str) -> None:
+    if style == "ndjson":
+        for report in reports:
+            console.write_ndjson(report.as_json())
+    elif style == "tsv":
+        columns = ["method", *reports[0].figures()]
+        rows = [{"method": report.method, **report.figures()} for report in reports]
+        joined = [row | {"classes": " ".join(row["classes"])} for row in rows]
+        console.write_rows(joined, columns, style)
+    else:
+        _print_tables(reports)
+
+
+def _print_tables(reports: Sequence[Report]) -> None:
+    methods = [report.method for report in reports]
+    figures = [report.figures() for report in reports]
+    settings = reports[0].settings
+    excluded = settings["exclude_same"]
+    left_out = (
+        "no row" if excluded == "none" else f"a query's own {excluded}".replace("self", "row")
+    )
+    console.print_table(
+        ["figure", *methods],
+        [
+            [name, *(column[name] for column in figures)]
+            for name in figures[0]
+            if name not in {"classes"}
+        ],
+        title=f"{settings['archive']}, {settings['rows']} rows; {left_out} is left out",
+    )
+    console.print_table(
+        ["class", "n", *(f"recall, {method}" for method in methods)],
+        [
+            [entries[0]["class"], entries[0]["n"], *(entry["recall"] for entry in entries)]
+            for entries in zip(*(report.class_rows() for report in reports), strict=True)
+        ],
+        title="Recall by class",
+    )
+    columns = ("n", "confidence", "accuracy")
+    for report in reports:
+        console.print_table(
+            ["bin", *columns],
+            [
+                [f"{row['low']:.1f} to {row['high']:.1f}", *(row[name] for name in columns)]
+                for row in report.confidence_rows()
+                if row["n"]
+            ],
+            title=f"Accuracy against confidence, {report.method}",
+        )

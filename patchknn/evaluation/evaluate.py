@@ -1,0 +1,128 @@
+"""A labelled set put to an archive: every query answered, then the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, replace
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from patchknn.archive.snapshot import Snapshot
+from patchknn.errors import InputError, PatchknnError
+from patchknn.evaluation.exhaustive import ExhaustiveSearch
+from patchknn.evaluation.outcomes import Outcome, Report
+from patchknn.search.answers import Answer, Failure
+from patchknn.search.engine import Searcher
+from patchknn.search.query import Query, rounded_feature
+from patchknn.search.settings import SearchSettings
+
+METHOD = "patchknn"
+_BLOCK = 128
+
+
+def evaluate(
+    snapshot: Snapshot,
+    queries: Iterable[Query | Failure],
+    settings: SearchSettings,
+    on_failure: Callable[[Failure], None] | None = None,
+    left_out: int = 0,
+) -> Report:
+    """Answer queries whose ``label`` is their true class, and compare (paper A, section 3).
+
+    A query of a class that the archive lacks counts as wrong; one without a label is left out;
+    one that cannot be answered is given to ``on_failure`` and left out. ``left_out`` counts what
+    had no label before. Raises InputError where no query remains.
+    """
+    searcher = Searcher(snapshot, settings)
+    narrow = Searcher(snapshot, replace(settings, max_radius=settings.radius))
+    exhaustive = ExhaustiveSearch(snapshot, settings)
+    outcomes: list[Outcome] = []
+    failed = 0
+    stream = iter(queries)
+    while block := list(islice(stream, _BLOCK)):
+        answered: list[tuple[Query, Answer]] = []
+        for query in block:
+            if isinstance(query, Query) and query.label is None:
+                left_out += 1
+                continue
+            answer = query if isinstance(query, Failure) else _answer(searcher, query)
+            if isinstance(query, Query) and isinstance(answer, Answer):
+                answered.append((query, answer))
+            elif isinstance(answer, Failure):
+                failed += 1
+                if on_failure is not None:
+                    on_failure(answer)
+        outcomes += _outcomes(snapshot, answered, narrow, exhaustive)
+    if not outcomes:
+        reason = f"{failed} could not be answered, {left_out} had no label"
+        message = f"No query is left to evaluate: {reason}; give labelled images or tiles."
+        raise InputError(message)
+    return Report(
+        method=METHOD,
+        k=settings.k,
+        outcomes=tuple(outcomes),
+        known_classes=snapshot.classes,
+        left_out=left_out,
+        failed=failed,
+        settings=report_settings(snapshot, settings),
+    )
+
+
+def report_settings(snapshot: Snapshot, settings: SearchSettings) -> dict[str, Any]:
+    """What the figures hang on, ready for JSON."""
+    given = asdict(settings)
+    if settings.labels is not None:
+        given["labels"] = sorted(settings.labels)
+    return {
+        **given,
+        "max_radius": settings.widest_radius(snapshot.settings.bits),
+        "archive": str(snapshot.path),
+        "snapshot": snapshot.number,
+        "rows": snapshot.n_rows,
+    }
+
+
+def _answer(searcher: Searcher, query: Query) -> Answer | Failure:
+    try:
+        return searcher.search(query)
+    except PatchknnError as error:
+        return Failure(query.name, str(error))
+
+
+def _outcomes(
+    snapshot: Snapshot,
+    answered: list[tuple[Query, Answer]],
+    narrow: Searcher,
+    exhaustive: ExhaustiveSearch,
+) -> Iterator[Outcome]:
+    if not answered:
+        return
+    stored = snapshot.settings
+    targets = [rounded_feature(q, stored.feature_dim, stored.feature_dtype) for q, _ in answered]
+    yardstick = exhaustive.search([query for query, _ in answered], np.stack(targets))
+    for (query, answer), best in zip(answered, yardstick, strict=True):
+        label = query.label or ""
+        nearest = [snapshot.row(row).label for row in best.rows.tolist()]
+        yield Outcome(
+            query=query.name,
+            label=label,
+            prediction=answer.prediction,
+            confidence=answer.confidence,
+            neighbours=tuple(neighbour.label for neighbour in answer.neighbours),
+            ball=answer.ball,
+            empty=_is_empty(query, answer, narrow),
+            widened=answer.widened,
+            classifier=None if answer.classifier is None else answer.classifier.prediction,
+            l2_true=sum(name == label for name in nearest),
+        )
+
+
+def _is_empty(query: Query, answer: Answer, narrow: Searcher) -> bool | None:
+    """Whether the ball of the radius asked for, before any widening, held no row."""
+    if answer.radius is None:
+        return None
+    if answer.widened:
+        return narrow.search(query).ball == 0
+    return answer.ball == 0

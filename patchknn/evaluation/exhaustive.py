@@ -1,0 +1,110 @@
+"""Nearest rows by L2 over all rows of a snapshot, with no first stage: the yardstick."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from patchknn.archive.snapshot import Snapshot
+from patchknn.search.filters import QueryFilter, RowFilter
+from patchknn.search.query import Query
+from patchknn.search.ranking import l2_distances, nearest
+from patchknn.search.rows import RowNumbers, RowReader
+from patchknn.search.settings import SearchSettings
+
+_CHUNK = 16384
+_UNIT_ROUNDOFF = 2.0**-24
+
+Vectors = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Found:
+    """Global rows (m,) in rank order, m ≤ k, and their L2 distances (m,) float64."""
+
+    rows: RowNumbers
+    distances: npt.NDArray[np.float64]
+
+
+class ExhaustiveSearch:
+    """Searches one vector per row: the stored features, or others given as one array per shard.
+
+    ``vectors`` are per shard (n, D); a row with a NaN in it cannot be found. Filters are those of
+    ``settings``, as in the two-stage search.
+    """
+
+    def __init__(
+        self, snapshot: Snapshot, settings: SearchSettings, vectors: Sequence[Vectors] | None = None
+    ) -> None:
+        self._k = settings.k
+        self._reader = RowReader(snapshot)
+        self._filter = RowFilter(snapshot, settings, self._reader)
+        if vectors is None:
+            vectors = [shard.features for shard in snapshot.shards]
+        pairs = zip(snapshot.shards, vectors, strict=True)
+        self._vectors = {shard.first_row: values for shard, values in pairs}
+
+    def search(self, queries: Sequence[Query], targets: Vectors) -> list[Found]:
+        """The k nearest rows of each query; ``targets`` (q, D) are the queries' vectors.
+
+        A matrix product in float32 selects with a margin that covers its rounding; distances and
+        order are then computed by the float64 function that every search uses. Raises InputError
+        as the two-stage search does where a filter needs what a query does not say.
+        """
+        filters = [self._filter.for_query(query) for query in queries]
+        pools = self._candidates(filters, np.asarray(targets, np.float64))
+        found = []
+        for rows, target in zip(pools, targets, strict=True):
+            distances = self._distances(rows, target)
+            chosen = nearest(distances, self._k, self._tie_keys(rows))
+            found.append(Found(rows[chosen], distances[chosen]))
+        return found
+
+    def _candidates(
+        self, filters: Sequence[QueryFilter], targets: npt.NDArray[np.float64]
+    ) -> list[RowNumbers]:
+        """Per query rows that surely hold the k nearest."""
+        count, dim = targets.shape
+        single = targets.astype(np.float32)
+        target_norm = np.square(targets).sum(axis=1)
+        # Largest error of a squared distance made of norms and a product of float32 vectors.
+        error = (2 * dim + 16) * _UNIT_ROUNDOFF
+        best = np.full((count, self._k), np.inf)
+        rows: list[list[RowNumbers]] = [[] for _ in range(count)]
+        lows: list[list[npt.NDArray[np.float64]]] = [[] for _ in range(count)]
+        for first_row, vectors in self._vectors.items():
+            for start in range(0, len(vectors), _CHUNK):
+                block = np.asarray(vectors[start : start + _CHUNK], np.float32)
+                norm = np.square(block, dtype=np.float64).sum(axis=1)
+                numbers = np.arange(start, start + len(block), dtype=np.int64) + first_row
+                readable = np.isfinite(norm)
+                squared = target_norm[:, None] + norm - 2.0 * (single @ block.T)
+                margin = error * np.square(np.sqrt(target_norm)[:, None] + np.sqrt(norm))
+                for number, keep in enumerate(filters):
+                    kept = keep(numbers[readable]) - numbers[0]
+                    upper = squared[number, kept] + margin[number, kept]
+                    both = np.concatenate([best[number], upper])
+                    best[number] = np.partition(both, self._k - 1)[: self._k]
+                    low = squared[number, kept] - margin[number, kept]
+                    near = low <= best[number].max()
+                    rows[number].append(numbers[kept[near]])
+                    lows[number].append(low[near])
+        nothing = np.zeros(0, np.int64)
+        return [
+            np.concatenate([nothing, *parts])[np.concatenate([np.zeros(0), *low]) <= bound.max()]
+            for parts, low, bound in zip(rows, lows, best, strict=True)
+        ]
+
+    def _distances(self, rows: RowNumbers, target: Vectors) -> npt.NDArray[np.float64]:
+        distances = np.empty(len(rows))
+        for shard, positions, local in self._reader.by_shard(rows):
+            vectors = self._vectors[shard.first_row]
+            distances[positions] = l2_distances(vectors, target, local)
+        return distances
+
+    def _tie_keys(self, rows: RowNumbers) -> Any:
+        return lambda tied: self._reader.tie_keys(rows[tied])

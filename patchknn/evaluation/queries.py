@@ -1,0 +1,147 @@
+"""From labelled patches to queries that know their class and patient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from patchknn.archive.snapshot import Snapshot
+from patchknn.bundle import Bundle, load_bundle
+from patchknn.datasets.patches import Patch, Problem
+from patchknn.encoder.inference import FeatureExtractor
+from patchknn.errors import ConflictError, InputError
+from patchknn.files import quickhash
+from patchknn.indexing.features import embed_patches
+from patchknn.search.answers import Failure
+from patchknn.search.query import Query
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """What can be evaluated: patches with a label, and Problems in their places.
+
+    ``left_out`` counts the patches that had no label.
+    """
+
+    items: tuple[Patch | Problem, ...]
+    left_out: int = 0
+
+    @property
+    def patches(self) -> list[Patch]:
+        """The patches alone."""
+        return [item for item in self.items if isinstance(item, Patch)]
+
+
+def labelled_set(items: Iterable[Patch | Problem], exclude_same: str) -> LabelledSet:
+    """Keep what has a label; a patch of unknown patient is a Problem where patients are told apart.
+
+    Raises InputError where patients are to be told apart and no patch names one.
+    """
+    kept: list[Patch | Problem] = []
+    left_out = 0
+    for item in items:
+        if isinstance(item, Patch) and item.label is None:
+            left_out += 1
+        else:
+            kept.append(item)
+    labelled = LabelledSet(tuple(kept), left_out)
+    patches = labelled.patches
+    if exclude_same != "patient" or not patches:
+        return labelled
+    if all(patch.patient is None for patch in patches):
+        message = (
+            f"The data name no patient ({patches[0].id} is the first), so a query's own patient "
+            "cannot be left out: give a manifest or slide list with a 'patient' column, or "
+            "--exclude-same slide or self."
+        )
+        raise InputError(message)
+    return LabelledSet(tuple(_with_patient(item) for item in kept), left_out)
+
+
+def labelled_queries(
+    snapshot: Snapshot,
+    items: Iterable[Patch | Problem],
+    extractor: FeatureExtractor,
+    *,
+    batch_size: int = 64,
+    workers: int = 0,
+    default_mpp: float | None = None,
+) -> Iterator[Query | Failure]:
+    """Embed patches as the archive's rows were, in order; what cannot be read is a Failure.
+
+    ``default_mpp`` is the level-0 µm/px of slides that say none.
+    """
+    stored = snapshot.settings
+    embedded = embed_patches(
+        items,
+        extractor,
+        size=stored.patch_px,
+        mpp=stored.mpp,
+        batch_size=batch_size,
+        workers=workers,
+        default_mpp=default_mpp,
+    )
+    content = lru_cache(maxsize=256)(content_of)
+    for result in embedded:
+        patch = result.patch
+        if isinstance(patch, Patch) and result.feature is not None:
+            yield patch_query(patch, result.feature, content(patch.path))
+        else:
+            name = patch.id if isinstance(patch, Patch) else patch.name
+            yield Failure(name, result.error or f"{name} cannot be read.")
+
+
+def archive_encoder(snapshot: Snapshot, directory: Path | None) -> Bundle:
+    """The bundle that embeds queries: the archive's copy, or the same one kept elsewhere.
+
+    Raises ConflictError naming both fingerprints where ``directory`` holds another encoder.
+    """
+    if directory is None:
+        return snapshot.bundle()
+    bundle = load_bundle(directory)
+    wanted = snapshot.settings.encoder_fingerprint
+    if bundle.fingerprint != wanted:
+        message = (
+            f"{directory} is not the encoder of {snapshot.path}: its fingerprint is "
+            f"{bundle.fingerprint[:12]}…, the archive's {wanted[:12]}…."
+        )
+        raise ConflictError(message)
+    return bundle
+
+
+def patch_query(patch: Patch, feature: npt.NDArray[np.floating], content: bytes) -> Query:
+    """The query for one patch; ``content`` is the quickhash of its file."""
+    return Query(
+        name=patch.id,
+        feature=feature,
+        patch_id=patch.id,
+        source=patch.source,
+        patient=patch.patient,
+        quickhash=content,
+        x=patch.x,
+        y=patch.y,
+        label=patch.label,
+    )
+
+
+def content_of(path: Path) -> bytes:
+    """The quickhash of a file, empty where it is gone."""
+    try:
+        return quickhash(path)
+    except OSError:
+        return b""
+
+
+def _with_patient(item: Patch | Problem) -> Patch | Problem:
+    if isinstance(item, Problem) or item.patient is not None:
+        return item
+    sentence = (
+        f"{item.id} has no patient, so its own patient cannot be left out: fill in the 'patient' "
+        "column, or give --exclude-same slide or self."
+    )
+    return Problem(item.id, sentence)

@@ -1,0 +1,207 @@
+"""The command on real pictures, a real (untrained) network and a real archive."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+Run = Callable[..., Any]
+CLASSES = {"STR": (225, 130, 175), "LYM": (80, 70, 150)}
+
+
+def write_picture(path: Path, label: str, seed: int) -> None:
+    from PIL import Image
+
+    noise = np.random.default_rng(seed).normal(0, 15, (32, 32, 3))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.clip(noise + CLASSES[label], 0, 255).astype(np.uint8)).save(path)
+
+
+def write_manifest(folder: Path, patients: tuple[str, ...], name: str, first: int) -> Path:
+    rows = []
+    for patient in patients:
+        for number in range(6):
+            label = ("STR", "LYM")[number % 2]
+            path = folder / name / f"{patient}-{number}.png"
+            write_picture(path, label, first + len(rows))
+            split = "test" if number < 4 else "other"
+            rows.append([f"{name}/{path.name}", label, patient, split])
+    manifest = folder / f"{name}.csv"
+    with manifest.open("w", newline="") as file:
+        csv.writer(file).writerows([["path", "label", "patient", "split"], *rows])
+    return manifest
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``archive`` of two patients, ``ask.csv`` of one of them and of a third."""
+    from patchknn.archive.create import create_archive
+    from patchknn.archive.rows import Rows, Source
+    from patchknn.archive.writer import ArchiveWriter
+    from patchknn.bundle import load_bundle
+    from patchknn.datasets.listing import iter_patches
+    from patchknn.encoder.backbones import create_backbone
+    from patchknn.encoder.devices import choose_device
+    from patchknn.encoder.inference import FeatureExtractor
+    from patchknn.encoder.network import EncoderNetwork
+    from patchknn.encoder.saving import save_encoder
+    from patchknn.files import quickhash
+    from patchknn.indexing.features import embed_patches
+
+    folder = tmp_path_factory.mktemp("evaluate")
+    backbone = create_backbone("test_resnet", input_size=32)
+    network = EncoderNetwork(backbone.module, backbone.feature_dim, 16, 2)
+    facts: dict[str, Any] = {"training": {}, "metrics": {}, "hash_method": "learned"}
+    save_encoder(
+        folder / "encoder", network, backbone, input_size=32, bits=16, class_names=CLASSES, **facts
+    )
+    bundle = load_bundle(folder / "encoder")
+    create_archive(folder / "archive", bundle, patch_px=32, mpp=None)
+    manifest = write_manifest(folder, ("P1", "P2"), "stored", 0)
+    extractor = FeatureExtractor.from_bundle(bundle, choose_device("cpu"))
+    items = iter_patches([str(manifest)], size=32, mpp=None)
+    embedded = list(embed_patches(items, extractor, size=32, mpp=None))
+    features = np.stack([one.feature for one in embedded]).astype(np.float16)
+    sources = []
+    for one in embedded:
+        status = one.patch.path.stat()
+        sources.append(
+            Source(
+                name=one.patch.source,
+                path=str(one.patch.path.absolute()),
+                size=status.st_size,
+                mtime_ns=status.st_mtime_ns,
+                quickhash=quickhash(one.patch.path),
+                patient=one.patch.patient,
+            )
+        )
+    with ArchiveWriter(folder / "archive") as writer:
+        writer.add(
+            Rows(
+                features=features,
+                codes=bundle.codes(features),
+                coords=np.full((len(features), 2), -1, np.int64),
+                source=np.arange(len(features), dtype=np.int32),
+                labels=np.array(
+                    [list(CLASSES).index(one.patch.label) for one in embedded], np.int32
+                ),
+                sources=tuple(sources),
+                classes=tuple(CLASSES),
+            )
+        )
+        writer.publish()
+    write_manifest(folder, ("P2", "P3"), "ask", 100)
+    return folder
+
+
+def test_one_object_per_method(patchknn: Run, place: Path) -> None:
+    line = ("evaluate", place / "archive", place / "ask.csv", "--k", 4, "--device", "cpu")
+    result = patchknn(*line, "--baseline", "mean-colour")
+    assert result.code == 0, result.err
+    ours, baseline = (json.loads(text) for text in result.out.splitlines())
+    assert (ours["method"], baseline["method"]) == ("patchknn", "mean-colour")
+    assert ours["n"] == baseline["n"] == 12
+    assert ours["classes"] == ["LYM", "STR"]
+    # Two flat colours are what a mean colour can tell apart; the network is untrained.
+    assert baseline["accuracy"] == 1.0
+    assert baseline["l2_precision_at_k"] is None
+    assert ours["settings"]["exclude_same"] == "patient"
+    assert 0 <= ours["classifier_accuracy"] <= 1
+    assert sum(entry["n"] for entry in ours["per_class"]) == 12
+
+
+def test_split_picks_rows_of_the_manifest(patchknn: Run, place: Path) -> None:
+    result = patchknn("evaluate", place / "archive", place / "ask.csv", "--split", "test")
+    assert json.loads(result.out)["n"] == 8
+
+
+def test_a_table_shows_the_methods_side_by_side(patchknn: Run, place: Path) -> None:
+    line = ("evaluate", place / "archive", place / "ask.csv", "--format", "table")
+    result = patchknn(*line, "--baseline", "mean-colour")
+    lines = [text.split() for text in result.out.splitlines()]
+    assert ["figure", "patchknn", "mean-colour"] in lines
+    assert any(cells[:1] == ["accuracy"] and len(cells) == 3 for cells in lines)
+    assert "Recall by class" in result.out
+    assert "Accuracy against confidence, mean-colour" in result.out
+
+
+def test_tsv_has_a_line_per_method(patchknn: Run, place: Path) -> None:
+    result = patchknn("evaluate", place / "archive", place / "ask.csv", "--format", "tsv")
+    header, row = (text.split("\t") for text in result.out.splitlines())
+    assert dict(zip(header, row, strict=True))["classes"] == "LYM STR"
+
+
+def test_bad_images_are_reported_and_the_rest_is_done(
+    patchknn: Run, place: Path, tmp_path: Path
+) -> None:
+    write_picture(tmp_path / "good.png", "STR", 1)
+    (tmp_path / "text.png").write_text("not a picture")
+    (tmp_path / "empty.png").write_bytes(b"")
+    lines = ["path,label,patient"]
+    lines += [f"{name}.png,STR,P9" for name in ("good", "text", "empty", "missing")]
+    (tmp_path / "some.csv").write_text("\n".join(lines) + "\n")
+    result = patchknn("evaluate", place / "archive", tmp_path / "some.csv")
+    assert result.code == 3
+    report = json.loads(result.out)
+    assert (report["n"], report["failed"]) == (1, 3)
+    for name in ("text.png", "empty.png", "missing.png"):
+        assert sum(name in line for line in result.err.splitlines()) == 1
+
+
+def test_without_patients_the_remedy_is_named(patchknn: Run, place: Path, tmp_path: Path) -> None:
+    write_picture(tmp_path / "images" / "STR" / "a.png", "STR", 1)
+    refused = patchknn("evaluate", place / "archive", tmp_path / "images")
+    assert refused.code == 1
+    assert refused.out == ""
+    assert "'patient' column" in refused.err
+    assert "--exclude-same slide or self" in refused.err
+    allowed = patchknn("evaluate", place / "archive", tmp_path / "images", "--exclude-same", "self")
+    assert allowed.code == 0
+    assert json.loads(allowed.out)["n"] == 1
+
+
+def test_a_patient_missing_here_and_there_fails_only_there(
+    patchknn: Run, place: Path, tmp_path: Path
+) -> None:
+    for name in ("a", "b"):
+        write_picture(tmp_path / f"{name}.png", "LYM", 3)
+    (tmp_path / "some.csv").write_text("path,label,patient\na.png,LYM,P7\nb.png,LYM,\n")
+    result = patchknn("evaluate", place / "archive", tmp_path / "some.csv")
+    assert result.code == 3
+    assert "b.png has no patient" in result.err
+    assert json.loads(result.out)["n"] == 1
+
+
+def test_unknown_classes_and_missing_labels_are_said(
+    patchknn: Run, place: Path, tmp_path: Path
+) -> None:
+    for name in ("a", "b", "c"):
+        write_picture(tmp_path / f"{name}.png", "LYM", 3)
+    text = "path,label,patient\na.png,LYM,P7\nb.png,ODD,P7\nc.png,,P7\n"
+    (tmp_path / "some.csv").write_text(text)
+    result = patchknn("evaluate", place / "archive", tmp_path / "some.csv")
+    assert result.code == 0
+    assert "the archive lacks class 'ODD': its queries (1) count as wrong." in result.err
+    assert "patches without a label were left out: 1." in result.err
+    assert json.loads(result.out)["unknown_classes"] == {"ODD": 1}
+
+
+def test_another_encoder_is_refused(patchknn: Run, place: Path, tmp_path: Path) -> None:
+    from patchknn.bundle import EncoderDescription, LinearMap, write_bundle
+
+    hash_map = LinearMap(np.ones((8, 2), np.float32), np.zeros(8, np.float32))
+    write_bundle(tmp_path / "other", EncoderDescription(2, 8, "sign"), hash_map)
+    line = ("evaluate", place / "archive", place / "ask.csv", "--encoder", tmp_path / "other")
+    result = patchknn(*line)
+    assert result.code == 1
+    assert "is not the encoder of" in result.err
+
+
+def test_an_archive_that_is_none_is_named(patchknn: Run, tmp_path: Path) -> None:
+    result = patchknn("evaluate", tmp_path / "nowhere", tmp_path)
+    assert result.code == 1
+    assert str(tmp_path / "nowhere") in result.err

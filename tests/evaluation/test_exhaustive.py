@@ -1,0 +1,85 @@
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from patchknn.archive.snapshot import Snapshot
+from patchknn.errors import InputError
+from patchknn.evaluation.exhaustive import ExhaustiveSearch
+from patchknn.search.query import Query
+from patchknn.search.settings import SearchSettings
+
+Make = Callable[..., Snapshot]
+
+
+def all_rows(snapshot: Snapshot) -> tuple[np.ndarray, list[tuple[str, int, int, str | None]]]:
+    features = np.concatenate([np.asarray(s.features, np.float64) for s in snapshot.shards])
+    known = [snapshot.row(row) for row in range(snapshot.n_rows)]
+    return features, [(row.source, row.y, row.x, row.patient) for row in known]
+
+
+def brute_force(
+    snapshot: Snapshot, target: np.ndarray, k: int, patient: str | None
+) -> list[tuple[float, str, int, int]]:
+    """(distance, source, y, x) of the k nearest, one row after the other in float64."""
+    features, facts = all_rows(snapshot)
+    candidates = [
+        (float(np.sqrt(((feature - target) ** 2).sum())), source, y, x)
+        for feature, (source, y, x, owner) in zip(features, facts, strict=True)
+        if patient is None or owner != patient
+    ]
+    return sorted(candidates)[:k]
+
+
+def found(snapshot: Snapshot, search: ExhaustiveSearch, query: Query) -> list[tuple[object, ...]]:
+    (best,) = search.search([query], query.feature[None])
+    rows = [snapshot.row(row) for row in best.rows.tolist()]
+    return [
+        (distance, row.source, row.y, row.x)
+        for distance, row in zip(best.distances.tolist(), rows, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("scale", [1.0, 300.0])
+@pytest.mark.parametrize("exclude", ["none", "patient"])
+def test_agrees_with_brute_force(feature_archive: Make, scale: float, exclude: str) -> None:
+    rng = np.random.default_rng(3)
+    # Far from the origin the float32 product loses most: the margin must make up for it.
+    shards = [rng.normal(scale, 1, (n, 24)) for n in (50, 3, 31)]
+    snapshot = feature_archive(shards)
+    search = ExhaustiveSearch(snapshot, SearchSettings(k=7, exclude_same=exclude))
+    patient = "P1" if exclude == "patient" else None
+    for _ in range(20):
+        feature = rng.normal(scale, 1, 24).astype(np.float16)
+        query = Query("q", feature, patient="P1")
+        expected = brute_force(snapshot, feature.astype(np.float64), 7, patient)
+        assert found(snapshot, search, query) == expected
+
+
+@given(st.integers(0, 10_000), st.integers(1, 40))
+@settings(max_examples=25, deadline=None)
+def test_ties_are_ordered_by_source_y_and_x(feature_archive: Make, seed: int, k: int) -> None:
+    rng = np.random.default_rng(seed)
+    snapshot = feature_archive([rng.integers(-1, 2, (n, 2)) for n in (9, 20)])
+    search = ExhaustiveSearch(snapshot, SearchSettings(k=k, exclude_same="none"))
+    feature = rng.integers(-1, 2, 2).astype(np.float16)
+    expected = brute_force(snapshot, feature.astype(np.float64), k, None)
+    assert found(snapshot, search, Query("q", feature)) == expected
+
+
+def test_rows_without_a_vector_are_not_found(feature_archive: Make) -> None:
+    snapshot = feature_archive([np.zeros((4, 3)), np.zeros((2, 3))])
+    colours = [np.array([[1.0, 1, 1], [np.nan] * 3, [3, 3, 3], [2, 2, 2]]), np.full((2, 3), np.nan)]
+    search = ExhaustiveSearch(snapshot, SearchSettings(k=5, exclude_same="none"), colours)
+    (best,) = search.search([Query("q", np.empty(0))], np.ones((1, 3)))
+    assert best.rows.tolist() == [0, 3, 2]
+    np.testing.assert_allclose(best.distances, [0, 3**0.5, 12**0.5])
+
+
+def test_a_filter_that_needs_the_patient_says_so(feature_archive: Make) -> None:
+    snapshot = feature_archive([np.zeros((4, 3))])
+    search = ExhaustiveSearch(snapshot, SearchSettings(exclude_same="patient"))
+    with pytest.raises(InputError, match="q has no known patient"):
+        search.search([Query("q", np.zeros(3))], np.zeros((1, 3)))

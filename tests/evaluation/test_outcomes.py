@@ -1,0 +1,74 @@
+import json
+
+import pytest
+
+from patchknn.evaluation.outcomes import Outcome, Report
+
+
+def outcome(label: str, prediction: str | None, votes: str, **rest: object) -> Outcome:
+    confidence = None if prediction is None else votes.count(prediction) / len(votes)
+    return Outcome("q", label, prediction, confidence, tuple(votes), **rest)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def report() -> Report:
+    ball = {"widened": False, "empty": False}
+    return Report(
+        method="patchknn",
+        k=4,
+        outcomes=(
+            outcome("A", "A", "AAAA", ball=40, classifier="A", l2_true=4, **ball),
+            outcome("A", "B", "ABBB", ball=20, classifier="A", l2_true=2, **ball),
+            outcome("B", "B", "BB", ball=2, classifier="A", l2_true=4, widened=True, empty=True),
+            outcome("C", None, "", ball=0, classifier="B", l2_true=0, widened=True, empty=True),
+        ),
+        known_classes=("A", "B"),
+        failed=1,
+    )
+
+
+def test_figures_of_a_worked_case(report: Report) -> None:
+    figures = report.figures()
+    assert figures["n"] == 4
+    assert figures["classes"] == ["A", "B", "C"]
+    assert figures["accuracy"] == 0.5
+    assert figures["mean_class_recall"] == pytest.approx((0.5 + 1 + 0) / 3)
+    assert figures["recall_smallest_class"] == 0.0
+    assert figures["smallest_class"] == "C"
+    assert figures["precision_at_k"] == pytest.approx((4 + 1 + 2 + 0) / 16)
+    assert figures["all_k_true"] == 0.25
+    assert figures["l2_precision_at_k"] == pytest.approx(10 / 16)
+    assert figures["mean_ball"] == pytest.approx(62 / 4)
+    assert figures["empty_balls"] == 0.5
+    assert figures["widened"] == 0.5
+    assert figures["classifier_accuracy"] == 0.5
+    # Right: 1.0 and 1.0; wrong: 0.75, and no answer at all, which counts as no confidence.
+    assert figures["confidence_auroc"] == 1.0
+    assert figures["aurc"] == pytest.approx((0 + 0 + 1 / 3 + 2 / 4) / 4)
+    assert figures["ece"] == pytest.approx((2 * 0 + 0.75 + 0) / 4)
+
+
+def test_classes_that_the_archive_lacks_are_named(report: Report) -> None:
+    assert report.unknown_classes == {"C": 1}
+    assert report.as_json()["unknown_classes"] == {"C": 1}
+
+
+def test_json_has_the_keys_of_the_design_and_both_tables(report: Report) -> None:
+    value = json.loads(json.dumps(report.as_json(), allow_nan=False))
+    design = (
+        "n k classes accuracy mean_class_recall recall_smallest_class precision_at_k all_k_true "
+        "l2_precision_at_k mean_ball empty_balls widened confidence_auroc aurc ece "
+        "classifier_accuracy"
+    )
+    assert set(design.split()) <= set(value)
+    assert [row["class"] for row in value["per_class"]] == ["A", "B", "C"]
+    assert [row["recall"] for row in value["per_class"]] == [0.5, 1.0, 0.0]
+    assert value["per_class"][0]["precision_at_k"] == pytest.approx(5 / 8)
+    assert [row["n"] for row in value["confidence_bins"]] == [1, 0, 0, 0, 0, 0, 0, 1, 0, 2]
+
+
+def test_figures_that_a_method_lacks_are_none() -> None:
+    figures = Report("mean-colour", 1, (outcome("A", "A", "A"),), ("A",)).figures()
+    for name in ("mean_ball", "empty_balls", "widened", "l2_precision_at_k", "classifier_accuracy"):
+        assert figures[name] is None
+    assert figures["confidence_auroc"] is None
