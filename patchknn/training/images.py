@@ -1,0 +1,108 @@
+"""Images for training: held in memory where they fit, else read again whenever they are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from patchknn.datasets.patches import Patch, Problem
+from patchknn.datasets.torch_data import Batch, PatchDataset, collate
+from patchknn.errors import InputError
+from patchknn.jobs.cpus import available_cpus
+
+Progress = Callable[..., Iterator[Any]]
+
+_READ_BATCH = 128
+# Starting a worker costs about as long as reading this many small images.
+_WORTH_A_WORKER = 4000
+
+
+class ImageStore:
+    """Numbered uint8 images (3, S, S); the unreadable ones are reported once and left out.
+
+    ``problems`` grows as images turn out unreadable: on loading where all fit into
+    ``cache_bytes``, else when their turn comes.
+    """
+
+    def __init__(
+        self,
+        patches: Sequence[Patch],
+        size: int,
+        mpp: float | None,
+        *,
+        default_mpp: float | None = None,
+        workers: int | None = None,
+        cache_bytes: int = 2 << 30,
+        on_problem: Callable[[Problem], None] = lambda _: None,
+    ) -> None:
+        self._patches = patches
+        self._dataset = PatchDataset(patches, size, mpp, default_mpp=default_mpp)
+        self._workers = workers
+        self._on_problem = on_problem
+        self._bad: set[int] = set()
+        self.problems: list[Problem] = []
+        self._cache: Tensor | None = None
+        self._cached = len(patches) * 3 * size * size <= cache_bytes
+        self._size = size
+
+    def load(self, progress: Progress, check: Callable[[], None]) -> None:
+        """Read everything once where it fits into memory; raises InputError where nothing can be.
+
+        ``check`` is called between batches, so that a signal ends it.
+        """
+        if not self._cached:
+            return
+        count = len(self._patches)
+        cache = torch.empty(count, 3, self._size, self._size, dtype=torch.uint8)
+        lists = [list(range(s, min(s + _READ_BATCH, count))) for s in range(0, count, _READ_BATCH)]
+        for batch in progress(self._read(lists), total=len(lists), label="reading images"):
+            check()
+            cache[batch.indices] = batch.images
+        self._cache = cache
+        if len(self._bad) == count:
+            message = f"None of the {count} images can be read; the first: {self.problems[0].error}"
+            raise InputError(message)
+
+    def readable(self, indices: Iterable[int]) -> list[int]:
+        """Those of the numbers that are not known to be unreadable."""
+        return [index for index in indices if index not in self._bad]
+
+    def batches(self, lists: Iterable[Sequence[int]]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Lists of numbers → images (B, 3, S, S) uint8 and numbers (B,), without the unreadable."""
+        known = [self.readable(numbers) for numbers in lists]
+        if self._cache is not None:
+            for numbers in known:
+                indices = torch.tensor(numbers, dtype=torch.int64)
+                yield self._cache[indices], indices
+            return
+        for batch in self._read(known):
+            good = torch.tensor([error is None for error in batch.errors], dtype=torch.bool)
+            yield batch.images[good], batch.indices[good]
+
+    def _read(self, lists: list[list[int]]) -> Iterator[Batch]:
+        loader: DataLoader[Any] = DataLoader(
+            self._dataset,
+            batch_sampler=lists,
+            num_workers=self._worker_count(sum(map(len, lists))),
+            collate_fn=collate,
+            generator=torch.Generator(),  # the loader draws from it, not from the global state
+        )
+        for batch in loader:
+            for index, error in zip(batch.indices.tolist(), batch.errors, strict=True):
+                if error is not None and index not in self._bad:
+                    self._bad.add(index)
+                    problem = Problem(self._patches[index].id, error)
+                    self.problems.append(problem)
+                    self._on_problem(problem)
+            yield batch
+
+    def _worker_count(self, images: int) -> int:
+        if self._workers is not None:
+            return self._workers
+        cpus = available_cpus()
+        enough = images * (self._size / 64) ** 2 >= _WORTH_A_WORKER
+        return min(cpus, 16) if cpus > 1 and enough else 0

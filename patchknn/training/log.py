@@ -1,0 +1,43 @@
+"""One row per epoch: a line for the reader while it runs, a CSV for afterwards."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from patchknn.files import write_bytes
+
+LOG_FILE = "training.csv"
+
+_SHOWN = {
+    "loss": "loss {:.4f}",
+    "accuracy": "accuracy {:.3f}",
+    "p_at_10": "P@10 {:.3f}",
+    "l2_p_at_10": "(L2 {:.3f})",
+    "bit_entropy": "bit entropy {:.2f}",
+    "stuck_bits": "stuck {:.0%}",
+    "ball_1": "ball {:.0f}",
+    "empty_1": "empty {:.0%}",
+    "images_per_second": "{:.0f} images/s",
+}
+
+
+def epoch_line(row: Mapping[str, Any], epochs: int) -> str:
+    """``epoch 3/10: loss 1.2345, accuracy 0.812, …`` with what the row has."""
+    epoch = int(row["epoch"])
+    name = f"epoch {epoch}/{epochs}" if epoch > 0 else "new layers"
+    parts = [text.format(row[key]) for key, text in _SHOWN.items() if row.get(key) is not None]
+    return f"{name}: {', '.join(parts)}".replace(", (L2", " (L2")
+
+
+def write_log(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write all rows as CSV, atomically; columns in the order in which they first appear."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_bytes(path, text.getvalue().encode())

@@ -1,0 +1,52 @@
+"""Whether codes are healthy: bit entropy, stuck bits, and one sentence when they collapse."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from patchknn.hamming.packing import unpack_bits
+
+_STUCK = 0.01
+_LOW_ENTROPY = 0.4
+_MANY_STUCK = 0.5
+_LARGE_BALL = 0.5
+
+
+def bit_statistics(codes: npt.NDArray[np.uint8]) -> dict[str, float]:
+    """``bit_entropy``, the mean entropy per bit (1 is best), and ``stuck_bits``, a share.
+
+    codes (N, K/8). A bit is stuck where fewer than 1 % of the rows differ from the rest.
+    """
+    ones = unpack_bits(codes).mean(axis=0)
+    rarer = np.minimum(ones, 1 - ones)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        entropy = -(ones * np.log2(ones) + (1 - ones) * np.log2(1 - ones))
+    return {
+        "bit_entropy": float(np.nan_to_num(entropy).mean()),
+        "stuck_bits": float((rarer < _STUCK).mean()),
+    }
+
+
+def collapse_warning(figures: Mapping[str, float], gallery_rows: int) -> str | None:
+    """One sentence where the codes or the features tell images apart no longer, else None."""
+    entropy, stuck = figures["bit_entropy"], figures["stuck_bits"]
+    if stuck > _MANY_STUCK:
+        return (
+            f"the codes collapse: {stuck:.0%} of the bits are the same for all images; "
+            "lower --lr, or give more weight to the cross-entropy (--w-ce)."
+        )
+    if entropy < _LOW_ENTROPY:
+        return (
+            f"the codes collapse: a bit carries {entropy:.2f} of 1 bit on average; "
+            "lower --lr, or give more weight to the cross-entropy (--w-ce)."
+        )
+    ball = figures.get("ball_2", 0.0) / max(gallery_rows, 1)
+    if ball > _LARGE_BALL:
+        return (
+            f"the codes collapse: a ball of radius 2 holds {ball:.0%} of the images; "
+            "use more --bits or lower --lr."
+        )
+    return None

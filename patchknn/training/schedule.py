@@ -1,0 +1,61 @@
+"""The optimiser with its two learning rates, and how they rise and fall over the steps."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+from patchknn.encoder.network import EncoderNetwork
+from patchknn.training.settings import TrainingSettings
+
+_LAST_SHARE = 0.01
+
+
+def rate_factor(step: int, steps: int, warmup: float) -> float:
+    """What the learning rates are multiplied by in a step (from 0) of ``steps``.
+
+    It rises linearly over the first share ``warmup``, then falls as a half cosine to 1 %.
+    """
+    rising = max(1, round(warmup * steps))
+    if step < rising:
+        return (step + 1) / (rising + 1)
+    progress = (step - rising) / max(1, steps - rising)
+    return _LAST_SHARE + (1 - _LAST_SHARE) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+def make_optimizer(network: EncoderNetwork, settings: TrainingSettings) -> torch.optim.Optimizer:
+    """AdamW or SGD (momentum 0.9) over backbone and new layers, each at its own rate.
+
+    Biases and norm parameters do not decay. Heads that the loss does not train are left out.
+    """
+    lr, backbone_lr = settings.lr, settings.backbone_lr
+    groups = _groups(network.backbone, backbone_lr, settings.weight_decay)
+    if settings.learns_hash:
+        groups += _groups(network.hash_layer, lr, settings.weight_decay)
+        if network.classifier is not None:
+            groups += _groups(network.classifier, lr, settings.weight_decay)
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(groups, momentum=0.9)
+    return torch.optim.AdamW(groups)
+
+
+def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Set every group's rate to its own base rate times ``factor``."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * factor
+
+
+def _groups(
+    module: nn.Module, lr: float | None, weight_decay: float | None
+) -> list[dict[str, Any]]:
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    decaying = [parameter for parameter in parameters if parameter.ndim > 1]
+    others = [parameter for parameter in parameters if parameter.ndim <= 1]
+    return [
+        {"params": members, "lr": lr, "base_lr": lr, "weight_decay": decay}
+        for members, decay in ((decaying, weight_decay), (others, 0.0))
+        if members
+    ]
