@@ -11,7 +11,7 @@ import numpy.typing as npt
 from patchknn.archive.shard import Shard
 from patchknn.archive.strings import name_key
 
-_WITH_POSITION = re.compile(r"(.+)@(-?\d{1,18})_(-?\d{1,18})", re.DOTALL)
+_WITH_POSITION = re.compile(r"(.+)@(-?[0-9]{1,19})_(-?[0-9]{1,19})", re.DOTALL)
 _PLAIN = (-1, -1)
 
 

@@ -30,7 +30,12 @@ def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
 
 def sealed_text(value: Mapping[str, Any]) -> bytes:
     """A sealed object as the bytes of a file."""
-    return (json.dumps(sealed(value), indent=1, ensure_ascii=False) + "\n").encode()
+    content = sealed(value)
+    try:
+        text = json.dumps(content, indent=1, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # a name of a file that is no UTF-8
+        text = json.dumps(content, indent=1).encode()
+    return text + b"\n"
 
 
 def read_sealed(file: Path, archive: Path) -> dict[str, Any]:

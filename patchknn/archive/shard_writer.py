@@ -32,6 +32,9 @@ from patchknn.archive.shard_arrays import Arrays, nbytes, shard_arrays
 from patchknn.errors import ConflictError
 from patchknn.files import fsync_directory, fsync_file
 
+# HDF5 takes attributes of up to 64 KiB; the shard's JSON names all classes in any case.
+_MAX_ATTRIBUTE = 60_000
+
 
 @dataclass(frozen=True)
 class WrittenShard:
@@ -84,13 +87,15 @@ def write_shard(
     folder = path / SHARDS
     temporary = folder / f".tmp-{name}"
     temporary_json = folder / f".tmp-{uuid}.json"
-    attributes = {
+    attributes: dict[str, Any] = {
         "format": "patchknn-shard",
         "patchknn_version": __version__,
         "uuid": uuid,
-        "classes": list(rows.classes),
         "bits": settings.bits,
+        "classes": json.dumps(rows.classes),
     }
+    if len(attributes["classes"]) > _MAX_ATTRIBUTE:
+        del attributes["classes"]
     try:
         with ThreadPoolExecutor(1) as hasher:  # hashing and writing wait for different things
             checksums = hasher.submit(_checksums, arrays)

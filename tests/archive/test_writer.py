@@ -1,0 +1,327 @@
+"""Adding and publishing: what becomes visible, what is refused, what is left behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from patchknn.archive.create import create_archive
+from patchknn.archive.snapshot import open_archive
+from patchknn.archive.verify import verify_archive
+from patchknn.archive.writer import ArchiveWriter
+from patchknn.errors import ConflictError, InputError, UsageError
+
+
+def _ids(path):
+    snapshot = open_archive(path)
+    return [snapshot.row(row).id for row in range(snapshot.n_rows)]
+
+
+def _files(path):
+    return sorted(file.name for file in (path / "shards").iterdir())
+
+
+def test_rows_are_seen_from_publish_on(empty, bundle, make_rows):
+    with ArchiveWriter(empty) as writer:
+        assert writer.add(make_rows(bundle)) == 12
+        writer.flush()
+        assert open_archive(empty).n_rows == 0
+        assert writer.publish() == 1
+        assert open_archive(empty).n_rows == 12
+        assert writer.publish() is None
+    assert open_archive(empty).number == 1
+    assert open_archive(empty, at=0).n_rows == 0
+    assert verify_archive(empty) == []
+
+
+def test_what_was_not_published_is_removed(empty, bundle, make_rows):
+    with ArchiveWriter(empty) as writer:
+        writer.add(make_rows(bundle))
+        writer.flush()
+        assert _files(empty)
+    assert _files(empty) == []
+    with ArchiveWriter(empty, format="hdf5") as writer:
+        writer.add(make_rows(bundle))
+        writer.flush()
+        writer.close()
+        assert writer.publish() is None
+    assert _files(empty) == []
+
+
+def test_a_big_addition_becomes_several_shards_of_whole_sources_counts(empty, bundle, make_rows):
+    with ArchiveWriter(empty, shard_bytes=150) as writer:
+        for seed in range(3):
+            writer.add(make_rows(bundle, seed=seed, images=[f"{seed}.png"], slides=[f"{seed}.svs"]))
+        writer.publish()
+    snapshot = open_archive(empty)
+    assert len(snapshot.shards) > 3
+    assert (snapshot.n_rows, snapshot.n_sources) == (18, 6)
+    assert len(list(snapshot.sources())) == 6
+    assert [snapshot.locate(snapshot.row(row).id) for row in range(18)] == list(range(18))
+    assert verify_archive(empty) == []
+
+
+def test_a_source_may_come_in_parts_until_it_is_published(empty, bundle, make_rows):
+    rows = make_rows(bundle)
+    with ArchiveWriter(empty) as writer:
+        for part in np.array_split(np.arange(len(rows)), 4):
+            writer.add(rows.take(part))
+        writer.publish()
+    assert open_archive(empty).n_sources == 4
+    assert len(set(_ids(empty))) == 12
+
+
+def test_the_same_content_again_is_left_out(archive, bundle, make_rows):
+    before = _ids(archive)
+    with ArchiveWriter(archive) as writer:
+        assert writer.add(make_rows(bundle, images=["b.png", "new.png"])) == 1
+        assert writer.duplicates == 11
+        writer.publish()
+    assert sorted(_ids(archive)) == sorted([*before, "new.png"])
+    assert verify_archive(archive) == []
+
+
+def test_the_same_patch_twice_in_one_addition_is_kept_once(empty, bundle, make_rows):
+    rows = make_rows(bundle)
+    with ArchiveWriter(empty) as writer:
+        writer.add(rows)
+        writer.add(rows.take(np.array([3, 0])))
+        writer.publish()
+        assert writer.duplicates == 2
+    assert len(_ids(empty)) == len(set(_ids(empty))) == 12
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_a_name_with_other_content_is_refused_and_both_files_named(
+    empty, bundle, make_rows, published
+):
+    other = make_rows(bundle, images=["x.png", "a.png"], slides=[], content=1)
+    sources = [dataclasses.replace(s, path=f"/elsewhere/{s.name}") for s in other.sources]
+    other = dataclasses.replace(other, sources=tuple(sources))
+    with ArchiveWriter(empty) as writer:
+        writer.add(make_rows(bundle))
+        if published:
+            writer.publish()
+        with pytest.raises(ConflictError, match=r"/elsewhere/a\.png and /data/a\.png"):
+            writer.add(other)
+        writer.publish()
+    assert "x.png" not in _ids(empty)
+    assert len(_ids(empty)) == 12
+
+
+def test_two_writers_with_one_source_publish_it_once(empty, bundle, make_rows):
+    with ArchiveWriter(empty) as first, ArchiveWriter(empty, format="hdf5") as second:
+        first.add(make_rows(bundle))
+        second.add(make_rows(bundle, images=["b.png", "c.png"], slides=["s3.svs"]))
+        assert first.publish() == 1
+        assert second.publish() == 2
+        assert second.duplicates == 1
+    ids = _ids(empty)
+    assert len(ids) == len(set(ids)) == 18
+    assert open_archive(empty).n_sources == 6
+    assert verify_archive(empty) == []
+    assert len(_files(empty)) == 4
+
+
+def test_two_writers_with_two_files_of_one_name_keep_the_rest(empty, bundle, make_rows):
+    with ArchiveWriter(empty) as first, ArchiveWriter(empty) as second:
+        first.add(make_rows(bundle))
+        second.add(make_rows(bundle, images=["b.png", "c.png"], slides=[], content=1))
+        first.publish()
+        with pytest.raises(ConflictError, match=r"'b\.png'"):
+            second.publish()
+        assert second.publish() is None
+    assert "c.png" in _ids(empty)
+    assert len(_ids(empty)) == 13
+    assert verify_archive(empty) == []
+
+
+def test_classes_are_united_and_labels_follow(empty, bundle, make_rows):
+    for number, classes in enumerate([("A", "B"), ("C", "A")]):
+        rows = make_rows(bundle, images=[f"{number}.png"], slides=[f"{number}.svs"])
+        with ArchiveWriter(empty) as writer:
+            writer.add(dataclasses.replace(rows, classes=classes))
+            writer.publish()
+    snapshot = open_archive(empty)
+    assert snapshot.classes == ("A", "B", "C")
+    stored = {snapshot.row(i).id: snapshot.row(i).label for i in range(snapshot.n_rows)}
+    assert [stored[f"0.svs@{224 * i}_448"] for i in range(5)] == ["A", "B", None, "A", "B"]
+    assert [stored[f"1.svs@{224 * i}_448"] for i in range(5)] == ["C", "A", None, "C", "A"]
+    with ArchiveWriter(empty) as writer:
+        first, second = (make_rows(bundle, images=[name], slides=[]) for name in ("p.png", "q.png"))
+        labels = np.array([0], np.int32)
+        writer.add(dataclasses.replace(first, classes=("D",), labels=labels))
+        writer.add(dataclasses.replace(second, classes=("B",), labels=labels))
+        writer.publish()
+    snapshot = open_archive(empty)
+    assert snapshot.row(snapshot.locate("p.png")).label == "D"
+    assert snapshot.row(snapshot.locate("q.png")).label == "B"
+
+
+def test_features_are_rounded_and_codes_are_those_of_the_rounded(empty, bundle, make_rows):
+    rows = make_rows(bundle, dtype="float32")
+    rounded = rows.features.astype(np.float16)
+    with ArchiveWriter(empty) as writer:
+        writer.add(dataclasses.replace(rows, codes=bundle.codes(rounded)))
+        writer.publish()
+    (shard,) = open_archive(empty).shards
+    assert shard.features.dtype == np.float16
+    assert np.array_equal(shard.codes, bundle.codes(shard.features))
+
+
+def test_rows_that_cannot_be_are_refused(empty, bundle, make_rows, make_bundle, tmp_path):
+    rows = make_rows(bundle)
+    bad = rows.features.copy()
+    bad[3, 2] = np.inf
+    huge = rows.features.astype(np.float32)
+    huge[4, 0] = 1e6
+    with ArchiveWriter(empty) as writer:
+        with pytest.raises(InputError, match=r"s1\.svs: .* not finite"):
+            writer.add(dataclasses.replace(rows, features=bad))
+        with pytest.raises(InputError, match="float32 features"):
+            writer.add(dataclasses.replace(rows, features=huge))
+        with pytest.raises(ConflictError, match="do not fit an archive of 12 features"):
+            writer.add(dataclasses.replace(rows, features=rows.features[:, :5]))
+        with pytest.raises(ConflictError, match="do not fit"):
+            writer.add(dataclasses.replace(rows, labels=rows.labels + 2))
+        with pytest.raises(ConflictError, match="12 of 12 codes do not belong"):
+            writer.add(dataclasses.replace(rows, codes=~rows.codes))
+        assert writer.publish() is None
+    with pytest.raises(UsageError, match="zarr or hdf5"):
+        ArchiveWriter(empty, format="parquet")
+
+
+def test_another_encoder_or_setting_is_refused(archive, bundle, make_bundle, tmp_path):
+    create_archive(archive, bundle, patch_px=224, mpp=0.5)
+    other = make_bundle(tmp_path / "other", seed=9)
+    with pytest.raises(ConflictError) as error:
+        create_archive(archive, other, patch_px=224, mpp=0.5)
+    assert bundle.fingerprint[:16] in str(error.value)
+    assert other.fingerprint[:16] in str(error.value)
+    with pytest.raises(ConflictError, match=r"mpp 0\.5 \(asked for: None\)"):
+        create_archive(archive, bundle, patch_px=224, mpp=None)
+    with pytest.raises(ConflictError, match="is not an archive"):
+        create_archive(tmp_path, bundle, patch_px=224, mpp=0.5)
+    assert open_archive(archive).n_rows == 24
+
+
+def test_an_archive_can_do_without_the_backbone(tmp_path, bundle, make_rows):
+    path = tmp_path / "light"
+    create_archive(path, bundle, patch_px=224, mpp=0.5, with_backbone=False)
+    assert not open_archive(path).bundle().has_backbone
+    assert open_archive(path).bundle().fingerprint == bundle.fingerprint
+    assert verify_archive(path) == []
+
+
+def test_leftovers_are_ignored_and_removed_after_a_week(archive, bundle, make_rows):
+    old, young = archive / "shards" / ".tmp-old.zarr", archive / "manifests" / ".tmp-young"
+    old.mkdir()
+    (old / "zarr.json").write_text("{")
+    young.write_text("{")
+    eight_days_ago = time.time() - 8 * 24 * 3600
+    os.utime(old, (eight_days_ago, eight_days_ago))
+    assert open_archive(archive).n_rows == 24
+    assert verify_archive(archive) == []
+    with ArchiveWriter(archive):
+        pass
+    assert not old.exists()
+    assert young.exists()
+
+
+_WRITE = """
+import os, signal, sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+import conftest
+from patchknn.archive.writer import ArchiveWriter
+from patchknn.archive import {module} as module
+from patchknn.bundle import load_bundle
+path = Path({path!r})
+kill = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+bundle = load_bundle(path / "encoder")
+rows = conftest.build_rows(bundle, images=["k.png"], slides=["k.svs"])
+with ArchiveWriter(path, format={format!r}) as writer:
+    writer.add(rows)
+    {when}
+    writer.publish()
+"""
+
+
+@pytest.mark.parametrize("container", ["zarr", "hdf5"])
+@pytest.mark.parametrize(
+    "step",
+    [
+        ("shard_writer", "module.holds_plain_bytes = kill"),
+        ("shard_writer", "module.fsync_directory = kill"),
+        ("shard_writer", "writer.flush(); kill()"),
+        ("manifests", "module.os.link = kill"),
+    ],
+)
+def test_a_writer_killed_at_any_step_loses_nothing_that_was_published(
+    archive, bundle, make_rows, container, step
+):
+    module, when = step
+    before = _ids(archive)
+    program = _WRITE.format(
+        tests=str(Path(__file__).parent),
+        path=str(archive),
+        module=module,
+        when=when,
+        format=container,
+    )
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert finished.returncode == -signal.SIGKILL, finished.stderr
+    assert _ids(archive) == before
+    assert verify_archive(archive) == []
+    with ArchiveWriter(archive) as writer:
+        writer.add(make_rows(bundle, images=["k.png"], slides=["k.svs"]))
+        writer.publish()
+    assert len(_ids(archive)) == 30
+    assert verify_archive(archive) == []
+
+
+@pytest.mark.parametrize("container", ["zarr", "hdf5"])
+def test_a_disk_that_takes_no_more_loses_nothing(archive, container):
+    before, files = _ids(archive), _files(archive)
+    # A limit on the size of files stands in for a full disk: the same OSError from a real write.
+    program = _WRITE.format(
+        tests=str(Path(__file__).parent),
+        path=str(archive),
+        module="shard_writer",
+        when="import resource; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))",
+        format=container,
+    )
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert finished.returncode == 1
+    assert "OSError" in finished.stderr, finished.stderr
+    assert _ids(archive) == before
+    assert _files(archive) == files
+    assert verify_archive(archive) == []
+
+
+def test_a_full_disk_while_publishing_can_be_tried_again(archive, bundle, make_rows, monkeypatch):
+    from patchknn.archive import manifests
+
+    def full(_):
+        raise OSError(28, "No space left on device", "manifest")
+
+    with ArchiveWriter(archive) as writer:
+        writer.add(make_rows(bundle, images=["z.png"], slides=[]))
+        with monkeypatch.context() as patch:
+            patch.setattr(manifests, "fsync_file", full)
+            with pytest.raises(OSError, match="No space"):
+                writer.publish()
+        assert open_archive(archive).n_rows == 24
+        assert writer.publish() == 3
+    assert open_archive(archive).n_rows == 25
+    assert not list(archive.glob("manifests/.tmp-*"))
+    assert verify_archive(archive) == []
