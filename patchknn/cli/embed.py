@@ -1,6 +1,235 @@
-"""``patchknn embed``."""
+"""``patchknn embed``: sources through the encoder into an archive."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from patchknn.cli import console, options
+from patchknn.errors import UsageError
+
+if TYPE_CHECKING:
+    from patchknn.datasets.tiles import PatchSettings
+    from patchknn.indexing.build import Counts
+
+_COUNTED = ("rows", "sources", "skipped", "empty", "failed", "held")
 
 
-def embed() -> int:
-    """(being written)."""
-    return 1
+def embed(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCES...",
+            help="Images, folders, manifests (CSV, TSV, Parquet with path[,label,patient,split,"
+            "name,x,y,mpp]), slides, tile sets, or - for paths on stdin.",
+        ),
+    ],
+    *,
+    archive: Annotated[
+        Path, typer.Option("--archive", "-a", metavar="ARCHIVE", help="Made if there is none.")
+    ],
+    encoder: Annotated[
+        Path | None,
+        typer.Option("--encoder", "-e", metavar="ENCODER", help="Default: the archive's own."),
+    ] = None,
+    format: Annotated[
+        Literal["zarr", "hdf5"], typer.Option("--format", help="How shards are stored.")
+    ] = "zarr",
+    size: Annotated[
+        int | None,
+        typer.Option("--size", metavar="PX", min=8, help="Patch size [the encoder's input size]."),
+    ] = None,
+    mpp: Annotated[
+        float | None,
+        typer.Option("--mpp", min=0.05, max=20.0, help="Target µm per pixel of slides [0.5]."),
+    ] = None,
+    slide_mpp: options.SlideMpp = None,
+    default_mpp: options.DefaultMpp = None,
+    image_mpp: Annotated[
+        float | None,
+        typer.Option("--image-mpp", help="µm/px of plain images; resampled to --mpp."),
+    ] = None,
+    min_tissue: Annotated[
+        float,
+        typer.Option("--min-tissue", min=0, max=1, help="Share of tissue in a slide's tiles."),
+    ] = 0.5,
+    labels: Annotated[
+        bool, typer.Option("--labels/--no-labels", help="Store the classes that are known.")
+    ] = True,
+    split: options.Split = None,
+    thumbnails: Annotated[
+        int | None,
+        typer.Option("--thumbnails", metavar="PX", min=8, help="Also store JPEGs of that size."),
+    ] = None,
+    feature_dtype: Annotated[
+        str | None,
+        typer.Option(
+            "--feature-dtype",
+            metavar="float16|float32",
+            help="How a new archive stores features [float16].",
+        ),
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            "--precision",
+            metavar="float32|bfloat16",
+            help="Of the encoder in a new archive [what its bundle says].",
+        ),
+    ] = None,
+    backbone: Annotated[
+        bool,
+        typer.Option("--backbone/--no-backbone", help="Copy the backbone into a new archive."),
+    ] = True,
+    slides: options.SlidesFolder = None,
+    batch_size: options.BatchSize = 64,
+    workers: options.Workers = None,
+    device: options.Device = None,
+    publish_every: Annotated[
+        float,
+        typer.Option(
+            "--publish-every", metavar="SECONDS", min=0, help="What a killed process may lose."
+        ),
+    ] = 300.0,
+    dry_run: options.DryRun = False,
+) -> int:
+    """Embed images, slides and tile sets, and publish their features and codes in an archive.
+
+    Sources that the archive has with the same content are skipped: after an interruption the
+    same command goes on. It may be started many times at once, on any machine: each slide, and
+    each block of images, is done by one of them. Prints one summary; inputs that fail are named
+    on stderr (exit 3; 1 where all of them fail).
+    """
+    from patchknn.archive.create import create_archive
+    from patchknn.archive.settings import SETTINGS_FILE, read_settings
+    from patchknn.bundle import load_bundle
+    from patchknn.datasets.listing import choose_mpp
+    from patchknn.datasets.tiles import PatchSettings
+
+    existing = read_settings(archive) if (archive / SETTINGS_FILE).is_file() else None
+    if encoder is None and existing is None:
+        message = f"{archive} is not an archive yet: give --encoder ENCODER to make one."
+        raise UsageError(message)
+    bundle = load_bundle(encoder if encoder is not None else archive / "encoder")
+    arguments = _arguments(sources)
+    if existing is not None:
+        size = size or existing.patch_px
+        mpp = mpp or existing.mpp
+        precision = precision or existing.precision
+        feature_dtype = feature_dtype or existing.feature_dtype
+    size = size or bundle.description.input_size
+    patches = PatchSettings(
+        size=size,
+        mpp=choose_mpp(arguments, mpp),
+        labels=labels,
+        slides_dir=slides,
+        slide_mpp=slide_mpp,
+        default_mpp=default_mpp,
+        image_mpp=image_mpp,
+        min_tissue=min_tissue,
+    )
+    if dry_run:
+        return _plan(arguments, archive if existing is not None else None, patches, split)
+
+    from patchknn.archive.runs import describe_run, new_run_id
+    from patchknn.encoder.devices import choose_device, limit_threads
+    from patchknn.encoder.inference import FeatureExtractor
+    from patchknn.indexing.build import ArchiveBuild, BuildSettings, Report
+    from patchknn.indexing.features import ReadSettings
+
+    precision = precision or bundle.description.precision
+    chosen = choose_device(device)
+    limit_threads()
+    make_extractor = cache(lambda: FeatureExtractor.from_bundle(bundle, chosen, precision))
+    if existing is None:  # no archive is made of an encoder that cannot be used
+        make_extractor().check_size(size)
+    create_archive(
+        archive,
+        bundle,
+        feature_dtype=feature_dtype or "float16",
+        patch_px=size,
+        mpp=patches.mpp,
+        precision=precision,
+        with_backbone=backbone,
+    )
+    readers = _readers(workers, chosen.type)
+    settings = BuildSettings(
+        patches=patches,
+        reading=ReadSettings(size, patches.mpp, default_mpp, thumbnails, readers),
+        shard_format=format,
+        batch_size=batch_size,
+        split=split,
+        publish_seconds=publish_every,
+    )
+    started = time.monotonic()
+    bar = console.ProgressBar(None, "embed", "patch")
+    build = ArchiveBuild(
+        archive,
+        bundle,
+        make_extractor,
+        settings,
+        Report(bar.advance, lambda _, sentence: console.message(sentence)),
+        run_id=new_run_id(),
+        record=describe_run(sys.argv, {**asdict(settings), "device": str(chosen)}),
+    )
+    try:
+        with bar:
+            build.run(arguments)
+    finally:
+        if build.counts.manifest is not None:
+            _summarise(archive, build.counts, time.monotonic() - started)
+    return _exit_code(build.counts)
+
+
+def _arguments(sources: list[str]) -> list[str]:
+    arguments: list[str] = []
+    for source in sources:
+        arguments += console.stdin_lines() if source == "-" else [source]
+    return arguments
+
+
+def _readers(workers: int | None, device: str) -> int:
+    from patchknn.jobs.cpus import available_cpus
+
+    if workers is not None:
+        return workers
+    # On CPUs the encoder needs them: one reader in four is enough to keep it fed.
+    cpus = available_cpus()
+    return max(1, cpus // 4) if device == "cpu" else min(cpus, 8)
+
+
+def _summarise(archive: Path, counts: Counts, seconds: float) -> None:
+    summary: dict[str, Any] = {"archive": str(archive), "manifest": counts.manifest}
+    summary |= {name: getattr(counts, name) for name in _COUNTED}
+    summary["seconds"] = round(seconds, 2)
+    summary["patches_per_second"] = round(counts.patches / seconds, 1) if seconds > 0 else None
+    console.write_rows([summary], list(summary), console.output_format(None))
+    if counts.held:
+        console.message(
+            f"{counts.held} sources are in the hands of other processes; "
+            "if one of these is killed, run the same command again."
+        )
+
+
+def _exit_code(counts: Counts) -> int:
+    if not counts.failed:
+        return 0
+    return 3 if counts.sources or counts.skipped or counts.empty or counts.held else 1
+
+
+def _plan(
+    arguments: list[str], archive: Path | None, patches: PatchSettings, split: str | None
+) -> int:
+    from patchknn.indexing.plan import plan_build
+
+    counts = plan_build(arguments, archive, patches, split=split, failure=console.message)
+    names = ("sources", "skipped", "failed")
+    summary = {"dry_run": True, **{name: getattr(counts, name) for name in names}}
+    console.write_rows([summary], list(summary), console.output_format(None))
+    return _exit_code(counts)

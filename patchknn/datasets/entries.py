@@ -60,14 +60,24 @@ def iter_entries(
 ) -> Iterator[Entry | Problem]:
     """The sources that files, folders and manifests name, in their order.
 
-    ``split`` keeps those rows of manifests. With ``grouped`` the rows of one slide in a manifest
-    come as one entry, at the place of the first; without, each comes at its own place. The same
-    name for two different files is a Problem that names both.
+    ``split`` keeps those rows of manifests. With ``grouped`` each source comes once: the rows of
+    one slide in a manifest as one entry, at the place of the first, and a file named twice at its
+    first place. Without, each comes wherever it is named. The same name for two different files
+    is a Problem that names both.
     """
     seen: dict[str, str] = {}
     for argument in arguments:
         for item in _of_argument(Path(argument), split, grouped=grouped):
-            yield item if isinstance(item, Problem) else _checked(item, seen)
+            if isinstance(item, Problem):
+                yield item
+                continue
+            repeated = item.name in seen
+            checked = _checked(item, seen)
+            if not (repeated and grouped) or isinstance(checked, Problem):
+                yield checked
+            elif item.kind == "rows":
+                text = f"{item.name} is named in several places: put its rows into one manifest."
+                yield Problem(item.name, text)
 
 
 def _checked(entry: Entry, seen: dict[str, str]) -> Entry | Problem:

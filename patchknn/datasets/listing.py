@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from patchknn.datasets.entries import iter_entries
+from patchknn.datasets.entries import TILESET_SUFFIXES, Entry, iter_entries
 from patchknn.datasets.patches import Patch, Problem
 from patchknn.datasets.tiles import DEFAULT_MPP, PatchSettings, entry_patches
 from patchknn.errors import PatchknnError
@@ -61,10 +61,9 @@ def choose_mpp(arguments: Iterable[str | Path], given: float | None = None) -> f
     """The target µm/px: as given, else that of the first tile set named, else 0.5."""
     if given is not None:
         return given
-    for entry in iter_entries(arguments):
-        if isinstance(entry, Problem):
-            continue
-        if entry.kind != "tileset":
-            return DEFAULT_MPP
-        return read_tileset(entry.path).target_mpp
+    for argument in map(Path, arguments):
+        named = argument.is_dir() or argument.suffix.lower() in TILESET_SUFFIXES
+        entry = next(iter_entries([argument]), None) if named else None
+        if isinstance(entry, Entry) and entry.kind == "tileset":
+            return read_tileset(entry.path).target_mpp
     return DEFAULT_MPP

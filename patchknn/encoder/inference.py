@@ -62,6 +62,15 @@ class FeatureExtractor:
         precision = precision or description.precision
         return cls(network, description.mean, description.std, device, precision)
 
+    def check_size(self, size: int) -> None:
+        """Raise UsageError where the network cannot take images of ``size`` px."""
+        try:
+            self.features(np.zeros((1, size, size, 3), np.uint8))
+        except (RuntimeError, AssertionError, ValueError) as error:
+            reason = (str(error).splitlines() or [""])[0].rstrip(".")
+            message = f"The encoder cannot take images of {size} px ({reason}); change --size."
+            raise UsageError(message) from None
+
     def features(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """uint8 (B, S, S, 3) → float32 (B, D)."""
         return self.tensor_features(torch.from_numpy(images).permute(0, 3, 1, 2))

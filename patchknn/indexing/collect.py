@@ -1,0 +1,99 @@
+"""The results of one unit, gathered into rows for the archive."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from patchknn.archive.rows import Rows, Source
+from patchknn.bundle import Bundle
+from patchknn.datasets.patches import Patch, Problem
+from patchknn.indexing.features import Embedded
+from patchknn.indexing.units import WorkUnit
+
+
+class UnitRows:
+    """Collects one unit's patches as they leave the encoder, rounded as they will be stored."""
+
+    def __init__(
+        self, unit: WorkUnit, sources: Sequence[Source], bundle: Bundle, feature_dtype: str
+    ) -> None:
+        self.unit = unit
+        self._bundle = bundle
+        self._dtype = np.dtype(feature_dtype)
+        self._sources = {source.name: number for number, source in enumerate(sources)}
+        self._records = tuple(sources)
+        self._classes: dict[str, int] = {}
+        self._features: list[np.ndarray[tuple[int], np.dtype[np.floating]]] = []
+        self._columns: list[tuple[int, int, int, int]] = []
+        self._thumbnails: list[bytes | None] = []
+        self._expected = 0
+        self.problems: list[Problem] = []
+
+    def add(self, results: Sequence[Embedded]) -> None:
+        """Take one batch in; what has no feature becomes a problem."""
+        for result in results:
+            self._expected += 1
+            patch = result.patch
+            if isinstance(patch, Problem) or result.feature is None:
+                name = patch.name if isinstance(patch, Problem) else patch.source
+                self.problems.append(Problem(name, result.error or f"{name} cannot be read."))
+                continue
+            with np.errstate(over="ignore"):
+                feature = result.feature.astype(self._dtype)
+            if not np.isfinite(feature).all():
+                sentence = (
+                    f"{patch.id}: a feature is too large for {self._dtype}; make the archive with "
+                    "--feature-dtype float32."
+                )
+                self.problems.append(Problem(patch.source, sentence))
+                continue
+            self._take(patch, feature, result.thumbnail)
+
+    def _take(
+        self,
+        patch: Patch,
+        feature: np.ndarray[tuple[int], np.dtype[np.floating]],
+        thumbnail: bytes | None,
+    ) -> None:
+        label = -1
+        if patch.label is not None:
+            label = self._classes.setdefault(patch.label, len(self._classes))
+        self._features.append(feature)
+        self._columns.append((self._sources[patch.source], patch.x, patch.y, label))
+        self._thumbnails.append(thumbnail)
+
+    def failures(self) -> list[Problem]:
+        """One per source: the images that failed, or the slide if any of its patches did."""
+        if not self.problems or not self.unit.is_slide:
+            return self.problems
+        first = self.problems[0]
+        if len(self.problems) == 1:
+            return [first]
+        sentence = f"{first.error} ({len(self.problems)} of {self._expected} patches failed.)"
+        return [Problem(first.name, sentence)]
+
+    def rows(self) -> Rows | None:
+        """What can be archived of the unit so far: of a slide, everything or nothing."""
+        if not self._features or (self.unit.is_slide and self.problems):
+            return None
+        features = np.stack(self._features)
+        number, x, y, label = np.array(self._columns, np.int64).T
+        used, source = np.unique(number, return_inverse=True)
+        thumbnails = tuple(image for image in self._thumbnails if image is not None)
+        return Rows(
+            features=features,
+            codes=self._bundle.codes(features),
+            coords=np.stack([x, y], axis=1),
+            source=source.astype(np.int32),
+            labels=label.astype(np.int32),
+            sources=tuple(self._records[index] for index in used.tolist()),
+            classes=tuple(self._classes),
+            thumbnails=thumbnails if len(thumbnails) == len(features) else None,
+        )
+
+    @property
+    def archived_sources(self) -> int:
+        """How many sources ``rows`` has rows of."""
+        return len({column[0] for column in self._columns})

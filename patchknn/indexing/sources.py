@@ -1,0 +1,64 @@
+"""Is a source in the archive already, and with the same content?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from patchknn.archive.rows import Source
+from patchknn.datasets.entries import Entry
+from patchknn.datasets.tiles import PatchSettings, entry_tiles
+from patchknn.errors import ConflictError
+from patchknn.files import quickhash
+from patchknn.slides.pixels import require_file
+from patchknn.slides.readers import open_slide
+
+
+def pixel_file(entry: Entry, settings: PatchSettings) -> Path:
+    """The file that holds an entry's pixels; InputError where a tile set's slide is not there."""
+    return entry_tiles(entry, settings).slide if entry.kind == "tileset" else entry.path
+
+
+def is_same_file(path: Path, published: Source) -> bool:
+    """Whether a file is the content that was archived: untouched, or of the same quickhash.
+
+    Raises InputError where there is no such file.
+    """
+    require_file(path)
+    status = path.stat()
+    if status.st_size != published.size:
+        return False
+    untouched = status.st_mtime_ns == published.mtime_ns and str(path) == published.path
+    return untouched or quickhash(path) == published.quickhash
+
+
+def conflict(path: Path, published: Source, archive: Path) -> ConflictError:
+    """The sentence for two files of one name."""
+    message = (
+        f"{path} has another content than {published.path}, which is {published.name!r} in "
+        f"{archive}: give it another name in a manifest."
+    )
+    return ConflictError(message)
+
+
+def describe_source(
+    name: str, path: Path, *, mpp: float | None = None, patient: str | None = None
+) -> Source:
+    """What the archive keeps of a source; ``mpp`` in µm/px at level 0."""
+    require_file(path)
+    status = path.stat()
+    return Source(
+        name=name,
+        path=str(path.absolute()),
+        size=status.st_size,
+        mtime_ns=status.st_mtime_ns,
+        quickhash=quickhash(path),
+        mpp=mpp,
+        patient=patient,
+    )
+
+
+def level0_mpp(entry: Entry, settings: PatchSettings) -> float | None:
+    """µm/px at level 0 of a slide of which a manifest names patches."""
+    given = entry.mpp or settings.slide_mpp
+    with open_slide(entry.path, slide_mpp=given, default_mpp=settings.default_mpp) as slide:
+        return slide.mpp
