@@ -40,6 +40,7 @@ def evaluate(
             "--exclude-same", help="Leave out rows of the query's own patient, slide, ..."
         ),
     ] = "patient",
+    labelled: Annotated[bool, typer.Option("--labelled", help="Only rows with a label.")] = False,
     coarse: Annotated[
         Literal["hamming", "l2", "annoy"],
         typer.Option("--coarse", help="First stage: the ball, or L2 on hash vectors (baseline)."),
@@ -77,6 +78,7 @@ def evaluate(
         radius=radius,
         max_radius=max_radius,
         exclude_same=exclude_same,
+        labelled_only=labelled,
         coarse=coarse,
         candidates=candidates,
     )
@@ -94,14 +96,14 @@ def evaluate(
         slide_mpp=slide_mpp,
         default_mpp=default_mpp,
     )
-    labelled = labelled_set(listed, exclude_same)
+    asked = labelled_set(listed, exclude_same)
     embedding = _Embedding(encoder, device, batch_size, workers or 0, default_mpp)
-    reports = [_report(snapshot, labelled, settings, embedding)]
+    reports = [_report(snapshot, asked, settings, embedding)]
     if baseline is not None:
         from patchknn.evaluation.mean_colour import evaluate_mean_colour
 
         answered = {outcome.query for outcome in reports[0].outcomes}
-        patches = [patch for patch in labelled.patches if patch.id in answered]
+        patches = [patch for patch in asked.patches if patch.id in answered]
         reports.append(evaluate_mean_colour(snapshot, patches, settings, slides))
     _say_what_is_missing(reports)
     _write(reports, console.output_format(format))
@@ -118,7 +120,7 @@ class _Embedding:
 
 
 def _report(
-    snapshot: Snapshot, labelled: LabelledSet, settings: SearchSettings, embedding: _Embedding
+    snapshot: Snapshot, asked: LabelledSet, settings: SearchSettings, embedding: _Embedding
 ) -> Report:
     from patchknn.encoder.devices import choose_device
     from patchknn.encoder.inference import FeatureExtractor
@@ -129,7 +131,7 @@ def _report(
     device = choose_device(embedding.device)
     queries = labelled_queries(
         snapshot,
-        labelled.items,
+        asked.items,
         FeatureExtractor.from_bundle(bundle, device, snapshot.settings.precision),
         batch_size=embedding.batch_size,
         workers=embedding.workers,
@@ -137,10 +139,10 @@ def _report(
     )
     return evaluate_queries(
         snapshot,
-        console.progress(queries, total=len(labelled.items), label="queries"),
+        console.progress(queries, total=len(asked.items), label="queries"),
         settings,
         on_failure=lambda failure: console.fail(failure.error),
-        left_out=labelled.left_out,
+        left_out=asked.left_out,
     )
 
 
@@ -149,6 +151,12 @@ def _say_what_is_missing(reports: Sequence[Report]) -> None:
         console.warn(f"the archive lacks class {name!r}: its queries ({count}) count as wrong.")
     if reports[0].left_out:
         console.warn(f"patches without a label were left out: {reports[0].left_out}.")
+    settings = reports[0].settings
+    if settings["unlabelled_rows"] and not settings["labelled_only"]:
+        console.warn(
+            f"{settings['unlabelled_rows']} of {settings['rows']} archived rows have no label; as "
+            "neighbours they count as wrong: --labelled leaves them out."
+        )
     for report in reports:
         if count := report.settings.get("unread_rows", 0):
             console.warn(
@@ -177,9 +185,10 @@ def _print_tables(reports: Sequence[Report]) -> None:
     figures = [report.figures() for report in reports]
     settings = reports[0].settings
     excluded = settings["exclude_same"]
-    left_out = (
-        "no row" if excluded == "none" else f"a query's own {excluded}".replace("self", "row")
+    own = {"none": "nothing", "self": "the query itself"}.get(
+        excluded, f"the query's own {excluded}"
     )
+    console.write_text(f"{settings['archive']}: {settings['rows']} rows; {own} is left out.\n\n")
     console.print_table(
         ["figure", *methods],
         [
@@ -187,7 +196,6 @@ def _print_tables(reports: Sequence[Report]) -> None:
             for name in figures[0]
             if name not in {"classes"}
         ],
-        title=f"{settings['archive']}, {settings['rows']} rows; {left_out} is left out",
     )
     console.print_table(
         ["class", "n", *(f"recall, {method}" for method in methods)],

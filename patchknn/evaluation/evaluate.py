@@ -81,6 +81,7 @@ def report_settings(snapshot: Snapshot, settings: SearchSettings) -> dict[str, A
         "archive": str(snapshot.path),
         "snapshot": snapshot.number,
         "rows": snapshot.n_rows,
+        "unlabelled_rows": sum(int((shard.labels < 0).sum()) for shard in snapshot.shards),
     }
 
 

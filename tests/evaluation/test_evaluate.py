@@ -131,3 +131,15 @@ def test_l2_coarse_stage_has_no_balls(archive: Snapshot) -> None:
     figures = evaluate(archive, queries(8), settings).figures()
     assert figures["empty_balls"] is None
     assert figures["mean_ball"] == 20
+
+
+def test_rows_without_a_label_take_places_unless_they_are_left_out(feature_archive: Make) -> None:
+    labels = np.array([0, 0, -1, -1])
+    snapshot = feature_archive([np.zeros((4, 4))], labels=[labels])
+    query = Query("q", np.zeros(4), label="A")
+    every = evaluate(snapshot, [query], SearchSettings(k=4, exclude_same="none"))
+    assert every.figures()["precision_at_k"] == 0.5
+    assert every.settings["unlabelled_rows"] == 2
+    known = SearchSettings(k=2, exclude_same="none", labelled_only=True)
+    figures = evaluate(snapshot, [query], known).figures()
+    assert figures["precision_at_k"] == figures["l2_precision_at_k"] == 1.0
