@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -116,7 +117,8 @@ def tile(
                 bar.advance()
                 yield _row(by_name[outcome.unit], outcome, counts)
 
-    console.write_rows(rows(), _COLUMNS, console.output_format(format), title="Tile sets")
+    with closing(outcomes):  # a signal ends the workers at once, not when Python tidies up
+        console.write_rows(rows(), _COLUMNS, console.output_format(format), title="Tile sets")
     console.message(_summary(counts, dry_run=dry_run))
     if counts["failed"]:
         return 1 if counts["failed"] == len(units) else 3
@@ -153,7 +155,7 @@ def _row(unit: SlideUnit, outcome: Outcome, counts: dict[str, int]) -> dict[str,
     if outcome.status == "failed":
         console.fail(outcome.detail)
         row["error"] = outcome.detail
-    elif outcome.detail and outcome.status != "empty":
+    elif outcome.detail and outcome.count != 0:
         console.message(f"{unit.entry.name}: {outcome.detail}")
     return row
 

@@ -70,13 +70,14 @@ class Claims:
 
     def release(self, unit: str) -> None:
         """Give a unit back; does nothing for one that is not held."""
-        mine = self._held.pop(unit, None)
+        mine = self._held.get(unit)
         if mine is None:
             return
         # Lowest first: while any is left, the highest of them is this living process's.
         for number in self._numbers(unit):
             if number <= mine:
                 self._link(unit, number).unlink(missing_ok=True)
+        del self._held[unit]  # last: a signal may come in between, and then close() goes on
 
     def close(self) -> None:
         """Release everything, and leave no trace where no other process has claims."""

@@ -10,7 +10,7 @@ import errno
 import multiprocessing
 import signal
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -59,7 +59,7 @@ def run_units(
     *,
     claims_folder: Path | None = None,
     workers: int = 1,
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """Do each unit once and yield its outcome as it comes; order is kept with one worker.
 
     ``work`` is called after the unit is claimed, and must itself find out whether the unit was
@@ -86,7 +86,7 @@ def run_units(
 
 def _run_here(
     units: Sequence[Unit[Payload]], work: Work[Payload], folder: Path | None, _count: int
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     with ExitStack() as stack:
         claims = stack.enter_context(Claims(folder)) if folder is not None else None
         for unit in units:
@@ -162,7 +162,7 @@ class _Worker(Generic[Payload]):
 
 def _run_in_workers(
     units: Sequence[Unit[Payload]], work: Work[Payload], folder: Path | None, count: int
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     pending = deque(units)
     workers: list[_Worker[Payload]] = []
     try:
@@ -210,28 +210,24 @@ def _epitaph(unit: Unit[Payload], process: SpawnProcess) -> str:
 def _serve(connection: Connection, work: Work[Payload], folder: Path | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _stop)
-    with ExitStack() as stack:
-        claims = stack.enter_context(Claims(folder)) if folder is not None else None
-        while True:
-            try:
+    try:
+        with ExitStack() as stack:
+            claims = stack.enter_context(Claims(folder)) if folder is not None else None
+            while True:
+                answer: Outcome | OSError
                 unit = connection.recv()
-            except (EOFError, OSError):  # the parent has no more, or is gone
-                return
-            answer: Outcome | BaseException
-            try:
-                answer = _attempt(unit, work, claims)
-            except StoppedError:
-                return
-            except OSError as error:
-                answer = OSError(error.errno, error.strerror, error.filename)
-            try:
+                try:
+                    answer = _attempt(unit, work, claims)
+                except OSError as error:
+                    answer = OSError(error.errno, error.strerror, error.filename)
                 connection.send(answer)
-            except OSError:
-                return
+    except (StoppedError, EOFError, OSError):  # asked to end, or the parent has no more or is gone
+        return
 
 
-def _stop(_number: int, _frame: object) -> None:
-    message = "stopped by SIGTERM."
+def _stop(number: int, _frame: object) -> None:
+    signal.signal(number, signal.SIG_IGN)  # once is enough; what follows is tidying up
+    message = "stopped by a signal."
     raise StoppedError(message)
 
 

@@ -37,7 +37,9 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     try:
         with _large_images_allowed(), Image.open(path) as image:
             check_flat_size(path, image.size)
-            return to_rgb(image)
+            if not _pillow_misreads(image):
+                return to_rgb(image)
+        return _read_tiff(path)
     except UnidentifiedImageError:
         if _is_tiff(path):
             return _read_tiff(path)
@@ -131,6 +133,13 @@ def _large_images_allowed() -> Iterator[None]:
             yield
         finally:
             Image.MAX_IMAGE_PIXELS = usual
+
+
+def _pillow_misreads(image: Image.Image) -> bool:
+    # It shuffles the planes of a 16-bit TIFF that stores them apart, without a word.
+    tags = getattr(image, "tag_v2", {})
+    bits, planar_configuration = tags.get(258, (1,)), tags.get(284, 1)
+    return bool(max(bits) > 8 or planar_configuration == 2)
 
 
 def _is_tiff(path: Path) -> bool:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from patchknn.errors import InputError
 from patchknn.slides.flat import FlatImage, check_complete, tiff_mpp
 from patchknn.slides.pixels import on_white, to_eight_bits
-from patchknn.slides.resolution import is_plausible, mean_mpp
+from patchknn.slides.resolution import is_plausible, mean_mpp, mpp_from_ome
 
 
 class Pyramid(Protocol):
@@ -55,6 +55,10 @@ class OpenSlidePyramid:
             _number(properties, "openslide.mpp-x"), _number(properties, "openslide.mpp-y")
         )
         self.magnification = _number(properties, "openslide.objective-power")
+        self.is_generic = properties.get("openslide.vendor") == "generic-tiff"
+        description = properties.get("tiff.ImageDescription", "")
+        if self.mpp is None and "<OME" in description:
+            self.mpp = mpp_from_ome(description)
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
         """Pixels (height, width, 3); transparent and off-slide ones are white."""

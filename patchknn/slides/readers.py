@@ -206,7 +206,10 @@ def _open_pyramid(path: Path) -> Pyramid:
     import openslide
 
     try:
-        return OpenSlidePyramid(path)
+        pyramid = OpenSlidePyramid(path)
+        if pyramid.is_generic and len(pyramid.level_downsamples) == 1:
+            return _with_more_levels(path, pyramid)
+        return pyramid
     except openslide.OpenSlideError as error:
         refusal = f"OpenSlide says {str(error).rstrip('.')!r}"
     try:
@@ -237,6 +240,21 @@ def _open_tiff(path: Path) -> Pyramid:
     if tiled and not flat:
         return TiffSlidePyramid(path)
     return FlatPyramid(read_flat_tiff(path))
+
+
+def _with_more_levels(path: Path, pyramid: OpenSlidePyramid) -> Pyramid:
+    # OpenSlide sees no levels in SubIFDs, where OME-TIFF keeps them.
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            if len(tiff.series[0].levels) == 1:
+                return pyramid
+        richer = TiffSlidePyramid(path)
+    except Exception:  # noqa: BLE001  then what OpenSlide sees serves
+        return pyramid
+    pyramid.close()
+    return richer
 
 
 def _reason(error: InputError, path: Path) -> str:

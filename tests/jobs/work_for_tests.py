@@ -1,0 +1,34 @@
+"""Work that spawned processes can import."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from pathlib import Path
+
+from patchknn.errors import InputError, StoppedError
+from patchknn.jobs.run import Outcome
+
+
+def act(unit):
+    """Do what the payload names."""
+    kind, _, argument = unit.payload.partition(":")
+    if kind == "bad":
+        message = f"{unit.name} is bad."
+        raise InputError(message)
+    if kind == "gone":
+        raise FileNotFoundError(errno.ENOENT, "No such file", unit.name)
+    if kind == "bug":
+        raise KeyError(unit.name)
+    if kind == "full":
+        raise OSError(errno.ENOSPC, "No space left on device", unit.name)
+    if kind == "stop":
+        message = "stopped."
+        raise StoppedError(message)
+    if kind == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if kind == "touch":
+        with Path(argument, unit.name).open("x"):
+            pass
+    return Outcome(unit.name, "done", count=os.getpid())
