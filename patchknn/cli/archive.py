@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -177,7 +178,7 @@ def log(archive: Archive, limit: Limit = None, format: options.Format = None) ->
             "sources_added": entry.sources_added,
             "shards": entry.shards,
             "run": entry.run_id,
-            "command": None if entry.argv is None else " ".join(entry.argv),
+            "command": None if entry.argv is None else shlex.join(entry.argv),
         }
         for entry in islice(history(archive), limit)
     )

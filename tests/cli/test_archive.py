@@ -1,0 +1,198 @@
+"""``patchknn archive`` on small archives."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from patchknn.archive.create import create_archive
+from patchknn.archive.runs import describe_run, write_run
+from patchknn.archive.snapshot import open_archive
+from patchknn.archive.writer import ArchiveWriter
+from patchknn.tables import read_table
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "archive"))
+from conftest import build_rows
+
+
+@pytest.fixture
+def archive(tmp_path):
+    """12 rows as Zarr, 12 as HDF5; the second run left a record."""
+    bundle = helpers.build_bundle(tmp_path / "encoder")
+    path = tmp_path / "archive"
+    create_archive(path, bundle, patch_px=224, mpp=0.5)
+    for run_id, container, names in (("r1", "zarr", "ab"), ("r2", "hdf5", "cd")):
+        rows = build_rows(
+            bundle, images=[f"{n}.png" for n in names], slides=[f"{n}.svs" for n in names]
+        )
+        with ArchiveWriter(path, format=container, run_id=run_id) as writer:
+            writer.add(rows)
+            writer.publish()
+    write_run(path, "r2", describe_run(["patchknn", "embed", "c d"], {}))
+    return path
+
+
+def _objects(text):
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_info_counts_rows_sources_patients_and_classes(patchknn, archive):
+    (value,) = _objects(patchknn("archive", "info", archive, "--format", "ndjson").out)
+    assert value["rows"] == 24
+    assert value["sources"] == 8
+    assert value["patients"] == 2
+    assert value["classes"] == {"A": 8, "B": 8}
+    assert value["unlabelled"] == 8
+    assert (value["bits"], value["feature_dim"], value["patch_px"], value["mpp"]) == (
+        16,
+        12,
+        224,
+        0.5,
+    )
+    assert value["formats"] == {"zarr": 1, "hdf5": 1}
+    assert value["encoder"] == open_archive(archive).settings.encoder_fingerprint
+    files = [file for file in (archive / "shards").rglob("*") if file.is_file()]
+    assert value["bytes"] == sum(
+        f.stat().st_size for f in files if f.parent != archive / "shards" or f.suffix == ".h5"
+    )
+    table = patchknn("archive", "info", archive, "--format", "table").out
+    assert "A 8, B 8" in table
+    tsv = patchknn("archive", "info", archive, "--format", "tsv").out
+    assert "rows\t24\n" in tsv
+
+
+def test_list_as_tsv_is_a_manifest(patchknn, archive, tmp_path):
+    result = patchknn("archive", "list", archive, "--format", "tsv")
+    assert result.code == 0
+    file = tmp_path / "rows.tsv"
+    file.write_text(result.out, encoding="utf-8")
+    table = read_table(file, required=("path", "label", "x", "y", "mpp", "name", "patient"))
+    snapshot = open_archive(archive)
+    assert len(table.rows) == 24
+    for number, line in enumerate(table.rows):
+        row = snapshot.row(number)
+        position = (None, None) if row.x < 0 else (str(row.x), str(row.y))
+        assert (line["x"], line["y"]) == position
+        assert line["mpp"] == (None if row.x < 0 else "0.25")
+        assert (line["path"], line["name"], line["label"]) == (
+            f"/data/{row.source}",
+            row.source,
+            row.label,
+        )
+        assert (line["patient"], line["id"], line["code"]) == (row.patient, row.id, row.code.hex())
+
+
+def test_list_as_ndjson_and_its_filters(patchknn, archive):
+    rows = _objects(patchknn("archive", "list", archive).out)
+    assert len(rows) == 24
+    assert {row["label"] for row in rows} == {"A", "B", None}
+    assert patchknn("archive", "list", archive, "--limit", 0).out == ""
+    assert len(_objects(patchknn("archive", "list", archive, "--limit", 3).out)) == 3
+    kept = _objects(
+        patchknn(
+            "archive", "list", archive, "--label", "A", "--source", "c.svs", "--source", "a.svs"
+        ).out
+    )
+    assert kept == [r for r in rows if r["label"] == "A" and r["source"] in {"a.svs", "c.svs"}]
+    assert kept
+    plain = _objects(patchknn("archive", "list", archive, "--source", "b.png").out)
+    assert [(r["id"], r["x"], r["y"], r["patient"]) for r in plain] == [("b.png", -1, -1, None)]
+
+
+def test_list_filters_that_name_nothing(patchknn, archive):
+    result = patchknn("archive", "list", archive, "--label", "a")
+    assert (result.code, result.out) == (2, "")
+    assert "has no such class; it has A, B." in result.err
+    result = patchknn("archive", "list", archive, "--source", "zz")
+    assert result.code == 2
+    assert "--source zz" in result.err
+
+
+def test_log_tells_what_was_added_and_by_which_command(patchknn, archive):
+    entries = _objects(patchknn("archive", "log", archive).out)
+    assert [entry["number"] for entry in entries] == [2, 1, 0]
+    assert [entry["rows_added"] for entry in entries] == [12, 12, 0]
+    assert [entry["run"] for entry in entries] == ["r2", "r1", None]
+    assert entries[0]["command"] == "patchknn embed 'c d'"
+    assert entries[1]["command"] is None
+    assert len(_objects(patchknn("archive", "log", archive, "--limit", 1).out)) == 1
+    assert "rows_added" in patchknn("archive", "log", archive, "--format", "table").out
+
+
+@pytest.mark.parametrize("style", ["table", "tsv", "ndjson"])
+def test_verify_says_whole_or_names_each_file(patchknn, archive, style):
+    whole = patchknn("archive", "verify", archive, "--format", style)
+    assert whole.code == 0
+    assert whole.out in {"", "file\tproblem\n"}
+    assert "24 rows in 2 shards, 3 snapshots" in whole.err
+    places = [shard.description.arrays["features"] for shard in open_archive(archive).shards]
+    for place in places:
+        file = archive / "shards" / place.file
+        data = bytearray(file.read_bytes())
+        data[place.offset] ^= 1
+        file.write_bytes(data)
+    damaged = patchknn("archive", "verify", archive, "--format", style)
+    assert damaged.code == 1
+    lines = damaged.out.splitlines()[style == "tsv" :]
+    named = [line for line in lines if "features do not match their checksum" in line]
+    assert len(named) == 2
+    assert all(place.file in line for place, line in zip(places, named, strict=True))
+    assert f"things are wrong in {archive}" in damaged.err
+
+
+@pytest.mark.parametrize("command", ["info", "list", "log", "verify"])
+def test_each_command_on_what_is_no_archive(patchknn, tmp_path, command):
+    for path, sentence in (
+        (tmp_path / "absent", "does not exist"),
+        (tmp_path, "is not a patchknn archive"),
+    ):
+        result = patchknn("archive", command, path)
+        assert (result.code, result.out) == (1, "")
+        assert sentence in result.err
+        assert len(result.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["info", "list", "log", "verify"])
+def test_each_command_on_an_empty_archive(patchknn, tmp_path, command):
+    bundle = helpers.build_bundle(tmp_path / "encoder")
+    create_archive(tmp_path / "new", bundle, patch_px=64, mpp=None)
+    for style in ("table", "tsv", "ndjson"):
+        assert patchknn("archive", command, tmp_path / "new", "--format", style).code == 0
+
+
+def test_a_damaged_shard_ends_list_with_one_sentence_that_names_it(patchknn, archive):
+    place = open_archive(archive).shards[1].description.arrays["features"]
+    os.truncate(archive / "shards" / place.file, 100)
+    result = patchknn("archive", "list", archive)
+    assert (result.code, result.out) == (1, "")
+    assert place.file in result.err
+    assert "patchknn archive verify" in result.err
+    assert len(result.err.splitlines()) == 1
+
+
+def test_none_of_the_commands_imports_what_is_heavy(archive):
+    program = f"""
+import sys
+from patchknn.cli.main import run
+for command in ("info", "list", "log", "verify"):
+    assert run(["archive", command, {str(archive)!r}, "--format", "ndjson"]) == 0
+heavy = {{"torch", "zarr", "h5py", "rich", "duckdb", "timm", "PIL", "skimage", "sklearn", "scipy"}}
+print(sorted(heavy & set(sys.modules)), file=sys.stderr)
+"""
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stderr.splitlines()[-1] == "[]"
+
+
+def test_the_commands_themselves_import_typer_and_the_standard_library_only():
+    program = """
+import sys, patchknn.cli.archive
+print(sorted({"numpy", "rich", "torch", "patchknn.archive"} & set(sys.modules)))
+"""
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert finished.stdout.strip() == "[]", finished.stderr
