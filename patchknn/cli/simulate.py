@@ -71,5 +71,5 @@ def slides(
             }
 
     console.write_rows(rows(), _COLUMNS, style)
-    console.message(f"Wrote {settings.slides} slides; their list is {out / LIST_NAME}.")
+    console.message(f"simulate: {settings.slides} done; their list is {out / LIST_NAME}.")
     return 0

@@ -17,7 +17,7 @@ def test_slides_are_listed_as_they_are_written(patchknn: Run, tmp_path: Path) ->
     assert [row["patient"] for row in rows] == ["P1", "P2"]
     assert all(Path(row["slide"]).is_file() for row in rows)
     assert sum(rows[0]["regions"].values()) == 9
-    assert result.err == f"Wrote 2 slides; their list is {out / 'slides.csv'}.\n"
+    assert result.err == f"simulate: 2 done; their list is {out / 'slides.csv'}.\n"
 
 
 def test_a_full_folder_needs_force(patchknn: Run, tmp_path: Path) -> None:
