@@ -5,6 +5,7 @@ stdout carries data; stderr carries messages, and progress where it is a termina
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -52,7 +53,8 @@ def write_ndjson(value: Mapping[str, Any]) -> None:
 
     Floats are written shortest-exact; a float that is not a number becomes null.
     """
-    sys.stdout.write(json.dumps(_json_safe(value), ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(_json_safe(value), ensure_ascii=False, allow_nan=False)
+    sys.stdout.write(_encodable(text) + "\n")
     sys.stdout.flush()
 
 
@@ -74,6 +76,11 @@ def write_rows(
             write_tsv_row([row.get(name) for name in columns])
     else:
         print_table(columns, ([row.get(name) for name in columns] for row in rows), title=title)
+
+
+def flush() -> None:
+    """Let a pipe see now what was written."""
+    sys.stdout.flush()
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str = "") -> None:
@@ -142,7 +149,12 @@ class ProgressBar:
 
 
 def stdin_lines() -> Iterator[str]:
-    """Non-empty lines of stdin as they arrive, for arguments given as ``-``."""
+    """Non-empty lines of stdin as they arrive, for arguments given as ``-``.
+
+    Bytes of a file name that are no UTF-8 are kept, as Python keeps them in arguments.
+    """
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")
     for line in sys.stdin:
         text = line.rstrip("\n").rstrip("\r")
         if text:
@@ -170,7 +182,12 @@ def _tsv_cell(cell: Any) -> str:
     if cell is None:
         return ""
     text = repr(cell) if isinstance(cell, float) else str(cell)
-    return " ".join(text.splitlines()).replace("\t", " ")
+    return _encodable(" ".join(text.splitlines()).replace("\t", " "))
+
+
+def _encodable(text: str) -> str:
+    """Text with the bytes of a file name that is no UTF-8 spelled out, as JSON would."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _table_cell(cell: Any) -> str:

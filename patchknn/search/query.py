@@ -41,9 +41,7 @@ def stored_query(snapshot: Snapshot, patch_id: str) -> Query:
     """
     row = snapshot.locate(patch_id)
     if row is None:
-        message = (
-            f"{patch_id} is no patch of {snapshot.path}: 'patchknn archive list' shows its ids."
-        )
+        message = f"{patch_id} is no patch of {snapshot.path}; 'patchknn archive list' shows all."
         raise InputError(message)
     shard, local = snapshot.shard_of(row)
     stored = snapshot.row(row)

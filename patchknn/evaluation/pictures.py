@@ -1,0 +1,96 @@
+"""The picture of a patch: an archived one's thumbnail, or cut again from the image or slide."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from patchknn.archive.rows import Source
+from patchknn.archive.snapshot import Snapshot
+from patchknn.datasets.images import PatchReader
+from patchknn.datasets.patches import Patch
+from patchknn.errors import PatchknnError
+from patchknn.files import quickhash
+
+Picture = npt.NDArray[np.uint8]
+
+
+class PictureFinder:
+    """Finds pictures of rows of one snapshot and of patches outside it; keeps slides open.
+
+    ``slides_dir`` is where sources lie now, by name or by file name, if no longer where they were.
+    """
+
+    def __init__(self, snapshot: Snapshot, slides_dir: Path | None = None) -> None:
+        settings = snapshot.settings
+        self._snapshot = snapshot
+        self._slides_dir = slides_dir
+        self._reader = PatchReader(settings.patch_px, settings.mpp)
+        self._found: dict[str, Path | None] = {}
+
+    def of_row(self, row: int) -> Picture | None:
+        """RGB (H, W, 3) uint8 of a global row; None where its source is gone or has changed."""
+        shard, local = self._snapshot.shard_of(row)
+        thumbnail = shard.thumbnail(local)
+        if thumbnail is not None:
+            return decode(thumbnail)
+        source = shard.source_record(int(shard.source[local]))
+        path = self._locate(source)
+        if path is None:
+            return None
+        x, y = (int(value) for value in shard.coords[local])
+        plain = x < 0 and y < 0
+        return self.of_patch(
+            Patch(source.name, path, "image" if plain else "slide", x, y, slide_mpp=source.mpp)
+        )
+
+    def of_patch(self, patch: Patch) -> Picture | None:
+        """RGB (H, W, 3) uint8 of a patch as the encoder sees it; None where it cannot be read."""
+        try:
+            return self._reader.read(patch)
+        except (PatchknnError, OSError):
+            return None
+
+    def close(self) -> None:
+        """Close the slides."""
+        self._reader.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _locate(self, source: Source) -> Path | None:
+        """Where the very file that was embedded lies now."""
+        if source.name not in self._found:
+            candidates = [Path(source.path)]
+            if self._slides_dir is not None:
+                names = (source.name, Path(source.path).name)
+                candidates = [self._slides_dir / name for name in names] + candidates
+            self._found[source.name] = next(
+                (path for path in candidates if _is_same_file(path, source)), None
+            )
+        return self._found[source.name]
+
+
+def decode(data: bytes) -> Picture | None:
+    """An encoded image (JPEG) as RGB (H, W, 3) uint8; None where it cannot be read."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(BytesIO(data)) as image:
+            return np.array(image.convert("RGB"))
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
+        return None
+
+
+def _is_same_file(path: Path, source: Source) -> bool:
+    try:
+        return path.stat().st_size == source.size and quickhash(path) == source.quickhash
+    except OSError:
+        return False
