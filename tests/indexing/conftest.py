@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import tifffile
 import torch
 from PIL import Image
 
+from patchknn.archive.snapshot import open_archive
 from patchknn.bundle import load_bundle
 from patchknn.encoder.backbones import create_backbone
 from patchknn.encoder.inference import FeatureExtractor
@@ -89,3 +91,35 @@ def write_slide(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture
+def embed(patchknn, encoder, tmp_path):
+    """Run ``patchknn embed`` into ``tmp_path/archive``; the result and its summary."""
+
+    def call(*arguments, archive="archive", encoder=encoder):
+        result = patchknn(
+            "embed", *arguments, "-e", encoder, "-a", tmp_path / archive, "--workers", 0,
+            "--device", "cpu",
+        )  # fmt: skip
+        summary = json.loads(result.out) if result.out.startswith("{") else None
+        return result, summary
+
+    return call
+
+
+@pytest.fixture
+def rows_of(tmp_path):
+    """``rows_of("archive")``: id → (feature, code, label, patient), to compare archives."""
+
+    def read(archive="archive"):
+        snapshot = open_archive(tmp_path / archive)
+        rows = {}
+        for number in range(len(snapshot)):
+            row = snapshot.row(number)
+            shard, local = snapshot.shard_of(number)
+            rows[row.id] = (shard.features[local].tobytes(), row.code, row.label, row.patient)
+        assert len(rows) == len(snapshot)
+        return rows
+
+    return read
