@@ -122,8 +122,10 @@ def write_bundle(
     """Write a bundle as a whole (temporary directory, then rename) and return its fingerprint.
 
     ``backbone`` holds the network's tensors by name. Raises ConflictError where the directory
-    exists and is not an encoder bundle; a bundle already there is replaced.
+    exists and is not an encoder bundle, or the maps do not fit the description, InputError where
+    a weight is not finite; a bundle already there is replaced.
     """
+    _check_heads(directory, description, hash_map, classifier)
     if directory.exists() and not (directory / DESCRIPTION_FILE).is_file():
         message = f"{directory} exists and is not an encoder bundle; choose another -o."
         raise ConflictError(message)
@@ -151,7 +153,8 @@ def write_bundle(
     try:
         save_file(heads, temporary / HEADS_FILE)
         if backbone is not None:
-            contiguous = {name: np.ascontiguousarray(value) for name, value in backbone.items()}
+            # ascontiguousarray would make counters of shape () into arrays of one.
+            contiguous = {name: np.asarray(value, order="C") for name, value in backbone.items()}
             save_file(contiguous, temporary / BACKBONE_FILE)
         write_json(temporary / DESCRIPTION_FILE, content)
         for file in temporary.iterdir():
@@ -216,6 +219,7 @@ def load_bundle(directory: Path) -> Bundle:
     except (TypeError, KeyError) as error:
         message = f"{directory} is not a complete encoder bundle: {error} is missing."
         raise InputError(message) from None
+    _check_heads(directory, description, hash_map, classifier)
     return Bundle(directory, description, hash_map, classifier, str(fingerprint))
 
 
@@ -246,6 +250,32 @@ def tensor_digest(tensors: Mapping[str, Array]) -> str:
         digest.update(header.encode() + b"\n")
         digest.update(value.tobytes())
     return digest.hexdigest()
+
+
+def _check_heads(
+    directory: Path,
+    description: EncoderDescription,
+    hash_map: LinearMap,
+    classifier: LinearMap | None,
+) -> None:
+    bits, dim = description.bits, description.feature_dim
+    n_classes = len(description.class_names)
+    wanted = [("hash map", hash_map, (bits, dim))]
+    if classifier is not None:
+        wanted.append(("classifier", classifier, (n_classes, bits)))
+    for name, linear, shape in wanted:
+        if linear.weight.shape != shape or linear.bias.shape != shape[:1]:
+            message = (
+                f"The {name} of {directory} is {linear.weight.shape}, and its description says "
+                f"{shape}."
+            )
+            raise ConflictError(message)
+        if not (np.isfinite(linear.weight).all() and np.isfinite(linear.bias).all()):
+            message = (
+                f"The {name} of {directory} holds a value that is not finite: the training went "
+                "astray; train again with a smaller learning rate."
+            )
+            raise InputError(message)
 
 
 def _fingerprint(content: Mapping[str, Any]) -> str:
@@ -281,7 +311,12 @@ def _swap_directory(temporary: Path, directory: Path) -> None:
     if directory.exists():
         previous = temporary_beside(directory)
         directory.rename(previous)
-    temporary.rename(directory)
+    try:
+        temporary.rename(directory)
+    except OSError:
+        if previous is not None:
+            previous.rename(directory)
+        raise
     fsync_directory(directory.parent)
     if previous is not None:
         shutil.rmtree(previous)

@@ -343,10 +343,11 @@ def _say_plan(selection: Selection, settings: TrainingSettings, choice: SplitCho
 def _show(result: TrainingResult, output: Path, failed: Sequence[Problem], style: str) -> None:
     row: dict[str, Any] = {"encoder": str(output)}
     row |= {name: result.training.get(name) for name in ("loss", "backbone", "bits")}
-    names = ("train_images", "validation_images", "unreadable_images", "best_epoch", "seconds")
+    names = ("train_images", "validation_images", "unreadable_images", "best_epoch")
     row |= {name: result.training.get(name) for name in names}
     row |= result.metrics
-    row |= {"skipped": result.skipped, "fingerprint": result.fingerprint}
+    row |= {"seconds": round(result.seconds, 1), "skipped": result.skipped}
+    row |= {"fingerprint": result.fingerprint}
     if style == "ndjson":
         for problem in failed:
             console.write_ndjson({"input": problem.name, "error": problem.error})

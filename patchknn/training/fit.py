@@ -22,10 +22,10 @@ from patchknn.training.checkpoint import partial_folder
 from patchknn.training.codes import fit_codes, fit_probe
 from patchknn.training.context import Context
 from patchknn.training.extraction import extract_features
-from patchknn.training.identity import finished_run, run_digest
+from patchknn.training.identity import finished_run, run_digest, write_run_record
 from patchknn.training.images import ImageStore, Progress
 from patchknn.training.judging import Judge
-from patchknn.training.log import LOG_FILE, write_log
+from patchknn.training.log import LOG_FILE, NOT_METRICS, write_log
 from patchknn.training.phases import Phases
 from patchknn.training.selection import Selection, SplitChoice, select, write_splits
 from patchknn.training.settings import TrainingSettings
@@ -39,13 +39,15 @@ _MAX_FIT_ROWS = 50_000
 class TrainingResult:
     """What a run gave: the bundle's fingerprint, its figures, and the images left out.
 
-    ``skipped`` is True where the same encoder was there already.
+    ``seconds`` of work count over all its starts; ``skipped`` is True where the same encoder was
+    there already.
     """
 
     fingerprint: str
     metrics: dict[str, Any]
     training: dict[str, Any]
     problems: tuple[Problem, ...] = ()
+    seconds: float = 0.0
     skipped: bool = False
 
 
@@ -179,14 +181,13 @@ def _train(
     phases = Phases(context, judge, partial_folder(output), digest)
     if settings.loss != "none":
         phases.run()
-    metrics = {k: v for k, v in phases.best_row.items() if k not in {"epoch", "images_per_second"}}
+    metrics = {name: v for name, v in phases.best_row.items() if name not in NOT_METRICS}
     classifier = "trained"
     if not settings.learns_hash:
         classifier, figures = _fit_heads(context, judge)
         metrics |= figures
     training = {
         **settings.as_json(),
-        "digest": digest,
         "train_precision": context.precision,
         "train_images": context.n_train,
         "validation_images": len(context.validation_numbers),
@@ -194,7 +195,6 @@ def _train(
         "class_counts": selection.class_counts(),
         "best_epoch": phases.best_epoch,
         "classifier": classifier,
-        "seconds": round(max(phases.seconds, time.monotonic() - started), 1),
         "torch": torch.__version__,
     }
     context.check()
@@ -211,8 +211,10 @@ def _train(
     )
     if phases.rows:
         write_log(output / LOG_FILE, phases.rows)
+    seconds = max(phases.seconds, time.monotonic() - started)
+    write_run_record(output, digest, seconds)
     shutil.rmtree(partial_folder(output), ignore_errors=True)
-    return TrainingResult(fingerprint, metrics, training, tuple(context.store.problems))
+    return TrainingResult(fingerprint, metrics, training, tuple(context.store.problems), seconds)
 
 
 def _fit_heads(context: Context, judge: Judge) -> tuple[str, dict[str, float]]:

@@ -8,9 +8,11 @@ from typing import Any
 
 from patchknn import bundle
 from patchknn.errors import ConflictError
-from patchknn.files import read_json
+from patchknn.files import read_json, write_json
 from patchknn.training.selection import Selection
 from patchknn.training.settings import TrainingSettings
+
+RUN_FILE = "run.json"
 
 
 def run_digest(settings: TrainingSettings, selection: Selection, precision: str) -> str:
@@ -40,11 +42,19 @@ def finished_run(output: Path, digest: str) -> dict[str, Any] | None:
             message = f"{output} exists and is not an encoder bundle; choose another -o."
             raise ConflictError(message)
         return None
-    content = read_json(output / bundle.DESCRIPTION_FILE)
-    if (content.get("training") or {}).get("digest") != digest:
+    record = output / RUN_FILE
+    if not record.is_file() or read_json(record).get("digest") != digest:
         return None
     bundle.load_bundle(output)  # damage is said rather than passed on
-    return content
+    return read_json(output / bundle.DESCRIPTION_FILE)
+
+
+def write_run_record(output: Path, digest: str, seconds: float) -> None:
+    """Note in the bundle which run wrote it, outside what its fingerprint covers.
+
+    Times of files and of clocks would give every run another fingerprint.
+    """
+    write_json(output / RUN_FILE, {"digest": digest, "seconds": round(seconds, 1)})
 
 
 def _stamp(path: Path, known: dict[Path, str]) -> str:

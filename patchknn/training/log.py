@@ -11,6 +11,8 @@ from typing import Any
 from patchknn.files import write_bytes
 
 LOG_FILE = "training.csv"
+# Columns that say when and how fast, not how good.
+NOT_METRICS = frozenset({"epoch", "train_seconds", "images_per_second"})
 
 _SHOWN = {
     "loss": "loss {:.4f}",

@@ -131,16 +131,15 @@ class TrainingSettings:
         return min(lr, fine_tuned) if self.starts_from_weights else lr
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        values = asdict(self)
-        values["weights"] = None if self.weights is None else str(self.weights)
+        """All that can change the result, as plain values for JSON; of weights the file's name."""
+        values = {name: v for name, v in asdict(self).items() if name not in _WITHOUT_EFFECT}
+        values["weights"] = None if self.weights is None else self.weights.name
         values["model_args"] = dict(self.model_args)
         return values
 
     def digest(self) -> str:
         """A fingerprint of all that can change the result."""
-        values = {k: v for k, v in self.as_json().items() if k not in _WITHOUT_EFFECT}
-        text = json.dumps(values, sort_keys=True, default=str)
+        text = json.dumps(self.as_json(), sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
 
 

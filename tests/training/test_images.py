@@ -1,0 +1,47 @@
+"""Images held in memory or read again: the same pixels, the same list of unreadable ones."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from patchknn.errors import InputError
+from patchknn.training.images import ImageStore
+
+
+def _store(patches, **options):
+    store = ImageStore(patches, 32, None, workers=0, **options)
+    store.load(lambda items, **_: iter(items), lambda: None)
+    return store
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 1 << 30])
+def test_batches_hold_what_was_asked_for_without_the_unreadable(pictures, cache_bytes):
+    patches = pictures(per_class=2)
+    patches[3].path.write_bytes(b"no image")
+    reported = []
+    store = _store(patches, cache_bytes=cache_bytes, on_problem=reported.append)
+    seen = [indices.tolist() for _, indices in store.batches([[5, 3], [3], [0, 1]])]
+    assert seen == [[5], [], [0, 1]]
+    assert [problem.name for problem in reported] == [patches[3].id]
+    assert "not an image" in reported[0].error
+    assert store.problems == reported
+    assert store.readable(range(6)) == [0, 1, 2, 4, 5]
+
+
+def test_memory_and_disk_give_the_same_pixels(pictures):
+    patches = pictures(per_class=3)
+    lists = [[8, 0, 4], [1, 1]]
+    held = list(_store(patches, cache_bytes=1 << 30).batches(lists))
+    read = list(_store(patches, cache_bytes=0).batches(lists))
+    for (images, _), (others, _) in zip(held, read, strict=True):
+        assert images.dtype == torch.uint8
+        assert torch.equal(images, others)
+
+
+def test_nothing_readable_is_an_error_that_names_the_first(pictures):
+    patches = pictures(per_class=1)
+    for patch in patches:
+        patch.path.write_bytes(b"")
+    with pytest.raises(InputError, match="None of the 3 images"):
+        _store(patches)

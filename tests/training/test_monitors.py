@@ -1,0 +1,34 @@
+"""Bit statistics, and the sentence that says codes have collapsed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from patchknn.training.monitors import bit_statistics, collapse_warning
+
+
+def test_balanced_and_stuck_bits():
+    bits = np.zeros((1000, 8), bool)
+    bits[::2, 0] = True  # balanced: one bit of entropy
+    bits[::4, 1] = True  # a quarter
+    bits[:5, 2] = True  # 0.5 %: stuck; the other five never move
+    figures = bit_statistics(np.packbits(bits, axis=1))
+    quarter = -(0.25 * np.log2(0.25) + 0.75 * np.log2(0.75))
+    rare = -(0.005 * np.log2(0.005) + 0.995 * np.log2(0.995))
+    assert figures["bit_entropy"] == pytest.approx((1 + quarter + rare) / 8)
+    assert figures["stuck_bits"] == 6 / 8
+
+
+@pytest.mark.parametrize(
+    ("figures", "word"),
+    [
+        ({"bit_entropy": 0.9, "stuck_bits": 0.0, "ball_2": 10.0}, None),
+        ({"bit_entropy": 0.5, "stuck_bits": 0.9}, "90% of the bits"),
+        ({"bit_entropy": 0.2, "stuck_bits": 0.1}, "0.20 of 1 bit"),
+        ({"bit_entropy": 0.9, "stuck_bits": 0.0, "ball_2": 80.0}, "radius 2 holds 80%"),
+    ],
+)
+def test_a_collapse_is_one_sentence(figures, word):
+    warning = collapse_warning(figures, 100)
+    assert warning is None if word is None else word in warning

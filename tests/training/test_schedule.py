@@ -1,0 +1,40 @@
+"""Learning rates over the steps, and who has which."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import timm
+
+from patchknn.encoder.network import EncoderNetwork
+from patchknn.training.schedule import make_optimizer, rate_factor, set_rates
+
+
+def test_the_rate_rises_then_falls_to_a_hundredth():
+    factors = [rate_factor(step, 100, 0.1) for step in range(100)]
+    assert factors[0] < factors[5] < factors[9] < 1
+    assert factors[10] == pytest.approx(1)
+    assert all(later < earlier for earlier, later in pairwise(factors[10:]))
+    assert rate_factor(100, 100, 0.1) == pytest.approx(0.01)
+
+
+def test_no_step_has_a_rate_of_zero():
+    assert min(rate_factor(step, 1, 0.05) for step in range(1)) > 0
+
+
+@pytest.mark.parametrize(("loss", "heads"), [("multitask", True), ("deep-knn", False)])
+def test_each_parameter_has_its_rate_and_no_norm_decays(make_settings, loss, heads):
+    network = EncoderNetwork(timm.create_model("test_resnet", num_classes=0), 256, 16, 3)
+    settings = make_settings(loss=loss, lr=0.1, backbone_lr=0.01).resolved(3)
+    optimizer = make_optimizer(network, settings)
+    rates = {id(p): g["lr"] for g in optimizer.param_groups for p in g["params"]}
+    assert {rates[id(p)] for p in network.backbone.parameters()} == {0.01}
+    assert (id(network.hash_layer.weight) in rates) is heads
+    if heads:
+        assert rates[id(network.hash_layer.weight)] == 0.1
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            assert (group["weight_decay"] > 0) == (parameter.ndim > 1)
+    set_rates(optimizer, 0.5)
+    assert {group["lr"] for group in optimizer.param_groups} <= {0.05, 0.005}
