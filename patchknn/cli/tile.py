@@ -63,6 +63,9 @@ def tile(
         float,
         typer.Option("--min-cover", min=0, max=1, help="Share a class must cover to be a label."),
     ] = 0.75,
+    labelled: Annotated[
+        bool, typer.Option("--labelled", help="Only tiles that have a label.")
+    ] = False,
     images: Annotated[
         Literal["none", "png", "jpeg"],
         typer.Option("--images", help="Also write tiles to NAME/LABEL/X_Y."),
@@ -82,7 +85,9 @@ def tile(
     from patchknn.slides.tiling import TilingSettings
     from patchknn.slides.units import plan_units
 
-    settings = TilingSettings(size, stride, mpp, min_tissue, min_cover, allow_upsample)
+    settings = TilingSettings(
+        size, stride, mpp, min_tissue, min_cover, allow_upsample, labelled
+    )
     _check_mpp("--slide-mpp", slide_mpp)
     _check_mpp("--default-mpp", default_mpp)
     entries = list_slides(_arguments(slides), exclude=output)

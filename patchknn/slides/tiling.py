@@ -24,7 +24,7 @@ class TilingSettings:
     """What decides which tiles a slide gives.
 
     ``size`` and ``stride`` (None: ``size``) in pixels at ``mpp`` µm/px; ``min_tissue`` and
-    ``min_cover`` as shares of a tile.
+    ``min_cover`` as shares of a tile; ``labelled`` leaves out tiles without a class.
     """
 
     size: int = 224
@@ -33,6 +33,7 @@ class TilingSettings:
     min_tissue: float = 0.5
     min_cover: float = 0.75
     allow_upsample: bool = False
+    labelled: bool = False
 
     def __post_init__(self) -> None:
         if self.size < 1 or (self.stride is not None and self.stride < 1):
@@ -87,6 +88,11 @@ def tile_slide(
             labels = label_tiles(regions, coords, settings.size * ratio, settings.min_cover)
         elif label is not None:
             labels = (label,) * len(coords)
+        if settings.labelled:
+            labels = labels or (None,) * len(coords)
+            classed = np.array([name is not None for name in labels], dtype=bool)
+            coords, tissue = coords[classed], tissue[classed]
+            labels = tuple(name for name in labels if name is not None)
         level = slide.level_for(settings.mpp)
         magnification = slide.magnification or 10.0 / level0_mpp
         return TileSet(

@@ -104,6 +104,11 @@ def test_a_list_label_labels_all_and_annotations_each_tile(write_slide, tissue_i
     tiles = tile_slide(path, settings, name="a", annotations=annotations)
     left = tiles.coords[:, 0] < 640
     assert [label == "left" for label in tiles.labels] == left.tolist()
+    labelled = TilingSettings(64, min_tissue=0, labelled=True)
+    kept = tile_slide(path, labelled, name="a", annotations=annotations)
+    assert kept.coords.tolist() == tiles.coords[left].tolist()
+    assert set(kept.labels) == {"left"}
+    assert len(tile_slide(path, labelled, name="a")) == 0
 
 
 def test_settings_that_cannot_be_are_usage_errors():
