@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from patchknn.errors import InputError
 
@@ -57,6 +57,63 @@ def replaced_atomically(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+class PatientFile:
+    """A new file that takes every write, and raises the first error when it is closed.
+
+    For ``h5py.File(PatientFile(path), "w")``: where the disk is full, HDF5 itself crashes the
+    process while it closes a file. A context manager, to be left after HDF5 has closed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w+b", buffering=0)
+        self._error: OSError | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        if self._error is not None:
+            raise self._error
+
+    def read(self, size: int = -1) -> bytes:
+        """Up to ``size`` bytes."""
+        return self._file.read(size) or b""
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill a buffer; how many bytes were there."""
+        return self._file.readinto(buffer) or 0
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Move, as files do."""
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Where it stands."""
+        return self._file.tell()
+
+    def flush(self) -> None:
+        """Nothing is buffered."""
+
+    def write(self, data: memoryview) -> int:
+        """All of the data, or the error is kept for the end."""
+        rest = memoryview(data)
+        while rest and self._error is None:
+            try:
+                rest = rest[self._file.write(rest) or 0 :]
+            except OSError as error:
+                self._error = error
+        return len(data)
+
+    def truncate(self, size: int | None = None) -> int:
+        """Cut or grow the file."""
+        try:
+            return self._file.truncate(size)
+        except OSError as error:
+            self._error = self._error or error
+            return size or 0
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a whole file atomically."""
     with replaced_atomically(path) as temporary:
@@ -79,9 +136,12 @@ def read_json(path: Path, *, limit: int = 64 << 20) -> dict[str, Any]:
         if size > limit:
             message = f"{path} holds {size} bytes, more than any such file of patchknn ({limit})."
             raise InputError(message)
-        value = json.loads(path.read_bytes())
+        value = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
     except FileNotFoundError:
         message = f"{path} does not exist."
+        raise InputError(message) from None
+    except OSError as error:
+        message = f"{path} cannot be read: {error.strerror}."
         raise InputError(message) from None
     except (ValueError, RecursionError) as error:
         message = f"{path} is not valid JSON: {error}"
@@ -90,6 +150,11 @@ def read_json(path: Path, *, limit: int = 64 << 20) -> dict[str, Any]:
         message = f"{path} does not hold a JSON object."
         raise InputError(message)
     return value
+
+
+def _refuse_constant(name: str) -> None:
+    message = f"{name} is not a JSON number"
+    raise ValueError(message)
 
 
 def quickhash(path: Path) -> bytes:

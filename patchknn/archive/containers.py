@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from patchknn.files import PatientFile
 
 # Name of an array → its file within the container ("" where that is one file), and its offset.
 Places = dict[str, tuple[str, int]]
@@ -46,8 +47,7 @@ def write_hdf5(
     import h5py
 
     with (
-        path.open("w+b", buffering=0) as raw,
-        _PatientFile(raw) as patient,
+        PatientFile(path) as patient,
         h5py.File(patient, "w", alignment_threshold=1, alignment_interval=_ALIGNMENT) as file,
     ):
         for key, value in attributes.items():
@@ -61,55 +61,6 @@ WRITERS: dict[str, Callable[[Path, Mapping[str, npt.NDArray[Any]], Mapping[str, 
     "zarr": write_zarr,
     "hdf5": write_hdf5,
 }
-
-
-class _PatientFile:
-    """A file that never fails while HDF5 uses it, and raises its first error afterwards.
-
-    The HDF5 library crashes the process where the disk is full when it closes a file.
-    """
-
-    def __init__(self, file: io.FileIO) -> None:
-        self._file = file
-        self._error: OSError | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._error is not None:
-            raise self._error
-
-    def read(self, size: int = -1) -> bytes:
-        return self._file.read(size) or b""
-
-    def readinto(self, buffer: memoryview) -> int:
-        return self._file.readinto(buffer) or 0
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def flush(self) -> None:
-        """Nothing is buffered."""
-
-    def write(self, data: memoryview) -> int:
-        rest = memoryview(data)
-        while rest and self._error is None:
-            try:
-                rest = rest[self._file.write(rest) or 0 :]
-            except OSError as error:
-                self._error = error
-        return len(data)
-
-    def truncate(self, size: int | None = None) -> int:
-        try:
-            return self._file.truncate(size)
-        except OSError as error:
-            self._error = self._error or error
-            return size or 0
 
 
 def holds_plain_bytes(file: Path, offset: int, values: npt.NDArray[Any]) -> bool:

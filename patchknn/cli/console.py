@@ -59,7 +59,10 @@ def write_ndjson(value: Mapping[str, Any]) -> None:
 
 
 def write_tsv_row(cells: Sequence[Any]) -> None:
-    """One line of tab-separated values; None is empty; tabs and line ends become blanks."""
+    """One line of tab-separated values; None is empty; tabs and line ends become blanks.
+
+    A cell that begins with a quotation mark is quoted, as readers of such tables expect.
+    """
     sys.stdout.write("\t".join(_tsv_cell(cell) for cell in cells) + "\n")
 
 
@@ -182,7 +185,8 @@ def _tsv_cell(cell: Any) -> str:
     if cell is None:
         return ""
     text = repr(cell) if isinstance(cell, float) else str(cell)
-    return _encodable(" ".join(text.splitlines()).replace("\t", " "))
+    text = _encodable(" ".join(text.splitlines()).replace("\t", " "))
+    return '"' + text.replace('"', '""') + '"' if text.startswith('"') else text
 
 
 def _encodable(text: str) -> str:
