@@ -89,7 +89,8 @@ def bare_backbone(name: str, model_args: dict[str, Any]) -> nn.Module:
 def parse_model_args(settings: Iterable[str]) -> dict[str, Any]:
     """``["pad_type=same", "img_size=96"]`` → ``{"pad_type": "same", "img_size": 96}``.
 
-    Numbers, true, false, none and lists are recognised, anything else is text. Raises UsageError.
+    Numbers, true, false, none and lists are recognised, anything else is text; text such as
+    ``timm.layers.SwiGLUPacked`` or ``torch.nn.SiLU`` names a layer. Raises UsageError.
     """
     words = {"true": True, "false": False, "none": None}
     result: dict[str, Any] = {}
@@ -150,7 +151,7 @@ def _create(name: str, arguments: dict[str, Any], *, pretrained: bool) -> nn.Mod
 
     try:
         module: nn.Module = timm.create_model(
-            name, pretrained=pretrained, num_classes=0, **arguments
+            name, pretrained=pretrained, num_classes=0, **_with_layers(arguments)
         )
     except TypeError as error:
         message = f"Backbone {name} does not take these --model-arg {arguments}: {error}"
@@ -161,6 +162,23 @@ def _create(name: str, arguments: dict[str, Any], *, pretrained: bool) -> nn.Mod
         message = f"Backbone {name} cannot be made with {arguments}: {error}"
         raise UsageError(message) from error
     return module
+
+
+def _with_layers(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Layer classes for their names: foundation models are published with such arguments."""
+    import timm.layers
+
+    homes = {"timm.layers.": timm.layers, "torch.nn.": nn}
+    result = dict(arguments)
+    for key, value in arguments.items():
+        for prefix, home in homes.items():
+            if isinstance(value, str) and value.startswith(prefix):
+                layer = getattr(home, value.removeprefix(prefix), None)
+                if layer is None:
+                    message = f"--model-arg {key}={value}: there is no such layer."
+                    raise UsageError(message)
+                result[key] = layer
+    return result
 
 
 def _unavailable(name: str, error: Exception) -> InputError:

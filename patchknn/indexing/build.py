@@ -220,21 +220,19 @@ class ArchiveBuild:
         return bool(waiting) and (late or waiting >= self._settings.publish_rows)
 
     def _publish(self) -> None:
-        works, self._unpublished = self._unpublished, []
         duplicates = self._writer.duplicates
-        try:
-            with signals_deferred():
-                try:
-                    self._writer.publish()
-                finally:
-                    for work in works:
-                        self._claims.release(work.unit)
-        except ConflictError as error:
-            self._failed(Problem(str(self._archive), str(error)))
-        left_out = self._writer.duplicates - duplicates
-        self.counts.rows += sum(work.count for work in works) - left_out
-        self.counts.sources += sum(work.sources for work in works)
-        self._published_at = time.monotonic()
+        with signals_deferred():
+            try:
+                self._writer.publish()
+            except ConflictError as error:
+                self._failed(Problem(str(self._archive), str(error)))
+            works, self._unpublished = self._unpublished, []
+            for work in works:
+                self._claims.release(work.unit)
+            self.counts.rows += sum(work.count for work in works)
+            self.counts.rows -= self._writer.duplicates - duplicates
+            self.counts.sources += sum(work.sources for work in works)
+            self._published_at = time.monotonic()
 
     def _failed(self, problem: Problem) -> None:
         self.counts.failed += 1

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 from patchknn.archive.manifests import manifest_numbers
 from patchknn.archive.rows import Source
@@ -22,6 +25,9 @@ from patchknn.indexing.sources import (
     pixel_file,
 )
 from patchknn.indexing.units import WorkUnit
+
+Result = TypeVar("Result")
+_FILES_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -60,42 +66,57 @@ class Preparation:
         """Sort a unit's sources: there with the same content, there with another, or to do."""
         self._refresh()
         published = self._snapshot.find_sources([entry.name for entry in unit.entries])
-        wanted: list[Entry] = []
-        problems: list[Problem] = []
-        skipped = 0
-        for entry in unit.entries:
-            known = published.get(entry.name)
-            if known is None:
-                wanted.append(entry)
-                continue
-            try:
-                path = pixel_file(entry, self._settings)
-                if not is_same_file(path, known):
-                    raise conflict(path, known, self._archive)
-                skipped += 1
-            except (PatchknnError, OSError) as error:
-                problems.append(Problem(entry.name, explain(error)))
-        left = replace(unit, entries=tuple(wanted)) if wanted else None
-        return Looked(left, skipped, tuple(problems))
+        wanted = tuple(entry for entry in unit.entries if entry.name not in published)
+        there = [entry for entry in unit.entries if entry.name in published]
+        compared = self._for_each(there, lambda entry: self._compare(entry, published[entry.name]))
+        problems = tuple(result for result in compared if isinstance(result, Problem))
+        left = replace(unit, entries=wanted) if wanted else None
+        return Looked(left, len(there) - len(problems), problems)
 
     def open(self, looked: Looked) -> Prepared:
         """Read, tile or list what is to be done; unusable sources become problems."""
         prepared = Prepared(skipped=looked.skipped, problems=list(looked.problems))
-        for entry in looked.unit.entries if looked.unit is not None else ():
-            try:
-                patches = entry_patches(entry, self._settings)
-                if patches:
-                    prepared.sources.append(self._describe(entry, patches[0]))
-                    prepared.patches += patches
-                else:
-                    prepared.empty += 1
-            except (PatchknnError, OSError) as error:
-                prepared.problems.append(Problem(entry.name, explain(error)))
+        entries = looked.unit.entries if looked.unit is not None else ()
+        for result in self._for_each(entries, self._open):
+            if isinstance(result, Problem):
+                prepared.problems.append(result)
+            elif result is None:
+                prepared.empty += 1
+            else:
+                source, patches = result
+                prepared.sources.append(source)
+                prepared.patches += patches
         return prepared
 
-    def _describe(self, entry: Entry, patch: Patch) -> Source:
-        mpp = level0_mpp(entry, self._settings) if entry.kind == "rows" else patch.slide_mpp
-        return describe_source(patch.source, patch.path, mpp=mpp, patient=patch.patient)
+    def _compare(self, entry: Entry, known: Source) -> None:
+        path = pixel_file(entry, self._settings)
+        if not is_same_file(path, known):
+            raise conflict(path, known, self._archive)
+
+    def _open(self, entry: Entry) -> tuple[Source, list[Patch]] | None:
+        patches = entry_patches(entry, self._settings)
+        if not patches:
+            return None
+        first = patches[0]
+        mpp = level0_mpp(entry, self._settings) if entry.kind == "rows" else first.slide_mpp
+        source = describe_source(first.source, first.path, mpp=mpp, patient=first.patient)
+        return source, patches
+
+    def _for_each(
+        self, entries: Sequence[Entry], work: Callable[[Entry], Result]
+    ) -> list[Result | Problem]:
+        """Results in order, an error as a Problem; many small files wait for the disk together."""
+
+        def attempt(entry: Entry) -> Result | Problem:
+            try:
+                return work(entry)
+            except (PatchknnError, OSError) as error:
+                return Problem(entry.name, explain(error))
+
+        if len(entries) < 2:
+            return [attempt(entry) for entry in entries]
+        with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
+            return list(pool.map(attempt, entries))
 
     def _refresh(self) -> None:
         if self.newest() == self._snapshot.number:

@@ -53,6 +53,15 @@ def test_model_arguments_are_parsed_and_a_wrong_one_is_named():
         create_backbone("test_resnet", input_size=32, model_args={"no_such_thing": 1})
 
 
+def test_layers_are_given_by_name_as_foundation_models_need_them():
+    arguments = parse_model_args(["mlp_layer=timm.layers.SwiGLUPacked", "act_layer=torch.nn.SiLU"])
+    backbone = create_backbone("test_vit", input_size=32, model_args=arguments)
+    assert type(backbone.module.blocks[0].mlp).__name__ == "GluMlp"
+    assert json.dumps(backbone.model_args)  # goes into the bundle as text
+    with pytest.raises(UsageError, match=r"act_layer=torch\.nn\.Silo: there is no such layer"):
+        create_backbone("test_vit", input_size=32, model_args={"act_layer": "torch.nn.Silo"})
+
+
 def test_an_image_size_that_a_backbone_cannot_take_names_the_option():
     with pytest.raises(UsageError, match="--size"):
         create_backbone("test_vit", input_size=40, model_args={"img_size": 32})
