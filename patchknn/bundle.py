@@ -33,10 +33,11 @@ Array = npt.NDArray[Any]
 class EncoderDescription:
     """What ``encoder.json`` says.
 
-    ``input_size`` in pixels; ``mean`` and ``std`` per RGB channel of images scaled to [0, 1];
-    ``feature_dim`` D and ``bits`` K of the hash map; ``hash_method`` ``learned``, ``itq`` or
-    ``sign``; ``tasks`` one entry ``{"name", "classes"}`` per classification head, the first one
-    being the one that answers; ``training`` and ``metrics`` are for the reader.
+    ``input_size`` in pixels, of patches at ``mpp`` µm/px (None: it learnt from plain images);
+    ``mean`` and ``std`` per RGB channel of images scaled to [0, 1]; ``feature_dim`` D and ``bits``
+    K of the hash map; ``hash_method`` ``learned``, ``itq`` or ``sign``; ``tasks`` one entry
+    ``{"name", "classes"}`` per classification head, the first one being the one that answers;
+    ``training`` and ``metrics`` are for the reader.
     """
 
     feature_dim: int
@@ -46,6 +47,7 @@ class EncoderDescription:
     model_args: dict[str, Any] = field(default_factory=dict)
     timm_version: str | None = None
     input_size: int = 224
+    mpp: float | None = None
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     class_names: tuple[str, ...] = ()

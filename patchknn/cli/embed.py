@@ -47,7 +47,9 @@ def embed(
     ] = None,
     mpp: Annotated[
         float | None,
-        typer.Option("--mpp", min=0.05, max=20.0, help="Target µm per pixel of slides [0.5]."),
+        typer.Option(
+            "--mpp", min=0.05, max=20.0, help="Target µm per pixel of slides [the encoder's]."
+        ),
     ] = None,
     slide_mpp: options.SlideMpp = None,
     default_mpp: options.DefaultMpp = None,
@@ -124,6 +126,7 @@ def embed(
         precision = precision or existing.precision
         feature_dtype = feature_dtype or existing.feature_dtype
     size = size or bundle.description.input_size
+    mpp = mpp or bundle.description.mpp
     patches = PatchSettings(
         size=size,
         mpp=choose_mpp(arguments, mpp),

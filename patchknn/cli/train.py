@@ -42,7 +42,6 @@ _COLUMNS = (
     "fingerprint",
 )
 _SOME_INPUTS_FAILED = 3
-_TILE_SET_MPP = 0.5
 
 
 def train(
@@ -197,6 +196,7 @@ def train(
     Stopped or killed, the same command goes on where it was. The epoch whose validation images
     find most neighbours of their class is kept; training.csv in the bundle tells of all.
     """
+    from patchknn.datasets.listing import choose_mpp
     from patchknn.encoder.backbones import parse_model_args
     from patchknn.training.fit import select_patches, train_encoder
     from patchknn.training.selection import SplitChoice
@@ -247,9 +247,10 @@ def train(
         message = "--validation gives the images to judge by; leave --split and --val-split away."
         raise UsageError(message)
     choice = SplitChoice.parse(split, val_split)
+    read_mpp = choose_mpp([*data, *(validation or [])], mpp)
     reading = {
         "size": size,
-        "mpp": mpp or _TILE_SET_MPP,
+        "mpp": read_mpp,
         "slide_mpp": slide_mpp,
         "default_mpp": default_mpp,
         "slides_dir": slides,
@@ -260,7 +261,7 @@ def train(
     if not patches and problems:
         message = f"There is nothing to train on: {problems[0].error}"
         raise InputError(message)
-    settings = _with_mpp(settings, [*patches, *(held_out or [])])
+    settings = _with_mpp(settings, [*patches, *(held_out or [])], read_mpp)
     if dry_run:
         _say_plan(select_patches(patches, settings, choice, held_out), settings, choice)
         return _SOME_INPUTS_FAILED if problems else 0
@@ -300,12 +301,12 @@ def _expanded(arguments: Iterable[str]) -> Iterator[str]:
             yield argument
 
 
-def _with_mpp(settings: TrainingSettings, patches: Sequence[Patch]) -> TrainingSettings:
+def _with_mpp(settings: TrainingSettings, patches: Sequence[Patch], mpp: float) -> TrainingSettings:
     """Squares of slides are read at a µm/px, plain images as they are unless one is asked for."""
     from dataclasses import replace
 
     if settings.mpp is None and any(patch.kind == "slide" for patch in patches):
-        return replace(settings, mpp=_TILE_SET_MPP)
+        return replace(settings, mpp=mpp)
     return settings
 
 

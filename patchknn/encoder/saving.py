@@ -33,6 +33,7 @@ def save_encoder(
     hash_method: str,
     training: dict[str, Any],
     metrics: dict[str, Any],
+    mpp: float | None = None,
 ) -> str:
     """Write the network as a bundle, float32 whatever it was trained in; return its fingerprint.
 
@@ -48,6 +49,7 @@ def save_encoder(
         model_args=dict(backbone.model_args),
         timm_version=backbone.timm_version,
         input_size=input_size,
+        mpp=mpp,
         mean=backbone.mean,
         std=backbone.std,
         class_names=names,

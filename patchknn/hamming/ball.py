@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from patchknn.hamming.packing import keys_of_words, words
 
-# Looking one code up costs about as much as scanning this many (measured at 1e4 to 1e6 codes of 48 to 128 bits).
+# Looking one code up costs about as much as scanning this many (measured at 1e4 to 1e6 codes of
+# 48 to 128 bits).
 _LOOKUP_COST = 30
 _MAX_LOOKUPS = 1 << 18
 

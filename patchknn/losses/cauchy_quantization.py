@@ -34,7 +34,5 @@ def cauchy_quantization(
     rows = torch.log1p(euclidean_norm(towards - 1) / gamma)
     # gather's backward pass is deterministic; that of rows[index] is not with several threads.
     table = rows.expand(len(rows), -1)
-    values = (
-        rows[:, None] + triplets.positives.entries(table) + triplets.negatives.entries(table)
-    )
+    values = rows[:, None] + triplets.positives.entries(table) + triplets.negatives.entries(table)
     return masked_mean(values, triplets.valid)

@@ -208,6 +208,7 @@ def _train(
         hash_method="learned" if settings.learns_hash else "itq",
         training=training,
         metrics=metrics,
+        mpp=settings.mpp,
     )
     if phases.rows:
         write_log(output / LOG_FILE, phases.rows)
