@@ -9,16 +9,16 @@ from typing import Any, Self
 
 import numpy as np
 
-from patchknn.archive.codes import check_codes
 from patchknn.archive.description import MAX_SHARD_BYTES, SHARD_FORMATS, SHARDS
 from patchknn.archive.leftovers import remove_leftovers
 from patchknn.archive.manifests import Manifest, ShardEntry, publish
+from patchknn.archive.preparation import check_shapes, nbytes_of, prepared, without_repeats
 from patchknn.archive.rows import Rows, Source, concatenate
 from patchknn.archive.settings import read_settings
 from patchknn.archive.shard import Shard
 from patchknn.archive.shard_writer import WrittenShard, write_shard
 from patchknn.archive.snapshot import Snapshot, find_sources, open_snapshot
-from patchknn.errors import ConflictError, InputError, UsageError
+from patchknn.errors import ConflictError, PatchknnError, UsageError
 from patchknn.files import fsync_directory
 
 # A shard is sorted in memory, and fewer shards are searched faster: half a gigabyte of rows.
@@ -56,6 +56,7 @@ class ArchiveWriter:
         self._pending: dict[str, Source] = {}
         self._flushed_names: set[str] = set()
         self._shards: list[WrittenShard] = []
+        self._publishing = False
         remove_leftovers(path)
 
     def __enter__(self) -> Self:
@@ -78,7 +79,7 @@ class ArchiveWriter:
         ConflictError where a source's name is taken by other content (nothing is taken in then),
         InputError where a feature is not finite.
         """
-        _check_shapes(rows, self.settings.feature_dim, self.settings.bits)
+        check_shapes(rows, self.settings)
         if not len(rows):
             return 0
         published = self._published_sources(rows)
@@ -88,11 +89,11 @@ class ArchiveWriter:
             rows = rows.take(kept)
             if not len(rows):
                 return 0
-        rows = self._prepared(rows)
+        rows = prepared(rows, self.settings, self._bundle)
         for number in np.unique(rows.source).tolist():
             self._pending.setdefault(rows.sources[number].name, rows.sources[number])
         self._buffer.append(rows)
-        self._buffered_bytes += _nbytes(rows)
+        self._buffered_bytes += nbytes_of(rows)
         if self._buffered_bytes >= self._shard_bytes:
             self.flush()
         return len(rows)
@@ -101,7 +102,9 @@ class ArchiveWriter:
         """Write what is buffered as shards, synced to disk; readers do not see them yet."""
         if not self._buffer:
             return
-        rows = self._without_repeats(concatenate(self._buffer))
+        given = concatenate(self._buffer)
+        rows = without_repeats(given)
+        self.duplicates += len(given) - len(rows)
         pieces = max(math.ceil(self._buffered_bytes / self._shard_bytes), 1)
         names, written = set(self._flushed_names), list(self._shards)
         try:
@@ -122,11 +125,13 @@ class ArchiveWriter:
         meantime is left out: with the same content it counts in ``duplicates``; with other
         content the rest is published and ConflictError names both.
         """
+        self._settle()
         self.flush()
         conflicts: list[str] = []
 
         def entries(parent: Manifest) -> tuple[list[ShardEntry], list[str]]:
             conflicts.extend(self._drop_taken(parent))
+            self._publishing = True
             for shard in self._shards:
                 shard.rename()
             fsync_directory(self.path / SHARDS)
@@ -136,9 +141,7 @@ class ArchiveWriter:
         manifest = publish(
             self.path, self.settings.archive_id, entries, action="embed", run_id=self.run_id
         )
-        self._shards = []
-        self._pending = {}
-        self._flushed_names = set()
+        self._forget()
         if manifest is not None:
             self._snapshot = self._newer(manifest.number)
         if conflicts:
@@ -147,13 +150,37 @@ class ArchiveWriter:
 
     def close(self) -> None:
         """Remove what was written and not published."""
+        try:
+            self._settle()
+        except (PatchknnError, OSError):
+            self._shards = []  # perhaps published: what cannot be known is not deleted
         for shard in self._shards:
             shard.remove()
-        self._shards = []
         self._buffer = []
         self._buffered_bytes = 0
+        self._forget()
+
+    def _forget(self) -> None:
+        self._shards = []
         self._pending = {}
         self._flushed_names = set()
+        self._publishing = False
+
+    def _settle(self) -> None:
+        """A publication that was interrupted may have succeeded all the same: then it counts."""
+        if not self._publishing:
+            return
+        newest = open_snapshot(self.path, self.settings)
+        own = {shard.entry.uuid for shard in self._shards}
+        published = [shard for shard in newest.shards if shard.uuid in own]
+        if published:
+            for name in find_sources(published, list(self._pending)):
+                del self._pending[name]
+            live = {shard.uuid for shard in published}
+            self._shards = [shard for shard in self._shards if shard.entry.uuid not in live]
+            self._flushed_names &= set(self._pending)
+            self._snapshot = newest
+        self._publishing = False
 
     def _published_sources(self, rows: Rows) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Which of the sources (S,) readers see already."""
@@ -172,43 +199,6 @@ class ArchiveWriter:
                 raise ConflictError(_conflict(self.path, source, other))
             present[number] = source.name in published
         return present
-
-    def _prepared(self, rows: Rows) -> Rows:
-        dtype = np.dtype(self.settings.feature_dtype)
-        with np.errstate(over="ignore", invalid="ignore"):
-            features = np.asarray(rows.features).astype(dtype)
-        finite = np.isfinite(features).all(axis=1)
-        if not finite.all():
-            row = int(np.flatnonzero(~finite)[0])
-            name = rows.sources[int(rows.source[row])].name
-            message = (
-                f"{name}: the encoder gave a feature that is not finite as {dtype}; "
-                "check the weights, or make the archive with float32 features."
-            )
-            raise InputError(message)
-        codes = self._bundle.codes(features)
-        check_codes(self._bundle, features, rows.codes)
-        return Rows(
-            features,
-            codes,
-            np.asarray(rows.coords, np.int64),
-            np.asarray(rows.source, np.int32),
-            np.asarray(rows.labels, np.int32),
-            rows.sources,
-            rows.classes,
-            rows.thumbnails,
-        )
-
-    def _without_repeats(self, rows: Rows) -> Rows:
-        """The same patch of the same source given twice is kept once: it has one id."""
-        order = np.lexsort((rows.coords[:, 1], rows.coords[:, 0], rows.source))
-        source, coords = rows.source[order], rows.coords[order]
-        repeated = np.zeros(len(rows), bool)
-        repeated[1:] = (source[1:] == source[:-1]) & (coords[1:] == coords[:-1]).all(axis=1)
-        if not repeated.any():
-            return rows
-        self.duplicates += int(repeated.sum())
-        return rows.take(np.sort(order[~repeated]))
 
     def _newer(self, number: int) -> Snapshot:
         known = {shard.uuid: shard.description for shard in self._snapshot.shards}
@@ -267,31 +257,3 @@ def _conflict(path: Path, source: Source, other: Source) -> str:
         f"{source.path} and {other.path} are different files of one name, {source.name!r}, in "
         f"{path}: give one of them another name in the list's name column."
     )
-
-
-def _check_shapes(rows: Rows, feature_dim: int, bits: int) -> None:
-    n = len(rows)
-    fits = (
-        rows.features.shape == (n, feature_dim)
-        and rows.codes.shape == (n, bits // 8)
-        and rows.coords.shape == (n, 2)
-        and rows.source.shape == (n,)
-        and rows.labels.shape == (n,)
-        and (rows.thumbnails is None or len(rows.thumbnails) == n)
-        and all(len(source.quickhash) == 16 for source in rows.sources)
-    )
-    if fits and n:
-        fits = 0 <= rows.source.min() <= rows.source.max() < len(
-            rows.sources
-        ) and -1 <= rows.labels.min() <= rows.labels.max() < len(rows.classes)
-    if not fits:
-        message = (
-            f"Rows with features {rows.features.shape} and codes {rows.codes.shape} do not fit an "
-            f"archive of {feature_dim} features and {bits} bits."
-        )
-        raise ConflictError(message)
-
-
-def _nbytes(rows: Rows) -> int:
-    images = sum(len(image) for image in rows.thumbnails or ())
-    return rows.features.nbytes + rows.codes.nbytes + 24 * len(rows) + images

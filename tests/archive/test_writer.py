@@ -17,7 +17,7 @@ from patchknn.archive.create import create_archive
 from patchknn.archive.snapshot import open_archive
 from patchknn.archive.verify import verify_archive
 from patchknn.archive.writer import ArchiveWriter
-from patchknn.errors import ConflictError, InputError, UsageError
+from patchknn.errors import ConflictError, InputError, StoppedError, UsageError
 
 
 def _ids(path):
@@ -324,4 +324,29 @@ def test_a_full_disk_while_publishing_can_be_tried_again(archive, bundle, make_r
         assert writer.publish() == 3
     assert open_archive(archive).n_rows == 25
     assert not list(archive.glob("manifests/.tmp-*"))
+    assert verify_archive(archive) == []
+
+
+@pytest.mark.parametrize("then", ["close", "publish"])
+def test_a_signal_just_after_publishing_does_not_take_it_back(
+    archive, bundle, make_rows, monkeypatch, then
+):
+    from patchknn.archive import manifests
+
+    def stopped(*_):
+        message = "stopped by SIGTERM"
+        raise StoppedError(message)
+
+    with ArchiveWriter(archive) as writer:
+        writer.add(make_rows(bundle, images=["z.png"], slides=[]))
+        with monkeypatch.context() as patch:
+            patch.setattr(manifests, "read_manifest_file", stopped)
+            with pytest.raises(StoppedError):
+                writer.publish()
+        if then == "publish":
+            writer.add(make_rows(bundle, images=["zz.png"], slides=[]))
+            assert writer.publish() == 4
+    ids = _ids(archive)
+    assert ("z.png" in ids, "zz.png" in ids) == (True, then == "publish")
+    assert len(ids) == len(set(ids))
     assert verify_archive(archive) == []

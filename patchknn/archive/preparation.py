@@ -1,0 +1,83 @@
+"""Rows on their way into an archive: checked, rounded, coded, each patch once."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from patchknn.archive.codes import check_codes
+from patchknn.archive.rows import Rows
+from patchknn.archive.settings import ArchiveSettings
+from patchknn.bundle import Bundle
+from patchknn.errors import ConflictError, InputError
+
+
+def check_shapes(rows: Rows, settings: ArchiveSettings) -> None:
+    """Raise ConflictError where rows do not fit one another or the archive."""
+    n, feature_dim, bits = len(rows), settings.feature_dim, settings.bits
+    fits = (
+        rows.features.shape == (n, feature_dim)
+        and rows.codes.shape == (n, bits // 8)
+        and rows.coords.shape == (n, 2)
+        and rows.source.shape == (n,)
+        and rows.labels.shape == (n,)
+        and (rows.thumbnails is None or len(rows.thumbnails) == n)
+        and all(len(source.quickhash) == 16 for source in rows.sources)
+    )
+    if fits and n:
+        fits = 0 <= rows.source.min() <= rows.source.max() < len(
+            rows.sources
+        ) and -1 <= rows.labels.min() <= rows.labels.max() < len(rows.classes)
+    if not fits:
+        message = (
+            f"Rows with features {rows.features.shape} and codes {rows.codes.shape} do not fit an "
+            f"archive of {feature_dim} features and {bits} bits."
+        )
+        raise ConflictError(message)
+
+
+def prepared(rows: Rows, settings: ArchiveSettings, bundle: Bundle) -> Rows:
+    """Features rounded to the archive's dtype, and codes made of the rounded ones.
+
+    Raises InputError naming the source where a feature is not finite as that dtype, or a class
+    name is empty, ConflictError where the codes given are of other features.
+    """
+    if not all(rows.classes):
+        message = "A class has an empty name; give its folder or its label a name."
+        raise InputError(message)
+    dtype = np.dtype(settings.feature_dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        features = np.asarray(rows.features).astype(dtype)
+    finite = np.isfinite(features).all(axis=1)
+    if not finite.all():
+        name = rows.sources[int(rows.source[int(np.argmin(finite))])].name
+        message = (
+            f"{name}: the encoder gave a feature that is not finite as {dtype}; "
+            "check the weights, or make the archive with float32 features."
+        )
+        raise InputError(message)
+    check_codes(bundle, features, rows.codes)
+    return Rows(
+        features,
+        bundle.codes(features),
+        np.asarray(rows.coords, np.int64),
+        np.asarray(rows.source, np.int32),
+        np.asarray(rows.labels, np.int32),
+        rows.sources,
+        rows.classes,
+        rows.thumbnails,
+    )
+
+
+def without_repeats(rows: Rows) -> Rows:
+    """The same patch of the same source given twice is kept once: it has one id."""
+    order = np.lexsort((rows.coords[:, 1], rows.coords[:, 0], rows.source))
+    source, coords = rows.source[order], rows.coords[order]
+    repeated = np.zeros(len(rows), bool)
+    repeated[1:] = (source[1:] == source[:-1]) & (coords[1:] == coords[:-1]).all(axis=1)
+    return rows.take(np.sort(order[~repeated])) if repeated.any() else rows
+
+
+def nbytes_of(rows: Rows) -> int:
+    """About how much of a shard rows will take; their sources aside."""
+    images = sum(len(image) for image in rows.thumbnails or ())
+    return rows.features.nbytes + rows.codes.nbytes + 24 * len(rows) + images
