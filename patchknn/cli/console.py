@@ -112,6 +112,8 @@ def rich_console() -> Console:
     """A rich console on stdout, wide enough not to break paths when it is a file."""
     from rich.console import Console
 
+    if isinstance(sys.stdout, io.TextIOWrapper):  # an ASCII terminal must not end the command
+        sys.stdout.reconfigure(errors="backslashreplace")
     width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "120"))
     return Console(file=sys.stdout, width=width, highlight=False, markup=False, emoji=False)
 

@@ -50,7 +50,7 @@ def visible(text: str) -> str:
 def percent(share: float | None) -> str:
     """A share as whole per cent; what is not everything never reads 100 %."""
     if share is None:
-        return "–"
+        return "-"
     return f"{min(round(share * 100), 100 if share == 1 else 99)} %"
 
 
@@ -106,7 +106,7 @@ def _bar(share: float, *, ascii_only: bool) -> str:
 
 def _can_draw(console: Console) -> bool:
     try:
-        "█▏–…".encode(console.encoding)
+        "█▏…".encode(console.encoding)
     except (UnicodeEncodeError, LookupError):
         return False
     return True
@@ -141,7 +141,7 @@ def _neighbours(answer: Answer) -> RenderableType:
         table.add_column("patient")
     decimals = _decimals(answer.neighbours[-1].l2)
     for rank, neighbour in enumerate(answer.neighbours, start=1):
-        label = "–" if neighbour.label is None else visible(neighbour.label)
+        label = "-" if neighbour.label is None else visible(neighbour.label)
         other = neighbour.label is not None and neighbour.label != answer.prediction
         cells = [
             Text(str(rank), style="dim"),
@@ -151,7 +151,7 @@ def _neighbours(answer: Answer) -> RenderableType:
             Text(f"{neighbour.l2:.{decimals}f}"),
         ]
         if patients:
-            cells.append(Text(visible(neighbour.patient or "–"), style="dim"))
+            cells.append(Text(visible(neighbour.patient or "-"), style="dim"))
         table.add_row(*cells)
     return table
 

@@ -443,3 +443,16 @@ def test_a_montage_is_drawn_beside_the_answers(patchknn, world, tmp_path):
     assert result.err == f"{out} is drawn.\n"
     with Image.open(out) as image:
         assert image.width > 800
+
+
+def test_the_table_is_readable_on_a_terminal_that_knows_ascii_only(world):
+    command = [sys.executable, "-m", "patchknn", "query", world / "archive", "--format", "table"]
+    finished = subprocess.run(
+        [*command, "--id", stored_ids(world)[0], *WIDE],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "NO_COLOR": "1"},
+    )
+    assert (finished.returncode, finished.stderr) == (0, "")
+    assert finished.stdout.isascii()
+    assert " ####" in finished.stdout

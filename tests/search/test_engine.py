@@ -275,3 +275,23 @@ def test_zarr_and_hdf5_give_the_same_answers(make_snapshot):
         ids = sorted(snapshot.row(row).id for row in range(60))
         answers.append([searcher.search(stored_query(snapshot, i)).as_json() for i in ids])
     assert answers[0] == answers[1]
+
+
+def test_the_query_is_rounded_as_the_archive_would_have_stored_it(make_snapshot, rng):
+    snapshot = make_snapshot(rng, sizes=(12,), spread=0)  # every feature is 0, and so every bit
+    answer = Searcher(snapshot, SearchSettings()).search(Query("q", np.full(4, 1e-9)))
+    assert (answer.ball, answer.radius) == (12, 1)
+    assert {(neighbour.hamming, neighbour.l2) for neighbour in answer.neighbours} == {(0, 0.0)}
+
+
+@pytest.mark.parametrize("level", ["slide", "patient"])
+def test_a_source_is_known_by_its_name_alone_and_each_level_holds_the_one_before(
+    make_snapshot, rng, level
+):
+    snapshot = make_snapshot(rng, sizes=(60, 60))
+    query = Query("q", np.ones(4), "s0-0@9_9", "s0-0", "P0")  # the archive knows no patient of it
+    answer = Searcher(snapshot, SearchSettings(k=200, radius=16, exclude_same=level)).search(query)
+    assert len(answer.neighbours) > 0
+    assert "s0-0" not in {neighbour.source for neighbour in answer.neighbours}
+    patients = {neighbour.patient for neighbour in answer.neighbours}
+    assert ("P0" in patients) == (level == "slide")
