@@ -85,9 +85,7 @@ def tile(
     from patchknn.slides.tiling import TilingSettings
     from patchknn.slides.units import plan_units
 
-    settings = TilingSettings(
-        size, stride, mpp, min_tissue, min_cover, allow_upsample, labelled
-    )
+    settings = TilingSettings(size, stride, mpp, min_tissue, min_cover, allow_upsample, labelled)
     _check_mpp("--slide-mpp", slide_mpp)
     _check_mpp("--default-mpp", default_mpp)
     entries = list_slides(_arguments(slides), exclude=output)

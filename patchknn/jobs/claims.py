@@ -86,7 +86,7 @@ class Claims:
             self._heart.join()
         for unit in list(self._held):
             self.release(unit)
-        self._holder.unlink(missing_ok=True)
+        self._drop_links()
         self._forget_the_dead()
         try:
             self._folder.rmdir()
@@ -159,6 +159,16 @@ class Claims:
         if owner is not None and _has_ended(owner):
             return True
         return now - renewed > self._stale_after
+
+    def _drop_links(self) -> None:
+        # A signal may have come between linking a claim and noting it: all links are one file.
+        self._holder.with_name(f".tmp-{self._token}").unlink(missing_ok=True)
+        for file in self._files():
+            if file != self._holder and self._is_mine(file):
+                prefix, _, number = file.name.rpartition(".")
+                for lower in range(int(number) + 1):
+                    file.with_name(f"{prefix}.{lower}").unlink(missing_ok=True)
+        self._holder.unlink(missing_ok=True)
 
     def _forget_the_dead(self) -> None:
         now = time.time()

@@ -244,6 +244,7 @@ def _command(*arguments):
         [sys.executable, "-m", "patchknn", *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        pipesize=4096,
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )
@@ -266,8 +267,10 @@ def test_the_same_command_many_times_at_once(tmp_path):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_sigterm_keeps_what_is_done_and_leaves_no_claims(tmp_path, workers):
+    # Their rows are more than the pipe holds, so that the command waits to be read: it cannot
+    # end before the signal comes.
     for number in range(40):
-        _slide(tmp_path / "slides" / f"s{number:02}.tif", _rgb(number))
+        _slide(tmp_path / "slides" / f"{'long' * 40}{number:02}.tif", _rgb(number))
     line = ("tile", tmp_path / "slides", "-o", tmp_path / "t", "--size", 32, "--images", "png")
     process = _command(*line, "--workers", workers)
     assert json.loads(process.stdout.readline())["status"] == "done"

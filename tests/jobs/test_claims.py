@@ -189,3 +189,19 @@ def test_a_claim_that_cannot_be_read_is_judged_by_its_age(tmp_path, damage):
         assert not claims.claim("unit")
         os.utime(holder, (0, 0))
         assert claims.claim("unit")
+
+
+def test_a_signal_between_linking_and_noting_leaves_nothing(tmp_path, monkeypatch):
+    folder = tmp_path / "claims"
+    link = os.link
+
+    def interrupted(source, target):
+        link(source, target)
+        raise KeyboardInterrupt
+
+    with Claims(folder) as claims:
+        assert claims.claim("first")
+        monkeypatch.setattr(os, "link", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            claims.claim("second")
+    assert not folder.exists()
