@@ -165,7 +165,7 @@ class SlideReader:
     ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
         # The antialiasing filter reaches ``scale`` pixels beyond a patch: with that margin a
         # patch has the same pixels whether it is read alone or cut from a row.
-        margin = 0 if abs(scale - 1) * size < _NO_RESAMPLING_PX else math.ceil(max(scale, 1)) + 1
+        margin = 0 if abs(scale - 1) * size < _NO_RESAMPLING_PX else _reach(scale)
         left = math.floor(min(box[0] for box in boxes)) - margin
         top = math.floor(min(box[1] for box in boxes)) - margin
         right = math.ceil(max(box[0] + box[2] for box in boxes)) + margin
@@ -288,6 +288,15 @@ def _cut(
     if max(abs(box[2] - size[0]), abs(box[3] - size[1])) < _NO_RESAMPLING_PX:
         column, row = round(left), round(top)
         return region[row : row + size[1], column : column + size[0]].copy()
-    image = Image.fromarray(region)
+    # Pillow copies what it is given: no more of a wide row than this patch's own part.
+    reach = _reach(max(box[2] / size[0], box[3] / size[1]))
+    column, row = max(math.floor(left) - reach, 0), max(math.floor(top) - reach, 0)
+    right, bottom = math.ceil(left + box[2]) + reach, math.ceil(top + box[3]) + reach
+    image = Image.fromarray(region[row:bottom, column:right])
+    left, top = left - column, top - row
     corners = (left, top, left + box[2], top + box[3])
     return np.asarray(image.resize(size, Image.Resampling.BILINEAR, box=corners))
+
+
+def _reach(scale: float) -> int:
+    return math.ceil(max(scale, 1)) + 1

@@ -133,7 +133,7 @@ def tile_unit(unit: SlideUnit, *, dry_run: bool = False) -> SlideResult:
     write_tileset(unit.output, tileset)
     notes = [*tileset.notes, *([note] if note else [])]
     if not len(tileset):
-        return SlideResult("empty", 0, "; ".join(["no tissue found", *notes]))
+        return SlideResult("empty", 0, "; ".join([_nothing(unit), *notes]))
     return SlideResult("done", len(tileset), "; ".join(notes))
 
 
@@ -158,8 +158,12 @@ def _refuse_another(unit: SlideUnit, earlier: TileSet, content: str) -> None:
         raise ConflictError(message)
 
 
+def _nothing(unit: SlideUnit) -> str:
+    return "no labelled tile with tissue" if unit.settings.labelled else "no tissue found"
+
+
 def _kept(unit: SlideUnit, earlier: TileSet, *, dry_run: bool) -> SlideResult:
-    detail = "" if len(earlier) else "no tissue found"
+    detail = "" if len(earlier) else _nothing(unit)
     if earlier.slide != unit.entry.path:
         detail = f"moved here from {earlier.slide}"
         if not dry_run:
