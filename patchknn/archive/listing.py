@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -47,16 +48,19 @@ def _rows_of(shard: Shard, labels: list[int], sources: list[str]) -> npt.NDArray
 
 
 def _in_words(snapshot: Snapshot, shard: Shard, rows: npt.NDArray[np.int64]) -> Iterator[StoredRow]:
-    mpp = shard.source_mpp
+    source = shard.source[rows]
+    mpp = shard.source_mpp[source]
     columns = (
         rows.tolist(),
         shard.labels[rows].tolist(),
-        shard.source[rows].tolist(),
         shard.coords[rows].tolist(),
         shard.codes[rows],
+        shard.source_names.take(source),
+        shard.source_paths.take(source),
+        shard.patients.take(source),
+        [None if math.isnan(value) else value for value in mpp.tolist()],
     )
-    for row, label, source, (x, y), code in zip(*columns, strict=True):
-        name = shard.source_names[source]
+    for row, label, (x, y), code, name, path, patient, level0_mpp in zip(*columns, strict=True):
         yield StoredRow(
             row=shard.first_row + row,
             id=patch_id(name, x, y),
@@ -64,10 +68,10 @@ def _in_words(snapshot: Snapshot, shard: Shard, rows: npt.NDArray[np.int64]) -> 
             source=name,
             x=x,
             y=y,
-            patient=shard.patients[source],
+            patient=patient,
             code=code.tobytes(),
-            path=shard.source_paths[source],
-            mpp=None if np.isnan(mpp[source]) else float(mpp[source]),
+            path=path,
+            mpp=level0_mpp,
         )
 
 

@@ -55,10 +55,12 @@ def prepared(rows: Rows, settings: ArchiveSettings, bundle: Bundle) -> Rows:
             "check the weights, or make the archive with float32 features."
         )
         raise InputError(message)
-    check_codes(bundle, features, rows.codes)
+    codes = bundle.codes(features)
+    if not np.array_equal(codes, rows.codes):
+        check_codes(bundle, features, rows.codes)
     return Rows(
         features,
-        bundle.codes(features),
+        codes,
         np.asarray(rows.coords, np.int64),
         np.asarray(rows.source, np.int32),
         np.asarray(rows.labels, np.int32),

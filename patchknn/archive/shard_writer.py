@@ -32,6 +32,7 @@ from patchknn.archive.shard_arrays import Arrays, nbytes, shard_arrays
 from patchknn.errors import ConflictError
 from patchknn.files import fsync_directory, fsync_file
 
+_SYNC_THREADS = 16
 # HDF5 takes attributes of up to 64 KiB; the shard's JSON names all classes in any case.
 _MAX_ATTRIBUTE = 60_000
 
@@ -169,13 +170,11 @@ def _synced_files(container: Path) -> list[Path]:
     if container.is_file():
         fsync_file(container)
         return [container]
-    files = []
-    for path in [container, *container.rglob("*")]:
-        if path.is_dir():
-            fsync_directory(path)
-        else:
-            fsync_file(path)
-            files.append(path)
+    paths = [container, *container.rglob("*")]
+    files = [path for path in paths if not path.is_dir()]
+    with ThreadPoolExecutor(_SYNC_THREADS) as pool:  # each waits for the disk, not for a CPU
+        list(pool.map(fsync_file, files))
+        list(pool.map(fsync_directory, (path for path in paths if path.is_dir())))
     return files
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,12 @@ class StringTable:
 
     def __iter__(self) -> Iterator[str]:
         return (self[number] for number in range(len(self)))
+
+    def take(self, numbers: npt.NDArray[np.integer[Any]]) -> list[str]:
+        """The entries of these numbers (m,), faster than one by one."""
+        data = self._data.data
+        starts, stops = self._offsets[numbers].tolist(), self._offsets[numbers + 1].tolist()
+        return [decode(bytes(data[a:b])) for a, b in zip(starts, stops, strict=True)]
 
     def raw(self, number: int) -> bytes:
         """The bytes of one entry; negative numbers count from the end."""
@@ -69,6 +76,10 @@ class OptionalStringTable:
 
     def __iter__(self) -> Iterator[str | None]:
         return (text or None for text in self._table)
+
+    def take(self, numbers: npt.NDArray[np.integer[Any]]) -> list[str | None]:
+        """As ``StringTable.take``."""
+        return [text or None for text in self._table.take(numbers)]
 
     def equal_to(self, text: str) -> npt.NDArray[np.int64]:
         """As ``StringTable.equal_to``."""

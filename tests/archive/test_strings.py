@@ -30,6 +30,7 @@ def test_texts_round_trip(texts):
     assert offsets_fit(data, offsets)
     table = StringTable(data, offsets)
     assert list(table) == texts
+    assert table.take(np.arange(len(texts))[::-1]) == texts[::-1]
     assert [table[i] for i in range(-len(table), 0)] == texts
     assert table.distinct() == set(texts)
     assert list(OptionalStringTable(table)) == [text or None for text in texts]

@@ -193,3 +193,19 @@ print(sorted({"numpy", "rich", "torch", "patchknn.archive"} & set(sys.modules)))
 """
     finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert finished.stdout.strip() == "[]", finished.stderr
+
+
+def test_a_list_goes_back_through_the_readers_of_manifests(patchknn, archive, tmp_path):
+    from patchknn.datasets.manifests import read_manifest
+
+    file = tmp_path / "rows.tsv"
+    file.write_text(patchknn("archive", "list", archive, "--format", "tsv").out, encoding="utf-8")
+    snapshot = open_archive(archive)
+    for number, line in enumerate(read_manifest(file)):
+        row = snapshot.row(number)
+        assert str(line.path) == row.path
+        assert (line.name, line.label, line.patient) == (row.source, row.label, row.patient)
+        position = (None, None) if row.x < 0 else (row.x, row.y)
+        assert (line.x, line.y) == position
+        assert line.mpp == row.mpp
+    assert number == snapshot.n_rows - 1
