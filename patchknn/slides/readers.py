@@ -30,6 +30,7 @@ _SMALL_TIFF_PX = 2048
 _LEVEL_TOLERANCE = 1.01
 _NO_RESAMPLING_PX = 0.1
 _MAX_BLOCK_PX = 4096
+_MAX_RUN_PX = 1024
 
 
 def is_slide(path: Path) -> bool:
@@ -106,12 +107,12 @@ class SlideReader:
     ) -> Iterator[NDArray[np.uint8]]:
         """Patches (size, size, 3) at level-0 corners, in the given order.
 
-        Neighbours along a row are cut from one wide read, so that each stored tile is decoded
-        about once where patches come row by row.
+        Neighbours along a row are cut from one wide read: a reader that keeps no decoded tiles
+        then decodes less often (OpenSlide keeps them, and gains little).
         """
         level = self.level_for(mpp)
         scale, downsample = self._scale(level, mpp), self.level_downsamples[level]
-        for run in _runs_along_rows(coords, size * scale * downsample, _MAX_BLOCK_PX * downsample):
+        for run in _runs_along_rows(coords, size * scale * downsample, _MAX_RUN_PX * downsample):
             boxes = [(x / downsample, y / downsample, size * scale, size * scale) for x, y in run]
             region, origin = self._read_around(level, boxes, scale, size)
             for box in boxes:
