@@ -152,8 +152,11 @@ def train(
     ] = None,
     device: Device = None,
     alpha: Annotated[
-        float, typer.Option("--alpha", min=0, help="Margin of deep kNN (paper B, Eq. 1).")
-    ] = 2.0,
+        float | None,
+        typer.Option(
+            "--alpha", min=0, help="Margin of deep kNN (paper B, Eq. 1) [0.5; not normalised 2]."
+        ),
+    ] = None,
     positives: Annotated[
         int, typer.Option("--positives", min=1, help="K of deep kNN: neighbours of the class.")
     ] = 5,
@@ -162,6 +165,17 @@ def train(
     ] = 5,
     margin: Annotated[
         float | None, typer.Option("--margin", min=0, help="Of the triplet loss [soft].")
+    ] = None,
+    mining: Annotated[
+        Literal["semi-hard", "batch-hard"],
+        typer.Option("--mining", help="Of the triplet loss; batch-hard collapses more easily."),
+    ] = "semi-hard",
+    normalize: Annotated[
+        bool | None,
+        typer.Option(
+            "--normalize/--no-normalize",
+            help="Features on the unit sphere in deep kNN and triplet losses [deep kNN only].",
+        ),
     ] = None,
     w_t: Annotated[float, typer.Option("--w-t", min=0, help="Multitask: triplet ratio.")] = 1.0,
     w_c: Annotated[
@@ -232,6 +246,8 @@ def train(
         positives=positives,
         negatives=negatives,
         margin=margin,
+        mining=mining,
+        normalize=normalize,
         w_t=w_t,
         w_c=w_c,
         w_q=w_q,
@@ -247,6 +263,7 @@ def train(
         message = "--validation gives the images to judge by; leave --split and --val-split away."
         raise UsageError(message)
     choice = SplitChoice.parse(split, val_split)
+    data = list(_expanded(data))
     read_mpp = choose_mpp([*data, *(validation or [])], mpp)
     reading = {
         "size": size,
@@ -284,7 +301,7 @@ def _listed(arguments: Iterable[str], reading: dict[str, Any]) -> tuple[list[Pat
     from patchknn.datasets.patches import Problem
 
     patches, problems = [], []
-    for item in iter_patches(_expanded(arguments), **reading):
+    for item in iter_patches(arguments, **reading):
         if isinstance(item, Problem):
             console.message(f"{item.name}: {item.error}")
             problems.append(item)

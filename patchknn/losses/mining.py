@@ -114,3 +114,23 @@ def class_neighbours(
         nearest(distances, same_class(labels), positives),
         nearest(distances, other_class(labels), negatives),
     )
+
+
+@torch.no_grad()
+def semi_hard_triplets(distances: Tensor, labels: Tensor) -> PairedTriplets:
+    """Schroff 2015: every positive pair with the nearest negative that is farther than it.
+
+    Where no negative is farther, the farthest one serves. R is B − 1.
+    """
+    distances = distances.detach()
+    ranks = max(len(labels) - 1, 0)
+    positives = nearest(distances, same_class(labels), ranks)
+    candidates = other_class(labels)
+    ascending = nearest(distances, candidates, len(labels))
+    # Sorted distances of the negatives, then infinity: the first that exceeds d_ap.
+    ordered = torch.where(ascending.valid, ascending.entries(distances), torch.inf)
+    place = torch.searchsorted(ordered, positives.entries(distances).contiguous(), right=True)
+    count = candidates.sum(dim=1, keepdim=True)
+    rank = torch.minimum(place, count - 1).clamp(min=0)
+    negatives = Neighbours(ascending.index.gather(1, rank), (count > 0).expand_as(rank))
+    return PairedTriplets(positives, negatives, positives.valid & negatives.valid)

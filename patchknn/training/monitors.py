@@ -13,6 +13,7 @@ _STUCK = 0.01
 _LOW_ENTROPY = 0.4
 _MANY_STUCK = 0.5
 _LARGE_BALL = 0.5
+_REMEDY = "lower --lr and --backbone-lr, or take --loss multitask or cross-entropy."
 
 
 def bit_statistics(codes: npt.NDArray[np.uint8]) -> dict[str, float]:
@@ -34,15 +35,9 @@ def collapse_warning(figures: Mapping[str, float], gallery_rows: int) -> str | N
     """One sentence where the codes or the features tell images apart no longer, else None."""
     entropy, stuck = figures["bit_entropy"], figures["stuck_bits"]
     if stuck > _MANY_STUCK:
-        return (
-            f"the codes collapse: {stuck:.0%} of the bits are the same for all images; "
-            "lower --lr, or give more weight to the cross-entropy (--w-ce)."
-        )
+        return f"the codes collapse: {stuck:.0%} of the bits are the same for all images; {_REMEDY}"
     if entropy < _LOW_ENTROPY:
-        return (
-            f"the codes collapse: a bit carries {entropy:.2f} of 1 bit on average; "
-            "lower --lr, or give more weight to the cross-entropy (--w-ce)."
-        )
+        return f"the codes collapse: a bit carries {entropy:.2f} of 1 bit on average; {_REMEDY}"
     ball = figures.get("ball_2", 0.0) / max(gallery_rows, 1)
     if ball > _LARGE_BALL:
         return (

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from torch import Tensor
+from torch.nn import functional
 
 from patchknn.encoder.network import EncoderOutput
-from patchknn.losses.batch_hard import batch_hard
 from patchknn.losses.cross_entropy import cross_entropy
 from patchknn.losses.deep_knn import deep_knn
 from patchknn.losses.multitask import MultitaskWeights, multitask
 from patchknn.losses.terms import LossTerms
+from patchknn.losses.triplet import triplet
 from patchknn.training.settings import TrainingSettings
 
 Objective = Callable[[EncoderOutput, Tensor], LossTerms]
@@ -24,6 +25,12 @@ def make_objective(settings: TrainingSettings) -> Objective:
     loss on the features.
     """
     weights = MultitaskWeights(settings.w_t, settings.w_c, settings.w_q, settings.w_ce)
+
+    def features_of(output: EncoderOutput) -> Tensor:
+        # On the sphere features cannot escape a margin by shrinking to a point.
+        if settings.normalize:
+            return functional.normalize(output.features.float(), dim=1)
+        return output.features
 
     def of_multitask(output: EncoderOutput, labels: Tensor) -> LossTerms:
         return multitask(
@@ -42,15 +49,15 @@ def make_objective(settings: TrainingSettings) -> Objective:
 
     def of_deep_knn(output: EncoderOutput, labels: Tensor) -> LossTerms:
         return deep_knn(
-            output.features,
+            features_of(output),
             labels,
-            alpha=settings.alpha,
+            alpha=settings.alpha if settings.alpha is not None else 2.0,
             positives=settings.positives,
             negatives=settings.negatives,
         )
 
     def of_triplet(output: EncoderOutput, labels: Tensor) -> LossTerms:
-        return batch_hard(output.features, labels, margin=settings.margin)
+        return triplet(features_of(output), labels, mining=settings.mining, margin=settings.margin)
 
     by_name: dict[str, Objective] = {
         "multitask": of_multitask,

@@ -38,6 +38,7 @@ class Phases:
         self._context, self._judge = context, judge
         self._folder, self._digest = folder, digest
         self._best: dict[str, Tensor] = {}
+        self._warned = False
 
     @property
     def best_row(self) -> dict[str, Any]:
@@ -66,8 +67,7 @@ class Phases:
         started, before = time.monotonic(), tuning.position.images
         means = tuning.run_epoch()
         seconds = time.monotonic() - started
-        # An epoch that is taken up again has only been timed since.
-        images = tuning.position.images - (before if tuning.position.images > before else 0)
+        images = tuning.position.images - before  # of an epoch taken up again, those since
         row: dict[str, Any] = {"epoch": tuning.position.epoch, **means}
         row |= {"train_seconds": round(seconds, 2), "images_per_second": images / seconds}
         self._judged(row)
@@ -88,8 +88,9 @@ class Phases:
         row = row | figures
         self.rows.append(row)
         self._context.report(epoch_line(row, self._context.settings.epochs))
-        if warning is not None:
+        if warning is not None and not self._warned:
             self._context.report(f"warning: {warning}")
+        self._warned = warning is not None  # said once, and again only after it was better
         score, best = row.get("p_at_10"), self.best_row.get("p_at_10")
         if score is None or best is None or score > best:
             self.best_epoch = int(row["epoch"])

@@ -30,8 +30,9 @@ class TrainingSettings:
 
     ``size`` in pixels, ``mpp`` in µm/px, rates per step, ``batch`` is classes × images of each.
     The losses' own settings carry the papers' names: ``alpha``, ``positives`` (K) and
-    ``negatives`` (M) of deep kNN, ``margin`` of the triplet loss (None: soft), the weights
-    ``w_t``, ``w_c``, ``w_q``, ``w_ce``, ``gamma`` (None: bits/2), ``cauchy_distance`` and
+    ``negatives`` (M) of deep kNN, ``margin`` (None: soft) and ``mining`` of the triplet loss,
+    ``normalize`` of both (distances in the loss are those of features on the unit sphere), the
+    weights ``w_t``, ``w_c``, ``w_q``, ``w_ce``, ``gamma`` (None: bits/2), ``cauchy_distance`` and
     ``quantization`` of multitask.
     """
 
@@ -60,10 +61,12 @@ class TrainingSettings:
     augment: bool = True
     precision: str | None = None
     device: str | None = None
-    alpha: float = 2.0
+    alpha: float | None = None
     positives: int = 5
     negatives: int = 5
+    normalize: bool | None = None
     margin: float | None = None
+    mining: Literal["semi-hard", "batch-hard"] = "semi-hard"
     w_t: float = 1.0
     w_c: float = 1.0
     w_q: float = 1.0
@@ -108,8 +111,14 @@ class TrainingSettings:
         usual_lr, fine_tuned, decay = (0.01, 0.01, 1e-4) if sgd else (1e-3, 3e-4, 0.01)
         lr = usual_lr if self.lr is None else self.lr
         classes = max(1, min(self.classes_per_batch or 16, n_classes))
+        # Deep kNN on raw features of a convolutional network shrinks them to a point unless α is
+        # about as large as their distances; on the sphere it cannot.
+        normalize = self.loss == "deep-knn" if self.normalize is None else self.normalize
+        usual_alpha = 0.5 if normalize else 2.0
         return replace(
             self,
+            normalize=normalize,
+            alpha=usual_alpha if self.alpha is None else self.alpha,
             head_epochs=self._head_epochs(),
             lr=lr,
             backbone_lr=self._backbone_lr(lr, fine_tuned),

@@ -10,7 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patchknn.losses.distances import euclidean_distances
-from patchknn.losses.mining import batch_hard_triplets, class_neighbours, one_to_one_triplets
+from patchknn.losses.mining import (
+    batch_hard_triplets,
+    class_neighbours,
+    one_to_one_triplets,
+    semi_hard_triplets,
+)
 
 
 @pytest.mark.parametrize(("classes", "per_class"), [(9, 10), (2, 2), (4, 8), (3, 5)])
@@ -36,7 +41,7 @@ def test_never_itself_never_the_wrong_class_even_among_duplicates(labels, values
     rows = torch.tensor(values[: len(labels)], dtype=torch.float64)[:, None]
     classes = torch.tensor(labels)
     distances = euclidean_distances(rows)
-    for mined in (one_to_one_triplets, batch_hard_triplets):
+    for mined in (one_to_one_triplets, batch_hard_triplets, semi_hard_triplets):
         for a, p, n in mined(distances, classes).indices().tolist():
             assert a != p
             assert labels[a] == labels[p] != labels[n]
