@@ -57,10 +57,10 @@ def replaced_atomically(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-class PatientFile:
+class ErrorKeepingFile:
     """A new file that takes every write, and raises the first error when it is closed.
 
-    For ``h5py.File(PatientFile(path), "w")``: where the disk is full, HDF5 itself crashes the
+    For ``h5py.File(ErrorKeepingFile(path), "w")``: where the disk is full, HDF5 itself crashes the
     process while it closes a file. A context manager, to be left after HDF5 has closed.
     """
 

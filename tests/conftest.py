@@ -7,8 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import pytest
 
+# Shared machines stall: what a test says must not hang on how long it takes.
+hypothesis.settings.register_profile("patchknn", deadline=None)
+hypothesis.settings.load_profile("patchknn")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 

@@ -12,7 +12,7 @@ import pytest
 from patchknn import files
 from patchknn.errors import InputError
 from patchknn.files import (
-    PatientFile,
+    ErrorKeepingFile,
     quickhash,
     read_json,
     replaced_atomically,
@@ -133,11 +133,11 @@ def test_a_patient_file_holds_back_its_error(tmp_path):
 import resource, signal, sys
 from pathlib import Path
 import h5py, numpy
-from patchknn.files import PatientFile
+from patchknn.files import ErrorKeepingFile
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
 try:
-    with PatientFile(Path({str(tmp_path / "a.h5")!r})) as raw, h5py.File(raw, "w") as file:
+    with ErrorKeepingFile(Path({str(tmp_path / "a.h5")!r})) as raw, h5py.File(raw, "w") as file:
         file["values"] = numpy.arange(100_000)
 except OSError as error:
     print(error.strerror)
@@ -151,7 +151,7 @@ def test_a_patient_file_is_a_file(tmp_path):
     import numpy as np
 
     values = np.random.default_rng(0).normal(size=(500, 7))
-    with PatientFile(tmp_path / "a.h5") as raw, h5py.File(raw, "w") as file:
+    with ErrorKeepingFile(tmp_path / "a.h5") as raw, h5py.File(raw, "w") as file:
         file["values"] = values
         file["again"] = file["values"][...]
         file.attrs["text"] = json.dumps({"a": 1})

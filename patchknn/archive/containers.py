@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from patchknn.files import PatientFile
+from patchknn.files import ErrorKeepingFile
 
 # Name of an array → its file within the container ("" where that is one file), and its offset.
 Places = dict[str, tuple[str, int]]
@@ -47,8 +47,8 @@ def write_hdf5(
     import h5py
 
     with (
-        PatientFile(path) as patient,
-        h5py.File(patient, "w", alignment_threshold=1, alignment_interval=_ALIGNMENT) as file,
+        ErrorKeepingFile(path) as raw,
+        h5py.File(raw, "w", alignment_threshold=1, alignment_interval=_ALIGNMENT) as file,
     ):
         for key, value in attributes.items():
             file.attrs[key] = value

@@ -37,11 +37,12 @@ def demo(
     shell = _Shell(directory)
     console.message(f"$ cd {shlex.quote(str(directory))}")
     chance = f"--seed {seed}"
-    shell.run(f"simulate slides slides --slides 14 --patients 7 {chance} --format table")
-    shell.run("tile slides/slides.csv -o tiles --size 64 --mpp 1.0 --min-tissue 0 --labelled")
+    # Rows of these two would only push the answers off the screen; stderr has their counts.
+    shell.capture(f"simulate slides slides --slides 14 --patients 7 {chance}")
+    shell.capture("tile slides/slides.csv -o tiles --size 64 --mpp 1.0 --min-tissue 0 --labelled")
     shell.run(
         f"train {_KNOWN} -o encoder --backbone resnet10t --loss multitask --size 64 --bits 48 "
-        f"--epochs 12 --split none {chance}"
+        f"--epochs 12 --split none {chance} --format table"
     )
     shell.run(f"embed {_KNOWN} --encoder encoder --archive archive --thumbnails 64")
     shell.run("archive info archive --format table")

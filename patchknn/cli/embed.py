@@ -179,7 +179,9 @@ def embed(
         settings,
         Report(bar.advance, lambda _, sentence: console.message(sentence)),
         run_id=new_run_id(),
-        record=describe_run(sys.argv, {**asdict(settings), "device": str(chosen)}),
+        record=describe_run(
+            ["patchknn", *sys.argv[1:]], {**asdict(settings), "device": str(chosen)}
+        ),
     )
     try:
         with bar:

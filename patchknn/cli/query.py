@@ -14,8 +14,11 @@ from patchknn.errors import UsageError
 if TYPE_CHECKING:
     from patchknn.archive.snapshot import Snapshot
     from patchknn.cli.query_inputs import Asked, ImageSettings
+    from patchknn.evaluation.sample import EvenSample
     from patchknn.search.answers import Answer
     from patchknn.search.settings import SearchSettings
+
+_MONTAGE_ROWS = 20
 
 
 def query(
@@ -113,6 +116,7 @@ def query(
     from patchknn.archive.snapshot import open_archive
     from patchknn.cli.query_inputs import ImageSettings, ask_files, ask_stored
     from patchknn.cli.query_output import AnswerWriter
+    from patchknn.evaluation.sample import EvenSample
     from patchknn.search.answers import Failure
     from patchknn.search.engine import Searcher
     from patchknn.search.settings import SearchSettings
@@ -146,7 +150,7 @@ def query(
         workers=workers,
         device=device,
     )
-    drawn: list[tuple[Asked, Answer]] = []
+    drawn: EvenSample[tuple[Asked, Answer]] = EvenSample(_MONTAGE_ROWS)
     with ExitStack() as stack:
         file = None
         if output is not None:
@@ -165,7 +169,7 @@ def query(
             (answer,) = searcher.search_many([one.query])
             writer.write(answer, one.content)
             if montage is not None and not isinstance(answer, Failure):
-                drawn.append((one, answer))
+                drawn.add((one, answer))
     if montage is not None:
         _draw(drawn, snapshot, montage, slides)
     if output is not None:
@@ -218,21 +222,23 @@ def _made_with(
 
 
 def _draw(
-    drawn: list[tuple[Asked, Answer]], snapshot: Snapshot, path: Path, slides: Path | None
+    drawn: EvenSample[tuple[Asked, Answer]], snapshot: Snapshot, path: Path, slides: Path | None
 ) -> None:
-    from patchknn.evaluation.montage import MAX_ROWS, draw_montage
+    from patchknn.evaluation.montage import draw_montage
     from patchknn.evaluation.pictures import PictureFinder
 
-    if not drawn:
+    shown = drawn.items()
+    if not shown:
         console.warn(f"{path} is not drawn: no query was answered.")
         return
     with PictureFinder(snapshot, slides) as finder:
         pictures = []
-        for asked, _ in drawn[:MAX_ROWS]:
+        for asked, _ in shown:
             if asked.row is not None:
                 pictures.append(finder.of_row(asked.row))
             else:
                 pictures.append(None if asked.patch is None else finder.of_patch(asked.patch))
-    count = draw_montage([answer for _, answer in drawn], snapshot, path, pictures, slides)
-    more = f" (the first {count} of {len(drawn)} answers)" if count < len(drawn) else ""
+    answers = [answer for _, answer in shown]
+    draw_montage(answers, snapshot, path, pictures, slides, of=drawn.seen)
+    more = f" ({len(shown)} of {drawn.seen} answers)" if len(shown) < drawn.seen else ""
     console.message(f"{path} is drawn{more}.")

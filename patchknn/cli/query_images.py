@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from patchknn.archive.snapshot import Snapshot
 from patchknn.cli.query_inputs import Asked, ImageSettings, Skip, fingerprint
+from patchknn.datasets.entries import TILESET_SUFFIXES
 from patchknn.datasets.listing import iter_patches
 from patchknn.datasets.patches import Patch, Problem
 from patchknn.errors import ConflictError
@@ -128,17 +129,21 @@ class ImageQueries:
 
 
 def _query_name(argument: str, item: Patch | Problem) -> str:
-    """What the user would call it: the path as given, for a folder or list what lies below it."""
+    """What the user would call it: the path as given, for a folder or list what lies below it.
+
+    Tiles of a tile set go by their patch id: where the slide lies now is nobody's question.
+    """
     given = Path(argument)
     if isinstance(item, Problem):
         is_list = given.is_dir() or given.suffix.lower() in TABLE_SUFFIXES
         return item.name if is_list else argument
-    path = str(item.path)
+    folder = given if given.is_dir() else given.parent
     if item.path == given.absolute():
         path = argument
+    elif given.suffix.lower() not in TILESET_SUFFIXES and item.path.is_relative_to(
+        folder.absolute()
+    ):
+        path = str(folder / item.path.relative_to(folder.absolute()))
     else:
-        for folder in (given, given.parent):
-            if item.path.is_relative_to(folder.absolute()):
-                path = str(folder / item.path.relative_to(folder.absolute()))
-                break
+        return item.id
     return path if item.kind == "image" else f"{path}@{item.x}_{item.y}"

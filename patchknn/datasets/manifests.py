@@ -64,7 +64,8 @@ def read_manifest(path: Path, split: str | None = None) -> Iterator[ManifestRow 
         found = True
         text = row["path"]
         if text is None:
-            yield Problem(f"{path}:{index + 2}", f"{path}, line {index + 2}: the path is empty.")
+            line = table.lines[index]
+            yield Problem(f"{path}:{line}", f"{path}, line {line}: the path is empty.")
             continue
         x, y, mpp = (column[index] if column else None for column in numbers.values())
         file = folder / text

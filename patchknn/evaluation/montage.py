@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont
 
 MONTAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".pdf", ".tif", ".tiff")
-MAX_ROWS = 20
 
 Colour = tuple[int, int, int]
 Corner = tuple[int, int]
@@ -45,8 +44,10 @@ def draw_montage(
     path: Path,
     images: Sequence[Picture | None] = (),
     slides_dir: Path | None = None,
-) -> int:
-    """Draw one row per answer, at most 20, and return how many were drawn.
+    *,
+    of: int | None = None,
+) -> None:
+    """Draw one row per answer; ``of`` how many there were, where these are a sample.
 
     ``images`` are the queries' pictures (H, W, 3) uint8, None where there is none. A neighbour's
     border is green where its class is the query's true class (where that is unknown, or no class
@@ -54,11 +55,10 @@ def draw_montage(
     unknown. Raises UsageError where the name of ``path`` says no picture format.
     """
     check_montage_path(path)
-    shown = list(answers)[:MAX_ROWS]
-    sheet = _Sheet(len(shown), max([len(answer.neighbours) for answer in shown], default=0))
-    sheet.write_header(len(answers) - len(shown))
+    sheet = _Sheet(len(answers), max([len(answer.neighbours) for answer in answers], default=0))
+    sheet.write_header(len(answers), of or len(answers))
     with PictureFinder(snapshot, slides_dir) as finder:
-        for number, answer in enumerate(shown):
+        for number, answer in enumerate(answers):
             top = _MARGIN + _HEADER + number * _ROW
             image = images[number] if number < len(images) else None
             sheet.paste(image, (_MARGIN, top), _INK, "no picture")
@@ -71,7 +71,6 @@ def draw_montage(
                 sheet.paste(picture, (left, top), colour, "picture\nnot found")
                 sheet.write_neighbour(neighbour, mark, (left, top + _CELL + 2))
     sheet.save(path)
-    return len(shown)
 
 
 def check_montage_path(path: Path) -> None:
@@ -97,9 +96,9 @@ class _Sheet:
         self._bold = ImageFont.truetype(fonts / "DejaVuSans-Bold.ttf", 12)
         self._plain = ImageFont.truetype(fonts / "DejaVuSans.ttf", 11)
 
-    def write_header(self, left_out: int) -> None:
-        note = f"the first {MAX_ROWS}; {left_out} more are not drawn"
-        self._write(f"query ({note})" if left_out else "query", (_MARGIN, _MARGIN), _FAINT)
+    def write_header(self, count: int, of: int) -> None:
+        note = f"query ({count} of {of}, evenly spread)" if count < of else "query"
+        self._write(note, (_MARGIN, _MARGIN), _FAINT)
         x = _NEIGHBOURS_LEFT
         for text, colour in (
             ("nearest neighbours →", _FAINT),

@@ -106,7 +106,7 @@ def _of_list(path: Path) -> list[SlideEntry]:
     table = read_table(path, required=["path"])
     mpps = table.numbers("mpp")
     entries = []
-    for line, (row, mpp) in enumerate(zip(table.rows, mpps, strict=True), start=2):
+    for line, row, mpp in zip(table.lines, table.rows, mpps, strict=True):
         text = row["path"]
         if text is None:
             message = f"{path}, line {line}: the path is empty."

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchknn.errors import InputError
-from patchknn.files import replaced_atomically
+from patchknn.files import ErrorKeepingFile, replaced_atomically
 
 FORMAT_VERSION = 1
 
@@ -70,7 +70,11 @@ def write_tileset(path: Path, tileset: TileSet) -> None:
     import h5py
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replaced_atomically(path) as temporary, h5py.File(temporary, "w") as file:
+    with (
+        replaced_atomically(path) as temporary,
+        ErrorKeepingFile(temporary) as raw,
+        h5py.File(raw, "w") as file,
+    ):
         coords = file.create_dataset("coords", data=tileset.coords.reshape(-1, 2), dtype="<i8")
         for key in _PLAIN:
             coords.attrs[key] = getattr(tileset, key)
