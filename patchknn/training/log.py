@@ -30,7 +30,9 @@ _SHOWN = {
 def epoch_line(row: Mapping[str, Any], epochs: int) -> str:
     """``epoch 3/10: loss 1.2345, accuracy 0.812, …`` with what the row has."""
     epoch = int(row["epoch"])
-    name = f"epoch {epoch}/{epochs}" if epoch > 0 else "new layers"
+    name = f"epoch {epoch}/{epochs}"
+    if epoch == 0:
+        name = "new layers" if "loss" in row else "as it comes"
     parts = [text.format(row[key]) for key, text in _SHOWN.items() if row.get(key) is not None]
     return f"{name}: {', '.join(parts)}".replace(", (L2", " (L2")
 
