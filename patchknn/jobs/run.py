@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, Self, TypeVar
 
 from patchknn.errors import PatchknnError, StoppedError
 from patchknn.jobs.claims import Claims
@@ -89,8 +90,11 @@ def _run_here(
 ) -> Generator[Outcome, None, None]:
     with ExitStack() as stack:
         claims = stack.enter_context(Claims(folder)) if folder is not None else None
+        stops = stack.enter_context(_Stops())
         for unit in units:
-            yield _attempt(unit, work, claims)
+            outcome = _attempt(unit, work, claims)
+            stops.check()
+            yield outcome
 
 
 def _attempt(unit: Unit[Payload], work: Work[Payload], claims: Claims | None) -> Outcome:
@@ -190,6 +194,7 @@ def _run_in_workers(
     except BaseException:
         for worker in workers:
             worker.process.terminate()
+            worker.end()  # or one that has just finished its unit would wait for another
         raise
     finally:
         for worker in workers:
@@ -213,6 +218,7 @@ def _serve(connection: Connection, work: Work[Payload], folder: Path | None) -> 
     try:
         with ExitStack() as stack:
             claims = stack.enter_context(Claims(folder)) if folder is not None else None
+            stops = stack.enter_context(_Stops())
             while True:
                 answer: Outcome | OSError
                 unit = connection.recv()
@@ -221,6 +227,7 @@ def _serve(connection: Connection, work: Work[Payload], folder: Path | None) -> 
                 except OSError as error:
                     answer = OSError(error.errno, error.strerror, error.filename)
                 connection.send(answer)
+                stops.check()
     except (StoppedError, EOFError, OSError):  # asked to end, or the parent has no more or is gone
         return
 
@@ -229,6 +236,38 @@ def _stop(number: int, _frame: object) -> None:
     signal.signal(number, signal.SIG_IGN)  # once is enough; what follows is tidying up
     message = "stopped by a signal."
     raise StoppedError(message)
+
+
+class _Stops:
+    """Remembers that SIGTERM came: libraries swallow whatever a handler raises inside them."""
+
+    def __init__(self) -> None:
+        self._usual: Any = None
+        self._error: StoppedError | None = None
+
+    def __enter__(self) -> Self:
+        usual = signal.getsignal(signal.SIGTERM)
+        if callable(usual) and threading.current_thread() is threading.main_thread():
+            self._usual = usual
+            signal.signal(signal.SIGTERM, self._notice)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._usual is not None and self._error is None:
+            signal.signal(signal.SIGTERM, self._usual)
+
+    def check(self) -> None:
+        """Raise the StoppedError that the handler raised, if it did."""
+        if self._error is not None:
+            raise self._error
+
+    def _notice(self, number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_IGN)  # once is enough; what follows is tidying up
+        try:
+            self._usual(number, frame)
+        except StoppedError as error:
+            self._error = error
+            raise
 
 
 @contextmanager

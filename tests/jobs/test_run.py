@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import pytest
 
 from patchknn.errors import StoppedError
+from patchknn.jobs import run
 from patchknn.jobs.claims import Claims
 from patchknn.jobs.run import Unit, run_units
 
@@ -73,6 +76,39 @@ def test_closing_early_stops_the_workers_and_releases_their_claims(act, tmp_path
     outcomes.close()
     with Claims(tmp_path / "c") as claims:
         assert all(claims.claim(unit.name) for unit in units)
+
+
+def test_a_stop_that_a_library_swallows_still_stops_the_run(act, tmp_path):
+    def stop(number, frame):
+        message = "stopped."
+        raise StoppedError(message)
+
+    usual = signal.signal(signal.SIGTERM, stop)
+    try:
+        units = _units("ok", "swallow", f"touch:{tmp_path}")
+        with pytest.raises(StoppedError):
+            list(run_units(units, act, claims_folder=tmp_path / "c"))
+    finally:
+        signal.signal(signal.SIGTERM, usual)
+    assert not (tmp_path / "u2").exists()
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_worker_that_swallows_its_stop_ends_and_leaves_no_claim(act, tmp_path, monkeypatch):
+    killed = []
+    kill = SpawnProcess.kill
+    monkeypatch.setattr(run, "_STOP_SECONDS", 60.0)
+    monkeypatch.setattr(SpawnProcess, "kill", lambda p: (killed.append(p), kill(p)))
+    fifos = [tmp_path / "one", tmp_path / "two"]
+    for fifo in fifos:
+        os.mkfifo(fifo)
+    units = _units("ok", *[f"wait:{fifo}" for fifo in fifos])
+    outcomes = run_units(units, act, claims_folder=tmp_path / "c", workers=2)
+    assert next(outcomes).unit == "u0"
+    assert [fifo.read_text() for fifo in fifos] == ["here", "here"]
+    outcomes.close()
+    assert not killed
+    assert not (tmp_path / "c").exists()
 
 
 def test_what_another_process_has_is_left_to_it(act, tmp_path):

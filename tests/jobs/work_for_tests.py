@@ -28,6 +28,18 @@ def act(unit):
         raise StoppedError(message)
     if kind == "die":
         os.kill(os.getpid(), signal.SIGKILL)
+    if kind == "swallow":  # as libraries do
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            signal.pause()
+        except Exception:  # noqa: BLE001
+            pass
+    if kind == "wait":
+        try:
+            Path(argument).write_text("here")  # a FIFO: returns once the test has read it
+            signal.pause()
+        except Exception:  # noqa: BLE001
+            pass
     if kind == "touch":
         with Path(argument, unit.name).open("x"):
             pass
