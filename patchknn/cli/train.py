@@ -39,7 +39,6 @@ _COLUMNS = (
     "accuracy",
     "p_at_10",
     "seconds",
-    "fingerprint",
 )
 _SOME_INPUTS_FAILED = 3
 
@@ -363,7 +362,7 @@ def _show(result: TrainingResult, output: Path, failed: Sequence[Problem], style
     row |= {name: result.training.get(name) for name in ("loss", "backbone", "bits")}
     names = ("train_images", "validation_images", "unreadable_images", "best_epoch")
     row |= {name: result.training.get(name) for name in names}
-    row |= result.metrics
+    row |= {("training_loss" if key == "loss" else key): v for key, v in result.metrics.items()}
     row |= {"seconds": round(result.seconds, 1), "skipped": result.skipped}
     row |= {"fingerprint": result.fingerprint}
     if style == "ndjson":
