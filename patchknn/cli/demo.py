@@ -39,7 +39,9 @@ def demo(
     chance = f"--seed {seed}"
     # Rows of these two would only push the answers off the screen; stderr has their counts.
     shell.capture(f"simulate slides slides --slides 16 --patients 8 {chance}")
-    shell.capture("tile slides/slides.csv -o tiles --size 64 --mpp 1.0 --min-tissue 0 --labelled")
+    shell.capture(
+        "tile slides/slides.csv -o tiles --size 64 --mpp 1.0 --min-tissue 0 --labelled --images png"
+    )
     # A network this small learns in a minute on a CPU; use a pretrained one for real work.
     shell.run(
         f"train {_KNOWN} -o encoder --backbone test_resnet --loss multitask --size 64 --bits 48 "
@@ -122,8 +124,9 @@ def _summarise(methods: list[dict[str, Any]], directory: Path, began: float) -> 
     seconds = time.monotonic() - began
     console.write_text(
         f"The whole way took {seconds:.0f} s. Next, in {directory}:\n"
-        "  look at montage.png         the queries beside their neighbours\n"
-        "  patchknn query archive slides/patient7_slide07.tiff --format tsv | head\n"
+        "  look at montage.png, the queries beside their neighbours\n"
+        "  patchknn query archive tiles/patient8_slide08/STR/*.png\n"
+        "  find tiles/patient7_slide07 -name '*.png' | patchknn query archive - --format tsv\n"
         "  patchknn evaluate archive tiles/patient7_*.h5 --k 5 --radius 2\n"
         "  patchknn archive verify archive\n"
         "Then the same on your own slides: see the README, or 'patchknn tile --help'.\n"
