@@ -135,8 +135,9 @@ def run(arguments: list[str]) -> int:
 
 def entry() -> None:
     """The ``patchknn`` command."""
-    # Spinning OpenMP threads make every process on a shared node many times slower.
+    # Spinning threads of OpenMP and OpenBLAS make every process on a shared node many times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
     signal.signal(signal.SIGTERM, _stop)
     sys.exit(run(sys.argv[1:]))
 

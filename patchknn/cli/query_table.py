@@ -120,7 +120,8 @@ def _stage_lines(answer: Answer, k: int) -> list[str]:
         widened = ", widened" if answer.widened else ""
         lines = [f"ball of {answer.ball} within {answer.radius} {bits}{widened}"]
     if len(answer.neighbours) < k:
-        lines.append(f"{len(answer.neighbours)} of {k} neighbours found")
+        remedy = "" if answer.radius is None else "; see --max-radius"
+        lines.append(f"{len(answer.neighbours)} of {k} found{remedy}")
     return lines
 
 

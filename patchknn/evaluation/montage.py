@@ -175,7 +175,7 @@ def _query_lines(answer: Answer, truth: str | None) -> list[tuple[str, Colour]]:
     after: list[tuple[str, Colour]] = []
     if answer.classifier is not None:
         opinion = answer.classifier
-        after.append((f"classifier: {opinion.prediction} {opinion.probability:.0%}", _FAINT))
+        after.append((f"classifier {opinion.probability:.0%} {opinion.prediction}", _FAINT))
     if answer.radius is not None:
         widened = ", widened" if answer.widened else ""
         after.append((f"ball {answer.ball}, radius {answer.radius}{widened}", _FAINT))

@@ -12,7 +12,7 @@ from patchknn.slides.annotations import find_annotations
 from patchknn.slides.export import ImageFormat, remove_images, write_images
 from patchknn.slides.listing import SlideEntry, stem_of
 from patchknn.slides.pixels import require_file
-from patchknn.slides.readers import open_slide
+from patchknn.slides.readers import SLIDE_SUFFIXES, open_slide
 from patchknn.slides.tileset import TileSet, read_tileset, write_tileset
 from patchknn.slides.tiling import TilingSettings, check_target, resume_settings, tile_slide
 
@@ -54,16 +54,19 @@ def plan_units(
     """Give each slide its file below ``folder``: its name with ``.h5`` for the suffix.
 
     ``slide_mpp`` goes before a list's ``mpp``. Of two slides that claim one file, the later one
-    carries a ``clash`` that names both.
+    carries a ``clash`` that names both; a picture beside a slide, as viewers save them, does so
+    wherever it stands.
     """
     owners: dict[Path, SlideEntry] = {}
+    for entry in sorted(entries, key=lambda e: e.path.suffix.lower() not in SLIDE_SUFFIXES):
+        owners.setdefault(_output(folder, entry), entry)
     units = []
     for entry in entries:
-        output = folder / f"{stem_of(entry.name)}{TILESET_SUFFIX}"
+        output = _output(folder, entry)
         clash = None
         if not output.resolve().is_relative_to(folder.resolve()):
             clash = f"{entry.name} would be written outside {folder}; give it another name."
-        owner = owners.setdefault(output, entry)
+        owner = owners[output]
         if owner is not entry:
             clash = (
                 f"{owner.path} and {entry.path} would both be {output}; rename one, or name "
@@ -135,6 +138,10 @@ def tile_unit(unit: SlideUnit, *, dry_run: bool = False) -> SlideResult:
     if not len(tileset):
         return SlideResult("empty", 0, "; ".join([_nothing(unit), *notes]))
     return SlideResult("done", len(tileset), "; ".join(notes))
+
+
+def _output(folder: Path, entry: SlideEntry) -> Path:
+    return folder / f"{stem_of(entry.name)}{TILESET_SUFFIX}"
 
 
 def _earlier(unit: SlideUnit) -> TileSet | None:

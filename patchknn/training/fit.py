@@ -247,7 +247,11 @@ def _precision(name: str | None, device: torch.device) -> str:
 
 
 def _summary(selection: Selection) -> str:
-    counts = ", ".join(f"{name} {count}" for name, count in selection.class_counts().items())
+    known = selection.class_counts()
+    counts = ", ".join(f"{name} {count}" for name, count in known.items())
+    unlabelled = len(selection.train) - sum(known.values())
+    if counts and unlabelled:
+        counts += f", unlabelled {unlabelled}"
     classes = f" ({counts})" if counts else ""
     return (
         f"{len(selection.train)} training images{classes}, {len(selection.val)} validation images"

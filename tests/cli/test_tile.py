@@ -119,17 +119,27 @@ def test_exit_code_1_when_all_failed(patchknn, tmp_path):
 
 
 def test_two_slides_that_claim_one_file(patchknn, tmp_path):
-    one, other = _slide(tmp_path / "s" / "a.tif"), tmp_path / "s" / "a.png"
-    Image.fromarray(_rgb()).save(other)
+    one, other = _slide(tmp_path / "s" / "a.tif"), tmp_path / "s" / "a.tiff"
+    _slide(other, _rgb(1))
+    result = patchknn("tile", tmp_path / "s", "-o", tmp_path / "t")
+    assert result.code == 3
+    rows = _rows(result)
+    failed = rows["a.tiff"]["error"]
+    assert str(one) in failed
+    assert str(other) in failed
+    alone = patchknn("tile", other, "-o", tmp_path / "t")
+    assert alone.code == 1
+    assert str(one) in alone.err
+
+
+def test_a_picture_beside_a_slide_does_not_take_its_place(patchknn, tmp_path):
+    _slide(tmp_path / "s" / "a.tif")
+    Image.fromarray(_rgb()).save(tmp_path / "s" / "a.png")
     result = patchknn("tile", tmp_path / "s", "-o", tmp_path / "t", "--default-mpp", 0.5)
     assert result.code == 3
     rows = _rows(result)
-    failed = rows["a.tif"]["error"]
-    assert str(one) in failed
-    assert str(other) in failed
-    alone = patchknn("tile", one, "-o", tmp_path / "t")
-    assert alone.code == 1
-    assert str(other) in alone.err
+    assert rows["a.tif"]["status"] == "done"
+    assert "would both be" in rows["a.png"]["error"]
 
 
 def test_a_list_gives_names_mpp_patients_and_labels(patchknn, tmp_path):

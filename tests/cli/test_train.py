@@ -51,6 +51,18 @@ def test_an_image_folder_becomes_an_encoder_and_one_line_of_data(patchknn, folde
     assert json.loads(again.out)["skipped"] is True
 
 
+def test_unlabelled_images_beside_labelled_ones_are_counted(patchknn, folder, tmp_path):
+    pictures = folder(per_class=3)
+    rows = ["path,label"]
+    rows += [f"pictures/coarse/{index}.png,{'coarse' * (index > 0)}" for index in range(3)]
+    rows += [f"pictures/fine/{index}.png,fine" for index in range(3)]
+    manifest = pictures.parent / "some.csv"
+    manifest.write_text("\n".join(rows) + "\n")
+    result = patchknn("train", manifest, "-o", tmp_path / "e", "--loss", "none", *_SMALL)
+    assert result.code == 0, result.err
+    assert "6 training images (coarse 2, fine 3, unlabelled 1)" in result.err
+
+
 def test_a_manifest_with_patients_and_splits(patchknn, folder, tmp_path):
     pictures = folder(per_class=6)
     rows = ["path,label,patient,split"]
