@@ -29,7 +29,10 @@ class DamageError(PatchknnError):
     """Something that patchknn wrote is no longer as it was written."""
 
 
-class StoppedError(PatchknnError):
-    """A signal asked for an end; work is saved and the same command goes on from there."""
+class StoppedError(BaseException):
+    """A signal asked for an end; work is saved and the same command goes on from there.
+
+    Like KeyboardInterrupt no Exception, so that it is never taken for the failure of one input.
+    """
 
     exit_code = 75

@@ -13,7 +13,7 @@ import typer
 
 from patchknn import __version__
 from patchknn.cli import console
-from patchknn.errors import PatchknnError
+from patchknn.errors import PatchknnError, StoppedError
 
 EXIT_INTERRUPTED = 130
 
@@ -115,7 +115,7 @@ def run(arguments: list[str]) -> int:
             result = command.invoke(context)
     except typer.Exit as finished:
         return finished.exit_code
-    except PatchknnError as error:
+    except (PatchknnError, StoppedError) as error:
         if debug:
             raise
         console.fail(str(error))
@@ -143,8 +143,6 @@ def entry() -> None:
 
 
 def _stop(number: int, _frame: object) -> None:
-    from patchknn.errors import StoppedError
-
     name = signal.Signals(number).name
     message = f"stopped by {name}; what was finished is kept, run the same command to go on."
     raise StoppedError(message)

@@ -112,8 +112,6 @@ def _attempt(unit: Unit[Payload], work: Work[Payload], claims: Claims | None) ->
 def _guarded(unit: Unit[Payload], work: Work[Payload]) -> Outcome:
     try:
         return work(unit)
-    except StoppedError:
-        raise
     except PatchknnError as error:
         return Outcome(unit.name, "failed", str(error))
     except OSError as error:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from patchknn.errors import InputError, StoppedError
+from patchknn.errors import InputError
 from patchknn.slides.flat import FlatImage, check_complete, tiff_mpp
 from patchknn.slides.pixels import on_white, to_eight_bits
 from patchknn.slides.resolution import is_plausible, mean_mpp, mpp_from_ome
@@ -123,8 +123,6 @@ class TiffSlidePyramid:
         try:
             region = self._slide.read_region(corner, level, (width, height), as_array=True)
             return to_eight_bits(np.asarray(region)[:, :, :3])
-        except StoppedError:
-            raise
         except Exception as error:  # noqa: BLE001  a codec's own errors share no base class
             reason = str(error).rstrip(".")
             message = f"{self._path} cannot be read: {reason}; it may be damaged."

@@ -14,7 +14,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from patchknn.errors import InputError, PatchknnError, StoppedError
+from patchknn.errors import InputError, PatchknnError
 from patchknn.slides.flat import read_flat, read_flat_tiff
 from patchknn.slides.pixels import MAX_FLAT_PIXELS, require_file
 from patchknn.slides.pyramids import FlatPyramid, OpenSlidePyramid, Pyramid, TiffSlidePyramid
@@ -48,8 +48,6 @@ def is_slide(path: Path) -> bool:
             page = tiff.pages.first
             large = max(page.imagewidth, page.imagelength) > _SMALL_TIFF_PX
             return bool(page.is_tiled or large or len(tiff.series[0].levels) > 1)
-    except StoppedError:
-        raise
     except Exception:  # noqa: BLE001  whatever is wrong with it, reading it will say so
         return False
 
@@ -234,8 +232,6 @@ def _open_tiff(path: Path) -> Pyramid:
             tiled = bool(page.is_tiled)
             flat = len(series.levels) == 1 and page.imagewidth * page.imagelength < MAX_FLAT_PIXELS
             readable = all(level.keyframe.decode is not None for level in series.levels)
-    except StoppedError:
-        raise
     except Exception as error:  # noqa: BLE001  as above
         message = f"tifffile says {str(error).rstrip('.')!r}."
         raise InputError(message) from None
@@ -256,8 +252,6 @@ def _with_more_levels(path: Path, pyramid: OpenSlidePyramid) -> Pyramid:
             if len(tiff.series[0].levels) == 1:
                 return pyramid
         richer = TiffSlidePyramid(path)
-    except StoppedError:
-        raise
     except Exception:  # noqa: BLE001  then what OpenSlide sees serves
         return pyramid
     pyramid.close()
