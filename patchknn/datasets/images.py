@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from patchknn.datasets.patches import Patch
 from patchknn.errors import InputError, PatchknnError
-from patchknn.slides.pixels import read_image
+from patchknn.slides.images import read_image
 from patchknn.slides.readers import SlideReader, open_slide
 
 Pixels = npt.NDArray[np.uint8]

@@ -1,4 +1,4 @@
-"""Images that are decoded whole: single-level TIFFs by tifffile, the rest by Pillow."""
+"""TIFFs that are decoded whole, by tifffile."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchknn.errors import InputError, PatchknnError
-from patchknn.slides.pixels import check_flat_size, read_image, to_eight_bits
+from patchknn.slides.pixels import check_flat_size, to_eight_bits
 from patchknn.slides.resolution import mpp_from_density, mpp_from_ome
 
 
@@ -22,18 +22,6 @@ class FlatImage:
     mpp: float | None
     reader: str
     reader_version: str
-
-
-def read_flat(path: Path) -> FlatImage:
-    """Decode a PNG, JPEG, BMP or WebP with the density its header states."""
-    import PIL
-    from PIL import Image
-
-    pixels = read_image(path)
-    with Image.open(path) as image:
-        density = image.info.get("dpi")
-    mpp = mpp_from_density(float(density[0]), float(density[1]), "inch") if density else None
-    return FlatImage(pixels, mpp, "pillow", PIL.__version__)
 
 
 def read_flat_tiff(path: Path) -> FlatImage:

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchknn.errors import InputError, PatchknnError
-from patchknn.slides.flat import read_flat, read_flat_tiff
+from patchknn.slides.flat import read_flat_tiff
+from patchknn.slides.images import read_flat
 from patchknn.slides.pixels import MAX_FLAT_PIXELS, require_file
 from patchknn.slides.pyramids import FlatPyramid, OpenSlidePyramid, Pyramid, TiffSlidePyramid
 from patchknn.slides.resolution import settle_mpp

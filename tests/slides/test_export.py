@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from patchknn.slides.export import folder_of, write_images
-from patchknn.slides.pixels import read_image
+from patchknn.slides.images import read_image
 from patchknn.slides.readers import open_slide
 from patchknn.slides.tiling import TilingSettings, tile_slide
 

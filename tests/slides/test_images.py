@@ -9,7 +9,7 @@ from PIL import Image
 
 from patchknn.errors import InputError
 from patchknn.slides import pixels
-from patchknn.slides.pixels import read_image
+from patchknn.slides.images import read_image
 
 RGB = np.random.default_rng(1).integers(0, 256, (12, 17, 3), dtype=np.uint8)
 GREY = RGB[:, :, 0]
