@@ -13,7 +13,7 @@ from patchknn.errors import UsageError
 
 if TYPE_CHECKING:
     from patchknn.archive.snapshot import Snapshot
-    from patchknn.cli.query_inputs import Asked, ImageSettings
+    from patchknn.cli.query_asked import Asked, ImageSettings
     from patchknn.evaluation.sample import EvenSample
     from patchknn.search.answers import Answer
     from patchknn.search.settings import SearchSettings
@@ -114,7 +114,8 @@ def query(
     _check_usage(given, id, output, format, montage)
 
     from patchknn.archive.snapshot import open_archive
-    from patchknn.cli.query_inputs import ImageSettings, ask_files, ask_stored
+    from patchknn.cli.query_asked import ImageSettings
+    from patchknn.cli.query_inputs import ask_files, ask_stored
     from patchknn.cli.query_output import AnswerWriter
     from patchknn.evaluation.sample import EvenSample
     from patchknn.search.answers import Failure

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from patchknn.archive.snapshot import Snapshot
-from patchknn.cli.query_inputs import Asked, ImageSettings, Skip, fingerprint
+from patchknn.cli.query_asked import Asked, ImageSettings, Skip, fingerprint
 from patchknn.datasets.entries import TILESET_SUFFIXES
 from patchknn.datasets.listing import iter_patches
 from patchknn.datasets.patches import Patch, Problem

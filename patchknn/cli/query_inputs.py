@@ -4,56 +4,24 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchknn.archive.snapshot import Snapshot
 from patchknn.cli import console
+from patchknn.cli.query_asked import Asked, ImageSettings, Skip, fingerprint
 from patchknn.errors import PatchknnError
-from patchknn.files import quickhash
 from patchknn.search.answers import Failure
 from patchknn.search.feature_files import FEATURE_SUFFIX, feature_queries
-from patchknn.search.query import Query, stored_query
+from patchknn.search.query import stored_query
 
 if TYPE_CHECKING:
     from patchknn.cli.query_images import ImageQueries
-    from patchknn.datasets.patches import Patch
 
 STDIN = "-"
-
-
-@dataclass(frozen=True)
-class Asked:
-    """One query on its way, and where its picture comes from.
-
-    ``content`` is a short fingerprint of the file that it was made from, None for stored rows.
-    """
-
-    query: Query | Failure
-    content: str | None = None
-    patch: Patch | None = None
-    row: int | None = None
-
-
-@dataclass(frozen=True)
-class ImageSettings:
-    """How images become features: µm/px of plain images, of slides, of slides without any."""
-
-    encoder: Path | None
-    image_mpp: float | None
-    slide_mpp: float | None
-    default_mpp: float | None
-    slides_dir: Path | None
-    patient: str | None
-    batch_size: int
-    workers: int | None
-    device: str | None
-
-
-Skip = Callable[[str, str | None], bool]
 
 
 def ask_stored(
@@ -150,11 +118,3 @@ def _ask_features(
                 yield Asked(replace(query, patient=patient), content)
     except PatchknnError as error:
         yield Asked(Failure(path, str(error)), content)
-
-
-def fingerprint(path: Path) -> str | None:
-    """The quickhash of a file in hex, None where it cannot be read."""
-    try:
-        return quickhash(path).hex()
-    except OSError:
-        return None
