@@ -180,8 +180,8 @@ def _explain(error: Exception) -> int:
 def _lift_root_options(arguments: list[str]) -> tuple[list[str], str | None, bool]:
     """Accept --config and --debug after the command too, where people write them."""
     rest: list[str] = []
-    config_file = None
-    debug = False
+    config_file = os.environ.get("PATCHKNN_CONFIG")
+    debug = os.environ.get("PATCHKNN_DEBUG", "") not in {"", "0", "false"}
     queue = list(arguments)
     while queue:
         argument = queue.pop(0)

@@ -78,6 +78,9 @@ def test_settings_come_from_flag_then_variable_then_file_then_default(
     folder = tmp_path / "absent"
     from_file = patchknn("doctor", folder, "--config", config)
     assert from_file.out.startswith("check\tstatus\t")
+    with monkeypatch.context() as environment:
+        environment.setenv("PATCHKNN_CONFIG", str(config))
+        assert patchknn("doctor", folder).out == from_file.out
     monkeypatch.setenv("PATCHKNN_DOCTOR_FORMAT", "ndjson")
     assert patchknn("doctor", folder, "--config", config).out.startswith("{")
     from_flag = patchknn("doctor", folder, "--config", config, "--format", "tsv")
