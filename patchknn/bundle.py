@@ -153,15 +153,16 @@ def write_bundle(
     temporary = temporary_beside(directory)
     temporary.mkdir()
     try:
-        save_file(heads, temporary / HEADS_FILE)
-        if backbone is not None:
-            # ascontiguousarray would make counters of shape () into arrays of one.
-            contiguous = {name: np.asarray(value, order="C") for name, value in backbone.items()}
-            save_file(contiguous, temporary / BACKBONE_FILE)
-        write_json(temporary / DESCRIPTION_FILE, content)
-        for file in temporary.iterdir():
-            fsync_file(file)
-        _swap_directory(temporary, directory)
+        with errors_named(directory, temporary):
+            save_file(heads, temporary / HEADS_FILE)
+            if backbone is not None:
+                # ascontiguousarray would make counters of shape () into arrays of one.
+                contiguous = {name: np.asarray(v, order="C") for name, v in backbone.items()}
+                save_file(contiguous, temporary / BACKBONE_FILE)
+            write_json(temporary / DESCRIPTION_FILE, content)
+            for file in temporary.iterdir():
+                fsync_file(file)
+            _swap_directory(temporary, directory)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return str(content["fingerprint"])
@@ -172,12 +173,13 @@ def copy_bundle(bundle: Bundle, directory: Path, *, backbone: bool = True) -> No
     temporary = temporary_beside(directory)
     temporary.mkdir(parents=True)
     try:
-        for name in (DESCRIPTION_FILE, HEADS_FILE, BACKBONE_FILE):
-            source = bundle.directory / name
-            if source.is_file() and (backbone or name != BACKBONE_FILE):
-                shutil.copyfile(source, temporary / name)
-                fsync_file(temporary / name)
-        _swap_directory(temporary, directory)
+        with errors_named(directory, temporary):
+            for name in (DESCRIPTION_FILE, HEADS_FILE, BACKBONE_FILE):
+                source = bundle.directory / name
+                if source.is_file() and (backbone or name != BACKBONE_FILE):
+                    shutil.copyfile(source, temporary / name)
+                    fsync_file(temporary / name)
+            _swap_directory(temporary, directory)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

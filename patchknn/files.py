@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from typing import Any, Self
 from patchknn.errors import InputError
 
 _QUICKHASH_WINDOW = 65536
+_TOLD_IN_WORDS = re.compile(r"\(os error (\d+)\)")
 
 
 def fsync_file(path: Path) -> None:
@@ -42,6 +44,26 @@ def temporary_beside(path: Path) -> Path:
 
 
 @contextmanager
+def errors_named(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Let an OSError name ``path``, which people know, where it names nothing or ``temporary``.
+
+    A full disk is noticed in writing, which names no file.
+    """
+    try:
+        yield
+    except OSError as error:
+        at = error.filename2 or error.filename
+        if at is None or (temporary is not None and Path(at).is_relative_to(temporary)):
+            error.filename, error.filename2 = str(path), None
+        raise
+    except Exception as error:
+        told = _TOLD_IN_WORDS.search(str(error))  # by safetensors, which is not Python inside
+        if told is None:
+            raise
+        raise OSError(int(told[1]), os.strerror(int(told[1])), str(path)) from None
+
+
+@contextmanager
 def replaced_atomically(path: Path) -> Iterator[Path]:
     """Yield a temporary path; on success it is synced and renamed to ``path``, else deleted.
 
@@ -49,10 +71,11 @@ def replaced_atomically(path: Path) -> Iterator[Path]:
     """
     temporary = temporary_beside(path)
     try:
-        yield temporary
-        fsync_file(temporary)
-        os.replace(temporary, path)
-        fsync_directory(path.parent)
+        with errors_named(path, temporary):
+            yield temporary
+            fsync_file(temporary)
+            os.replace(temporary, path)
+            fsync_directory(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -65,6 +88,7 @@ class ErrorKeepingFile:
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._file = path.open("w+b", buffering=0)
         self._error: OSError | None = None
 
@@ -74,7 +98,8 @@ class ErrorKeepingFile:
     def __exit__(self, *_: object) -> None:
         self._file.close()
         if self._error is not None:
-            raise self._error
+            with errors_named(self._path):
+                raise self._error
 
     def read(self, size: int = -1) -> bytes:
         """Up to ``size`` bytes."""

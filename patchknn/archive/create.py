@@ -54,10 +54,12 @@ def create_archive(
         mpp=mpp,
         precision=precision,
     )
+    # In this order: what another process has just made is complete, and an archive.
+    occupied = path.exists() and (not path.is_dir() or any(path.iterdir()))
     if (path / SETTINGS_FILE).is_file():
         _check_fits(path, wanted)
         return
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if occupied:
         message = f"{path} exists and is not an archive; choose another --archive."
         raise ConflictError(message)
     _create(path, wanted, bundle, with_backbone=with_backbone)

@@ -90,7 +90,7 @@ def info(archive: Archive, format: options.Format = None) -> int:
     return 0
 
 
-@app.command("list")
+@app.command("list", short_help="List its rows; as TSV a manifest.")
 def list_(
     archive: Archive,
     label: Annotated[

@@ -68,15 +68,19 @@ def _register_commands() -> None:
         train,
     )
 
-    app.command("tile")(tile.tile)
-    app.command("train")(train.train)
-    app.command("embed")(embed.embed)
-    app.command("query")(query.query)
-    app.command("evaluate")(evaluate.evaluate)
-    app.add_typer(archive.app, name="archive")
-    app.add_typer(simulate.app, name="simulate")
-    app.command("demo")(demo.demo)
-    app.command("doctor")(doctor.doctor)
+    app.command("tile", short_help="Cut slides into tiles that hold tissue.")(tile.tile)
+    app.command("train", short_help="Train an encoder, or fit codes to one as it is.")(train.train)
+    app.command("embed", short_help="Embed patches and publish them in an archive.")(embed.embed)
+    app.command("query", short_help="Find the nearest archived patches, votes, confidence.")(
+        query.query
+    )
+    app.command("evaluate", short_help="Judge an archive by labelled patches.")(evaluate.evaluate)
+    app.add_typer(
+        archive.app, name="archive", short_help="What an archive holds, its history, is it whole?"
+    )
+    app.add_typer(simulate.app, name="simulate", short_help="Make synthetic data to try things on.")
+    app.command("demo", short_help="Run the whole way on synthetic slides.")(demo.demo)
+    app.command("doctor", short_help="Check this installation.")(doctor.doctor)
 
 
 _register_commands()
