@@ -45,7 +45,7 @@ def _group() -> None:
     """Look at an archive: what it holds, its rows, its history, and whether it is whole."""
 
 
-@app.command()
+@app.command(short_help="Count what an archive holds.")
 def info(archive: Archive, format: options.Format = None) -> int:
     """Count rows, sources, patients and classes, and say by which encoder they were made.
 
@@ -121,7 +121,7 @@ def list_(
     return 0
 
 
-@app.command()
+@app.command(short_help="Compare every checksum and cross-reference.")
 def verify(archive: Archive, format: options.Format = None) -> int:
     """Read everything, compare every checksum and cross-reference; exit 1 where damage is found.
 
@@ -159,7 +159,7 @@ def verify(archive: Archive, format: options.Format = None) -> int:
     return 0
 
 
-@app.command()
+@app.command(short_help="Show its snapshots and their commands.")
 def log(archive: Archive, limit: Limit = None, format: options.Format = None) -> int:
     """Show the snapshots, the newest first: when, what was added, and by which command.
 
