@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 FORMATS = ("table", "tsv", "ndjson")
+_MOST_COLUMNS = 7
 
 
 def message(text: str) -> None:
@@ -69,7 +70,11 @@ def write_tsv_row(cells: Sequence[Any]) -> None:
 def write_rows(
     rows: Iterable[Mapping[str, Any]], columns: Sequence[str], style: str, *, title: str = ""
 ) -> None:
-    """Rows in the given format, streamed for TSV and NDJSON; a table shows ``columns``."""
+    """Rows in the given format, streamed for TSV and NDJSON; a table shows ``columns``.
+
+    One row with many columns, such as a closing summary, becomes a table of names and values:
+    side by side they would not fit a terminal.
+    """
     if style == "ndjson":
         for row in rows:
             write_ndjson(row)
@@ -78,7 +83,11 @@ def write_rows(
         for row in rows:
             write_tsv_row([row.get(name) for name in columns])
     else:
-        print_table(columns, ([row.get(name) for name in columns] for row in rows), title=title)
+        cells = [[row.get(name) for name in columns] for row in rows]
+        if len(cells) == 1 and len(columns) > _MOST_COLUMNS:
+            pairs = zip(columns, cells[0], strict=True)
+            columns, cells = ("what", "value"), [[*pair] for pair in pairs if pair[1] is not None]
+        print_table(columns, cells, title=title)
 
 
 def flush() -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from patchknn.slides.units import SlideUnit
 
 _COLUMNS = ("name", "status", "tiles", "path", "detail")
+_TABLE = ("name", "status", "tiles", "detail")
 _CLAIMS = ".claims"
 _COUNTED = ("done", "planned", "skipped", "empty", "failed")
 
@@ -86,8 +87,6 @@ def tile(
     from patchknn.slides.units import plan_units
 
     settings = TilingSettings(size, stride, mpp, min_tissue, min_cover, allow_upsample, labelled)
-    _check_mpp("--slide-mpp", slide_mpp)
-    _check_mpp("--default-mpp", default_mpp)
     entries = list_slides(_arguments(slides), exclude=output)
     if annotations is not None and annotations.is_file() and len(entries) > 1:
         message = f"--annotations {annotations} is one file for {len(entries)} slides; give a DIR."
@@ -104,6 +103,9 @@ def tile(
     # A slide that clashes shares its file with another, so it needs a name of its own.
     units = [Unit(u.entry.name if u.clash is None else str(u.entry.path), u) for u in plan]
     by_name = {unit.name: unit.payload for unit in units}
+    if output.exists() and not output.is_dir():
+        message = f"{output} is a file, not a folder; choose another -o."
+        raise UsageError(message)
     if not dry_run:
         output.mkdir(parents=True, exist_ok=True)
     outcomes = run_units(
@@ -120,8 +122,10 @@ def tile(
                 bar.advance()
                 yield _row(by_name[outcome.unit], outcome, counts)
 
+    style = console.output_format(format)
+    columns = _TABLE if style == "table" else _COLUMNS
     with closing(outcomes):  # a signal ends the workers at once, not when Python tidies up
-        console.write_rows(rows(), _COLUMNS, console.output_format(format), title="Tile sets")
+        console.write_rows(rows(), columns, style, title=f"Tile sets in {output}")
     console.message(_summary(counts, dry_run=dry_run))
     if counts["failed"]:
         return 1 if counts["failed"] == len(units) else 3
@@ -177,14 +181,3 @@ def _arguments(slides: list[str]) -> list[str]:
         message = "no slide was named on stdin."
         raise UsageError(message)
     return paths
-
-
-def _check_mpp(option: str, value: float | None) -> None:
-    from patchknn.slides.resolution import MAX_MPP, MIN_MPP, is_plausible
-
-    if value is not None and not is_plausible(value):
-        message = (
-            f"{option} {value:g} is outside {MIN_MPP:g} to {MAX_MPP:g} µm/px; give the size of a "
-            "level-0 pixel."
-        )
-        raise UsageError(message)
