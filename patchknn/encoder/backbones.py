@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import logging
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -149,6 +150,8 @@ def _read_description(name: str, source: str, model: str) -> tuple[str, dict[str
 def _create(name: str, arguments: dict[str, Any], *, pretrained: bool) -> nn.Module:
     import timm
 
+    # Its retries, a line each, would drown the one sentence that says what to do.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         module: nn.Module = timm.create_model(
             name, pretrained=pretrained, num_classes=0, **_with_layers(arguments)
