@@ -166,7 +166,8 @@ def _refuse_another(unit: SlideUnit, earlier: TileSet, content: str) -> None:
 
 
 def _nothing(unit: SlideUnit) -> str:
-    return "no labelled tile with tissue" if unit.settings.labelled else "no tissue found"
+    tile = "labelled tile" if unit.settings.labelled else "tile"
+    return f"no {tile} holds {100 * unit.settings.min_tissue:g}% tissue"
 
 
 def _kept(unit: SlideUnit, earlier: TileSet, *, dry_run: bool) -> SlideResult:

@@ -107,6 +107,7 @@ def test_bad_slides_are_reported_and_the_rest_is_done(patchknn, slides, tmp_path
         assert text in rows[name]["error"]
         assert result.err.count(rows[name]["error"]) == 1
     assert rows["white.tif"]["status"] == "empty"
+    assert rows["white.tif"]["detail"] == "no tile holds 50% tissue"
     assert rows["one.tif"]["status"] == "done"
     assert result.err.splitlines()[-1] == "tile: 2 done, 0 skipped, 1 empty, 6 failed."
     assert "Traceback" not in result.err
