@@ -19,7 +19,14 @@ import numpy as np
 import numpy.typing as npt
 
 from patchknn.errors import ConflictError, DamageError, InputError
-from patchknn.files import fsync_directory, fsync_file, read_json, temporary_beside, write_json
+from patchknn.files import (
+    errors_named,
+    fsync_directory,
+    fsync_file,
+    read_json,
+    temporary_beside,
+    write_json,
+)
 
 FORMAT_VERSION = 1
 DESCRIPTION_FILE = "encoder.json"

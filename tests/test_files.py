@@ -13,6 +13,7 @@ from patchknn import files
 from patchknn.errors import InputError
 from patchknn.files import (
     ErrorKeepingFile,
+    errors_named,
     quickhash,
     read_json,
     replaced_atomically,
@@ -158,3 +159,24 @@ def test_a_patient_file_is_a_file(tmp_path):
     with h5py.File(tmp_path / "a.h5") as file:
         assert np.array_equal(file["again"][...], values)
         assert file.attrs["text"] == '{"a": 1}'
+
+
+def test_errors_name_what_people_know(tmp_path):
+    def raised(error):
+        with (
+            pytest.raises(OSError, match="No s") as caught,
+            errors_named(tmp_path / "x", tmp_path / ".tmp-x"),
+        ):
+            raise error
+        return caught.value
+
+    assert raised(OSError(28, "No space left on device")).filename == str(tmp_path / "x")
+    inside = OSError(28, "No space", str(tmp_path / ".tmp-x" / "part"))
+    assert raised(inside).filename == str(tmp_path / "x")
+    copied = OSError(28, "No space", "/encoder", None, str(tmp_path / ".tmp-x"))
+    assert raised(copied).filename == str(tmp_path / "x")
+    assert raised(FileNotFoundError(2, "No such file", "/other")).filename == "/other"
+    told = raised(RuntimeError("I/O error: No space left on device (os error 28)"))
+    assert (told.errno, told.filename) == (28, str(tmp_path / "x"))
+    with pytest.raises(RuntimeError, match="else"), errors_named(tmp_path):
+        raise RuntimeError("something else")

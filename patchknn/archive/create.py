@@ -20,7 +20,7 @@ from patchknn.archive.settings import (
 )
 from patchknn.bundle import Bundle, copy_bundle
 from patchknn.errors import ConflictError, UsageError
-from patchknn.files import fsync_directory, temporary_beside, write_bytes
+from patchknn.files import errors_named, fsync_directory, temporary_beside, write_bytes
 
 __all__ = ["ArchiveSettings", "create_archive"]
 
@@ -34,12 +34,14 @@ def create_archive(
     mpp: float | None,
     precision: str = "float32",
     with_backbone: bool = True,
+    dry_run: bool = False,
 ) -> None:
     """Create an archive for rows of this encoder, or check that the one there takes them.
 
     Any number of processes may do so at once: one creates it, the others check. ``patch_px`` in
-    pixels, ``mpp`` in µm/px. Raises ConflictError where another encoder (both fingerprints are
-    named), another setting, or something that is no archive is there.
+    pixels, ``mpp`` in µm/px. A ``dry_run`` checks only. Raises ConflictError where another
+    encoder (both fingerprints are named), another setting, or something that is no archive is
+    there.
     """
     if feature_dtype not in FEATURE_DTYPES:
         message = f"features are stored as {' or '.join(FEATURE_DTYPES)}, not {feature_dtype}."
@@ -62,29 +64,35 @@ def create_archive(
     if occupied:
         message = f"{path} exists and is not an archive; choose another --archive."
         raise ConflictError(message)
-    _create(path, wanted, bundle, with_backbone=with_backbone)
+    if not dry_run:
+        _create(path, wanted, bundle, with_backbone=with_backbone)
 
 
 def _create(path: Path, settings: ArchiveSettings, bundle: Bundle, *, with_backbone: bool) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(path)
     try:
-        for name in (SHARDS, MANIFESTS, RUNS):
-            (temporary / name).mkdir(parents=True)
-        copy_bundle(bundle, temporary / ENCODER, backbone=with_backbone)
-        write_bytes(manifest_file(temporary, 0), sealed_text(first_manifest(settings.archive_id)))
-        write_bytes(temporary / SETTINGS_FILE, sealed_text(settings.as_json()))
-        fsync_directory(temporary)
-        try:
-            # Only an empty directory gives way to a rename: of many creators one wins.
-            temporary.rename(path)
-        except OSError:
-            if not (path / SETTINGS_FILE).is_file():
-                raise
-            _check_fits(path, settings)
-        fsync_directory(path.parent)
+        with errors_named(path, temporary):
+            _fill(temporary, settings, bundle, with_backbone=with_backbone)
+            try:
+                # Only an empty directory gives way to a rename: of many creators one wins.
+                temporary.rename(path)
+            except OSError:
+                if not (path / SETTINGS_FILE).is_file():
+                    raise
+                _check_fits(path, settings)
+            fsync_directory(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _fill(folder: Path, settings: ArchiveSettings, bundle: Bundle, *, with_backbone: bool) -> None:
+    for name in (SHARDS, MANIFESTS, RUNS):
+        (folder / name).mkdir(parents=True)
+    copy_bundle(bundle, folder / ENCODER, backbone=with_backbone)
+    write_bytes(manifest_file(folder, 0), sealed_text(first_manifest(settings.archive_id)))
+    write_bytes(folder / SETTINGS_FILE, sealed_text(settings.as_json()))
+    fsync_directory(folder)
 
 
 def _check_fits(path: Path, wanted: ArchiveSettings) -> None:

@@ -30,7 +30,7 @@ from patchknn.archive.sealed import sealed, sealed_text
 from patchknn.archive.settings import ArchiveSettings
 from patchknn.archive.shard_arrays import Arrays, nbytes, shard_arrays
 from patchknn.errors import ConflictError
-from patchknn.files import fsync_directory, fsync_file
+from patchknn.files import errors_named, fsync_directory, fsync_file
 
 _SYNC_THREADS = 16
 # HDF5 takes attributes of up to 64 KiB; the shard's JSON names all classes in any case.
@@ -98,27 +98,28 @@ def write_shard(
     if len(attributes["classes"]) > _MAX_ATTRIBUTE:
         del attributes["classes"]
     try:
-        with ThreadPoolExecutor(1) as hasher:  # hashing and writing wait for different things
-            checksums = hasher.submit(_checksums, arrays)
-            places = WRITERS[container](temporary, arrays, attributes)
-            array_places = _array_places(name, temporary, arrays, places, checksums.result())
-        files = _file_records(folder, name, temporary, array_places)
-        n_sources = len(arrays["source_key"])
-        description = ShardDescription(
-            uuid=uuid,
-            container=container,
-            rows=len(rows),
-            sources=n_sources,
-            new_sources=n_sources if new_sources is None else new_sources,
-            classes=rows.classes,
-            run_id=run_id,
-            arrays=array_places,
-            files=files,
-        )
-        content = json.loads(json.dumps(description.as_json()))
-        temporary_json.write_bytes(sealed_text(content))
-        fsync_file(temporary_json)
-        fsync_directory(folder)
+        with errors_named(path, folder):
+            with ThreadPoolExecutor(1) as hasher:  # hashing and writing wait for different things
+                checksums = hasher.submit(_checksums, arrays)
+                places = WRITERS[container](temporary, arrays, attributes)
+                array_places = _array_places(name, temporary, arrays, places, checksums.result())
+            files = _file_records(folder, name, temporary, array_places)
+            n_sources = len(arrays["source_key"])
+            description = ShardDescription(
+                uuid=uuid,
+                container=container,
+                rows=len(rows),
+                sources=n_sources,
+                new_sources=n_sources if new_sources is None else new_sources,
+                classes=rows.classes,
+                run_id=run_id,
+                arrays=array_places,
+                files=files,
+            )
+            content = json.loads(json.dumps(description.as_json()))
+            temporary_json.write_bytes(sealed_text(content))
+            fsync_file(temporary_json)
+            fsync_directory(folder)
     except BaseException:
         remove_any(temporary)
         remove_any(temporary_json)

@@ -11,8 +11,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from patchknn.errors import ConflictError
-from patchknn.files import fsync_directory, fsync_file, read_json, replaced_atomically, write_json
+from patchknn.errors import ConflictError, UsageError
+from patchknn.files import (
+    errors_named,
+    fsync_directory,
+    fsync_file,
+    read_json,
+    replaced_atomically,
+    write_json,
+)
 
 
 class AnswerFile:
@@ -27,9 +34,12 @@ class AnswerFile:
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
         self.path = path
         self.note: str | None = None
-        self._answered: dict[str, str | None] = {}
+        self._answered: set[tuple[str, str | None]] = set()
         recorded = path.with_name(f"{path.name}.settings.json")
         wanted = json.loads(json.dumps(settings))
+        if not path.parent.is_dir():
+            message = f"-o {path}: there is no folder {path.parent}; make it first."
+            raise UsageError(message)
         if path.exists() and path.stat().st_size > 0:
             if not recorded.is_file():
                 message = f"{path} exists and was not written by query -o: give another file."
@@ -45,14 +55,15 @@ class AnswerFile:
 
     def has(self, name: str, content: str | None) -> bool:
         """Whether the query of this name, and of this content, is answered already."""
-        return name in self._answered and self._answered[name] == content
+        return (name, content) in self._answered
 
     def append(self, answer: Mapping[str, Any], content: str | None) -> None:
         """Add one line in one write; ``content`` tells a changed file of the same name."""
         line = json.dumps({**answer, "content": content}, allow_nan=False) + "\n"
         data = memoryview(line.encode())
-        while data:
-            data = data[os.write(self._descriptor, data) :]
+        with errors_named(self.path):
+            while data:
+                data = data[os.write(self._descriptor, data) :]
 
     def close(self) -> None:
         """Force what was written to disk."""
@@ -73,7 +84,7 @@ class AnswerFile:
             if line is not None:
                 kept += 1
                 answer = json.loads(line)
-                self._answered[answer["query"]] = answer.get("content")
+                self._answered.add((answer["query"], answer.get("content")))
         if kept == total:
             return
         with replaced_atomically(self.path) as temporary, temporary.open("wb") as file:

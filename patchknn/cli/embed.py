@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import asdict
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -53,10 +53,7 @@ def embed(
     ] = None,
     slide_mpp: options.SlideMpp = None,
     default_mpp: options.DefaultMpp = None,
-    image_mpp: Annotated[
-        float | None,
-        typer.Option("--image-mpp", help="µm/px of plain images; resampled to --mpp."),
-    ] = None,
+    image_mpp: options.ImageMpp = None,
     min_tissue: Annotated[
         float,
         typer.Option("--min-tissue", min=0, max=1, help="Share of tissue in a slide's tiles."),
@@ -137,22 +134,9 @@ def embed(
         image_mpp=image_mpp,
         min_tissue=min_tissue,
     )
-    if dry_run:
-        return _plan(arguments, archive if existing is not None else None, patches, split)
-
-    from patchknn.archive.runs import describe_run, new_run_id
-    from patchknn.encoder.devices import choose_device, limit_threads
-    from patchknn.encoder.inference import FeatureExtractor
-    from patchknn.indexing.build import ArchiveBuild, BuildSettings, Report
-    from patchknn.indexing.features import ReadSettings
-
     precision = precision or bundle.description.precision
-    chosen = choose_device(device)
-    limit_threads()
-    make_extractor = cache(lambda: FeatureExtractor.from_bundle(bundle, chosen, precision))
-    if existing is None:  # no archive is made of an encoder that cannot be used
-        make_extractor().check_size(size)
-    create_archive(
+    make_archive = partial(
+        create_archive,
         archive,
         bundle,
         feature_dtype=feature_dtype or "float16",
@@ -161,6 +145,22 @@ def embed(
         precision=precision,
         with_backbone=backbone,
     )
+    if dry_run:
+        make_archive(dry_run=True)
+        return _plan(arguments, archive if existing is not None else None, patches, split)
+
+    from patchknn.archive.runs import describe_run, new_run_id
+    from patchknn.encoder.devices import choose_device, limit_threads
+    from patchknn.encoder.inference import FeatureExtractor
+    from patchknn.indexing.build import ArchiveBuild, BuildSettings, Report
+    from patchknn.indexing.features import ReadSettings
+
+    chosen = choose_device(device)
+    limit_threads()
+    make_extractor = cache(lambda: FeatureExtractor.from_bundle(bundle, chosen, precision))
+    if existing is None:  # no archive is made of an encoder that cannot be used
+        make_extractor().check_size(size)
+    make_archive()
     readers = _readers(workers, chosen.type)
     settings = BuildSettings(
         patches=patches,

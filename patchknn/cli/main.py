@@ -159,11 +159,13 @@ def _explain(error: Exception) -> int:
             return 2
         context = getattr(error, "ctx", None)
         hint = f" See '{context.command_path} --help'." if context is not None else ""
-        console.fail(f"{error.format_message()}{hint}")
+        # "Value error, " is how pydantic, which typer checks values with, begins what it was told.
+        sentence = error.format_message().replace(": Value error, ", ": ").rstrip(".")
+        console.fail(f"{sentence}.{hint}")
         return int(getattr(error, "exit_code", 2))
     if isinstance(error, OSError):
         thing = f"{error.filename}: " if error.filename else ""
-        if error.errno == errno.ENOSPC:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             console.fail(
                 f"{thing}the disk is full; free some space and run the same command again: "
                 "what was finished is kept."

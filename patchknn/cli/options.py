@@ -35,9 +35,19 @@ Mpp = Annotated[
     float | None, typer.Option("--mpp", min=0.05, max=20.0, help="Target µm per pixel.")
 ]
 SlideMpp = Annotated[
-    float | None, typer.Option("--slide-mpp", help="µm/px at level 0, against the slide's own.")
+    float | None,
+    typer.Option(
+        "--slide-mpp", min=0.05, max=2.0, help="µm/px at level 0, against the slide's own."
+    ),
 ]
 DefaultMpp = Annotated[
-    float | None, typer.Option("--default-mpp", help="µm/px at level 0 where a slide has none.")
+    float | None,
+    typer.Option(
+        "--default-mpp", min=0.05, max=2.0, help="µm/px at level 0 where a slide has none."
+    ),
+]
+ImageMpp = Annotated[
+    float | None,
+    typer.Option("--image-mpp", min=0.05, max=20.0, help="µm/px of plain images, to be resampled."),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; do nothing.")]

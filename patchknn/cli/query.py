@@ -77,9 +77,7 @@ def query(
         int | None,
         typer.Option("--size", metavar="PX", help="Patch size; must be the archive's."),
     ] = None,
-    image_mpp: Annotated[
-        float | None, typer.Option("--image-mpp", help="µm/px of plain images.")
-    ] = None,
+    image_mpp: options.ImageMpp = None,
     slide_mpp: options.SlideMpp = None,
     default_mpp: options.DefaultMpp = None,
     patient: Annotated[

@@ -302,7 +302,7 @@ def _listed(arguments: Iterable[str], reading: dict[str, Any]) -> tuple[list[Pat
     patches, problems = [], []
     for item in iter_patches(arguments, **reading):
         if isinstance(item, Problem):
-            console.message(f"{item.name}: {item.error}")
+            console.message(item.error)
             problems.append(item)
         else:
             patches.append(item)

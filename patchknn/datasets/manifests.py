@@ -11,6 +11,8 @@ from patchknn.errors import InputError
 from patchknn.slides.listing import source_name
 from patchknn.tables import read_table
 
+_MAX_POSITION = 2**31
+
 
 @dataclass(frozen=True, slots=True)
 class ManifestRow:
@@ -48,7 +50,8 @@ def read_manifest(path: Path, split: str | None = None) -> Iterator[ManifestRow 
     (stands for an unknown patient: images of one slide belong together), ``split``, ``name``,
     ``x`` and ``y`` (level-0 pixels; both or neither; −1 means a plain image), ``mpp`` (µm/px of
     the image, or of the slide's level 0), ``annotations``. Raises InputError where the table
-    cannot be read or lacks a needed column; a row without a path is a Problem.
+    cannot be read or lacks a needed column; a row without a path, with a position that is no
+    pixel or with an mpp that is not above 0 is a Problem.
     """
     table = read_table(path, required=["path"] if split is None else ["path", "split"])
     columns = set(table.columns)
@@ -68,6 +71,11 @@ def read_manifest(path: Path, split: str | None = None) -> Iterator[ManifestRow 
             yield Problem(f"{path}:{line}", f"{path}, line {line}: the path is empty.")
             continue
         x, y, mpp = (column[index] if column else None for column in numbers.values())
+        problem = _problem(x, y, mpp)
+        if problem is not None:
+            name = row.get("name") or text
+            yield Problem(name, f"{path}, line {table.lines[index]}: {problem}")
+            continue
         file = folder / text
         annotations = row.get("annotations")
         plain = x is None or y is None or (x < 0 and y < 0)
@@ -86,3 +94,12 @@ def read_manifest(path: Path, split: str | None = None) -> Iterator[ManifestRow 
         which = f" with split {split!r}" if split is not None else ""
         message = f"{path} has no rows{which}."
         raise InputError(message)
+
+
+def _problem(x: float | None, y: float | None, mpp: float | None) -> str | None:
+    for column, value in (("x", x), ("y", y)):
+        if value is not None and not (value.is_integer() and abs(value) <= _MAX_POSITION):
+            return f"{column} is {value:g}, not a pixel of level 0."
+    if mpp is not None and mpp <= 0:
+        return f"mpp is {mpp:g}; give µm/px above 0 or leave it empty."
+    return None

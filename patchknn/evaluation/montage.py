@@ -74,9 +74,12 @@ def draw_montage(
 
 
 def check_montage_path(path: Path) -> None:
-    """Raise UsageError where the name of ``path`` says no picture format."""
+    """Raise UsageError where ``path`` says no picture format, or lies in no folder."""
     if path.suffix.lower() not in MONTAGE_SUFFIXES:
         message = f"--montage {path}: its name must end in {', '.join(MONTAGE_SUFFIXES)}."
+        raise UsageError(message)
+    if not path.parent.is_dir():
+        message = f"--montage {path}: there is no folder {path.parent}; make it first."
         raise UsageError(message)
 
 

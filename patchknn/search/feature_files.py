@@ -26,7 +26,9 @@ def read_features(path: Path, dim: int) -> npt.NDArray[Any]:
         message = f"{path} does not exist."
         raise InputError(message) from None
     except (ValueError, EOFError, OSError) as error:
-        message = f"{path} is not an array that NumPy can read: {error}"
+        # What is neither an array nor a zip NumPy takes for a pickle, and offers to load it.
+        reason = "it is no .npy file of numbers." if "pickle" in str(error) else str(error)
+        message = f"{path} is not an array that NumPy can read: {reason}"
         raise InputError(message) from None
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
         message = f"{path} does not hold numbers: save features (N, {dim}) with numpy.save."

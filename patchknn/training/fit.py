@@ -156,7 +156,7 @@ def _context(
             default_mpp=settings.default_mpp,
             workers=settings.workers,
             cache_bytes=settings.cache_bytes,
-            on_problem=lambda problem: report(f"{problem.name}: {problem.error}"),
+            on_problem=lambda problem: report(problem.error),
         ),
         labels=np.asarray(selection.labels(patches), np.int64),
         n_train=len(selection.train),

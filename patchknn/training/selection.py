@@ -146,8 +146,8 @@ def _split(
 def _of_split(patches: list[Patch], name: str, present: set[str]) -> list[Patch]:
     found = [patch for patch in patches if patch.split == name]
     if not found:
-        listed = ", ".join(sorted(present)) or "no split column"
-        message = f"No image has the split {name!r}: there are {listed}."
+        there = f"there are {', '.join(sorted(present))}" if present else "none has any"
+        message = f"No image has the split {name!r}: {there}."
         raise UsageError(message)
     return found
 

@@ -350,3 +350,19 @@ def test_a_signal_just_after_publishing_does_not_take_it_back(
     assert ("z.png" in ids, "zz.png" in ids) == (True, then == "publish")
     assert len(ids) == len(set(ids))
     assert verify_archive(archive) == []
+
+
+def test_an_archive_that_appears_while_one_looks_is_an_archive(tmp_path, bundle, monkeypatch):
+    path, made = tmp_path / "archive", tmp_path / "made"
+    create_archive(made, bundle, patch_px=224, mpp=0.5)
+    path.mkdir()
+    usual = Path.iterdir
+
+    def meanwhile(folder):  # another process is done between two looks of this one
+        if made.exists():
+            made.rename(path)
+        return usual(folder)
+
+    monkeypatch.setattr(Path, "iterdir", meanwhile)
+    create_archive(path, bundle, patch_px=224, mpp=0.5)
+    assert open_archive(path).n_rows == 0

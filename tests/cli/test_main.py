@@ -70,6 +70,23 @@ def test_an_unknown_option_is_a_usage_error_with_a_hint(patchknn):
     assert "patchknn doctor --help" in result.err
 
 
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        (["doctor", "--format", "xml"], "'xml' is not one of 'table', 'tsv', 'ndjson'."),
+        (["archive", "list", "a", "--limit", "-1"], "should be greater than or equal to 0."),
+        (["tile"], "Missing argument 'SLIDES...'."),
+    ],
+)
+def test_wrong_values_are_two_sentences(patchknn, line, sentence):
+    result = patchknn(*line)
+    assert result.code == 2
+    assert f"{sentence} See 'patchknn {' '.join(line[: 1 + (line[0] == 'archive')])} --help'." in (
+        result.err
+    )
+    assert "Value error" not in result.err
+
+
 def test_settings_come_from_flag_then_variable_then_file_then_default(
     patchknn, tmp_path, monkeypatch
 ):

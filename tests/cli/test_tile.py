@@ -217,6 +217,31 @@ def test_wrong_settings_are_usage_errors(patchknn, slides, tmp_path):
     assert not (tmp_path / "t").exists()
 
 
+def test_a_file_in_the_place_of_the_folder_is_a_usage_error(patchknn, slides, tmp_path):
+    (tmp_path / "t").write_text("mine")
+    result = patchknn("tile", slides, "-o", tmp_path / "t")
+    assert result.code == 2
+    assert result.err == f"patchknn: {tmp_path / 't'} is a file, not a folder; choose another -o.\n"
+    assert (tmp_path / "t").read_text() == "mine"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_full_disk_ends_the_batch_and_keeps_what_is_done(
+    patchknn, slides, tmp_path, little_room, workers
+):
+    line = ("tile", slides, "-o", tmp_path / "t", *ARGUMENTS, "--workers", workers)
+    assert patchknn("tile", slides / "one.tif", *line[2:]).code == 0
+    before = (tmp_path / "t" / "one.h5").read_bytes()
+    with little_room(1000):
+        result = patchknn(*line)
+    assert result.code == 3
+    assert "File too large." in result.err
+    assert ".tmp-" not in result.err
+    assert (tmp_path / "t" / "one.h5").read_bytes() == before
+    assert not list((tmp_path / "t").rglob(".*"))
+    assert patchknn(*line).code == 0
+
+
 def test_upsampling_only_on_request(patchknn, slides, tmp_path):
     line = ("tile", slides / "one.tif", "-o", tmp_path / "t", "--mpp", 0.25)
     refused = patchknn(*line)

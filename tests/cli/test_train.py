@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from patchknn.bundle import load_bundle
+from patchknn.bundle import load_backbone, load_bundle
 
 
 @pytest.fixture
@@ -99,6 +99,9 @@ def test_splits_are_written_beside_the_encoder_and_can_be_given_back(patchknn, f
         (("--loss", "deep-kn"), ["deep-kn ", "deep-knn"]),
         (("--backbone", "mobilenetv2_10"), ["mobilenetv2_10", "mobilenetv2_100"]),
         (("--bits", 12), ["--bits 12", "multiples of 8"]),
+        (("--bits", 50), ["--bits 50", "multiples of 8"]),
+        (("--size", 0), ["'--size'", "greater than or equal to 8. See 'patchknn train --help'"]),
+        (("--slide-mpp", 9), ["'--slide-mpp'", "less than or equal to 2"]),
         (("--mean", "grey"), ["--mean grey"]),
         (("--split", "70/30/x"), ["--split 70/30/x"]),
         (("--split", "elsewhere"), ["elsewhere"]),
@@ -142,7 +145,7 @@ def test_bad_images_among_good_ones_are_reported_and_the_rest_is_done(patchknn, 
     assert sorted(entry["input"] for entry in bad) == ["fine/0.png", "fine/1.png"]
     assert all(entry["error"] for entry in bad)
     assert answer["fingerprint"]
-    assert "fine/1.png: " in result.err
+    assert f"{pictures / 'fine' / '1.png'} is not an image: " in result.err
     assert "2 inputs could not be used" in result.err
 
 
@@ -212,3 +215,21 @@ def test_a_killed_command_goes_on_and_sigterm_exits_75(folder, tmp_path):
         else:
             assert any("going on from" in line for line in lines)
     assert (Path(tmp_path) / "e.partial" / "checkpoint.safetensors").is_file()
+
+
+@pytest.mark.parametrize("loss", ["none", "multitask"])
+def test_a_full_disk_leaves_the_encoder_as_it_was(patchknn, folder, tmp_path, little_room, loss):
+    line = ("train", folder(), "-o", tmp_path / "encoder", "--loss", loss, *_SMALL)
+    assert patchknn(*line).code == 0
+    before = load_bundle(tmp_path / "encoder")
+    with little_room(100_000):  # the weights are larger
+        result = patchknn(*line, "--seed", 1)
+    assert result.code == 1
+    last = result.err.splitlines()[-1]
+    assert last.startswith(f"patchknn: {tmp_path / 'encoder'}")
+    assert last.endswith(": File too large.")
+    assert load_backbone(load_bundle(tmp_path / "encoder"))
+    assert load_bundle(tmp_path / "encoder").fingerprint == before.fingerprint
+    assert not list(tmp_path.rglob(".tmp-*"))
+    assert patchknn(*line, "--seed", 1).code == 0
+    assert load_bundle(tmp_path / "encoder").fingerprint != before.fingerprint

@@ -225,6 +225,24 @@ def test_a_dry_run_writes_nothing(embed, image_folder, tmp_path):
     assert (summary["sources"], summary["skipped"]) == (0, 3)
 
 
+def test_a_dry_run_refuses_what_the_run_would(embed, image_folder, other_encoder, tmp_path):
+    folder = image_folder(3)
+    embed(folder)
+    for options in ({"encoder": other_encoder}, {"archive": "data"}):
+        real, _ = embed(folder, **options)
+        dry, _ = embed(folder, "--dry-run", **options)
+        assert (dry.code, dry.err) == (real.code, real.err) == (1, real.err)
+
+
+def test_positions_that_cannot_be_fail_alone(embed, write_slide, tmp_path, rows_of):
+    write_slide("s.tif")
+    (tmp_path / "m.csv").write_text("path,x,y\ns.tif,1e30,0\ns.tif,0,0\ns.tif,1.5,0\n")
+    result, summary = embed(tmp_path / "m.csv")
+    assert (result.code, summary["failed"]) == (3, 2)
+    assert f"{tmp_path / 'm.csv'}, line 2: x is 1e+30, not a pixel of level 0." in result.err
+    assert set(rows_of()) == {"s.tif@0_0"}
+
+
 def test_paths_on_stdin(embed, image_folder, tmp_path, monkeypatch):
     folder = image_folder(3)
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{folder}/A/000.png\n{folder}/B/001.png\n"))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 from patchknn.archive.verify import verify_archive
 from patchknn.jobs.claims import Claims
@@ -155,3 +156,34 @@ def test_many_processes_at_once_do_every_slide_once(encoder, write_slide, tmp_pa
     embed(tmp_path / "slides", archive="single")
     _assert_same(rows_of(), rows_of("single"))
     assert not verify_archive(archive)
+
+
+@pytest.mark.parametrize("container", ["zarr", "hdf5"])
+def test_a_disk_that_takes_no_more_is_named(
+    embed, image_folder, tmp_path, *, rows_of, little_room, container
+):
+    folder = image_folder(3)
+    embed(folder, "--format", container)
+    before = rows_of()
+    image_folder(60, first=3)
+    with little_room(9000):  # room for small files, not for 60 features
+        result, summary = embed(folder, "--format", container)
+    assert result.code == 1
+    assert result.err == f"patchknn: {tmp_path / 'archive'}: File too large.\n"
+    assert summary["rows"] == 0
+    assert rows_of() == before
+    assert not verify_archive(tmp_path / "archive")
+    assert not list((tmp_path / "archive").rglob(".tmp-*"))
+    _, summary = embed(folder, "--format", container)
+    assert (summary["rows"], summary["skipped"]) == (60, 3)
+
+
+def test_a_disk_without_room_for_the_encoder_makes_no_archive(
+    embed, image_folder, tmp_path, little_room
+):
+    with little_room(9000):
+        result, summary = embed(image_folder(3))
+    assert (result.code, summary) == (1, None)
+    assert result.err == f"patchknn: {tmp_path / 'archive'}: File too large.\n"
+    assert not (tmp_path / "archive").exists()
+    assert not list(tmp_path.rglob(".tmp-*"))

@@ -30,7 +30,7 @@ def test_a_single_vector_is_one_row(tmp_path):
     [
         (None, "does not exist."),
         (b"", "is not an array that NumPy can read"),
-        (b"no array", "is not an array that NumPy can read"),
+        (b"no array", "is not an array that NumPy can read: it is no .npy file of numbers."),
         (np.zeros((2, 5)), "holds features of shape (2, 5); this archive needs (N, 4)."),
         (np.array(["a"]), "does not hold numbers"),
         (np.zeros((2, 4))[:, :, None], "holds features of shape (2, 4, 1)"),
