@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -19,7 +20,8 @@ app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
 
 Archive = Annotated[Path, typer.Argument(metavar="ARCHIVE", help="Folder of the archive.")]
 Limit = Annotated[
-    int | None, typer.Option("--limit", metavar="N", min=0, help="Stop after N lines.")
+    int | None,
+    typer.Option("--limit", metavar="N", min=0, max=sys.maxsize, help="Stop after N lines."),
 ]
 
 # With these names and in this order `archive list --format tsv` is a manifest that train,

@@ -15,12 +15,14 @@ Size = Annotated[
     int, typer.Option("--size", metavar="PX", min=8, help="Patch and input size in pixels.")
 ]
 Bits = Annotated[int, typer.Option("--bits", min=8, max=1024, help="Hash bits, a multiple of 8.")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of everything left to chance.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything left to chance.")]
 Workers = Annotated[
     int | None,
     typer.Option("--workers", min=0, help="Reader processes; default: the CPUs one may use."),
 ]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Patches per forward pass.")]
+BatchSize = Annotated[
+    int, typer.Option("--batch-size", min=1, max=1 << 20, help="Patches per forward pass.")
+]
 Device = Annotated[
     str | None, typer.Option("--device", help="cpu, cuda, cuda:1, ...; default: a GPU if any.")
 ]

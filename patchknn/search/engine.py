@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,8 @@ class Searcher:
     """Answers queries from one snapshot of an archive with one set of settings.
 
     Paper A, sections 2.4 and 2.5. Raises UsageError for a label that no row can have or a radius
-    beyond the bits, ConflictError where the archive's encoder does not fit it.
+    beyond the bits, ConflictError where the archive's encoder does not fit it, PatchknnError
+    where Annoy is asked for and does not work.
     """
 
     def __init__(self, snapshot: Snapshot, settings: SearchSettings) -> None:
@@ -54,6 +54,7 @@ class Searcher:
                 f"classifier knows {len(classifier.weight)}."
             )
             raise ConflictError(message)
+        self._stage = self._coarse_stage()
 
     def search(self, query: Query) -> Answer:
         """Answer one query.
@@ -116,26 +117,25 @@ class Searcher:
         def groups(rows: RowNumbers) -> RowNumbers:
             return self._reader.groups(rows, kind, numbering)
 
-        return Demand(self.settings.k, keep, groups, per_group)
+        # As a number of rows, which NumPy can hold.
+        return Demand(self.settings.k, keep, groups, min(per_group, len(self.snapshot)))
 
     def _coarse(
         self, feature: npt.NDArray[Any], code: npt.NDArray[np.uint8], demand: Demand
     ) -> Pool:
         settings = self.settings
-        if settings.coarse == "hamming":
+        if self._stage is None:
             widest = settings.widest_radius(self.snapshot.settings.bits)
             return find_ball(self.snapshot, code, settings.radius, widest, demand)
-        stage = self._l2_stage if settings.coarse == "l2" else self._annoy_stage
         vector = hash_vectors(self.bundle, feature[None])[0]
-        return stage.find(vector, settings.candidates, demand)
+        return self._stage.find(vector, settings.candidates, demand)
 
-    @cached_property
-    def _l2_stage(self) -> L2Stage:
-        return L2Stage(self.snapshot, self.bundle, self._reader)
-
-    @cached_property
-    def _annoy_stage(self) -> AnnoyStage:
-        return AnnoyStage(self.snapshot, self.bundle)
+    def _coarse_stage(self) -> L2Stage | AnnoyStage | None:
+        if self.settings.coarse == "l2":
+            return L2Stage(self.snapshot, self.bundle, self._reader)
+        if self.settings.coarse == "annoy":
+            return AnnoyStage(self.snapshot, self.bundle)
+        return None  # the Hamming ball needs nothing in memory
 
     def _neighbour(self, row: int, code: npt.NDArray[np.uint8], distance: float) -> Neighbour:
         stored = self.snapshot.row(row)

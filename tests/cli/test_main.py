@@ -75,6 +75,11 @@ def test_an_unknown_option_is_a_usage_error_with_a_hint(patchknn):
     [
         (["doctor", "--format", "xml"], "'xml' is not one of 'table', 'tsv', 'ndjson'."),
         (["archive", "list", "a", "--limit", "-1"], "should be greater than or equal to 0."),
+        (
+            ["archive", "list", "a", "--limit", str(10**20)],
+            "less than or equal to 9223372036854775807.",
+        ),
+        (["train", "d", "-o", "e", "--seed", "-1"], "greater than or equal to 0."),
         (["tile"], "Missing argument 'SLIDES...'."),
     ],
 )

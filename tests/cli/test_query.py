@@ -325,6 +325,7 @@ def test_filters_reach_the_search(patchknn, world):
         (["a.png", "--image-mpp", "-1"], "Invalid value for '--image-mpp'"),
         (["a.png", "--default-mpp", "nan"], "Invalid value for '--default-mpp'"),
         (["a.png", "--k", "ten"], "Invalid value for '--k'"),
+        (["a.png", "--batch-size", str(10**20)], "Invalid value for '--batch-size'"),
         (["a.png", "--radius", "-1"], "--radius -1 is negative"),
         (["a.png", "--size", "0"], "--size 0: "),
         (["a.png", "--montage", "x.doc"], "--montage x.doc: its name must end in .png"),

@@ -295,3 +295,14 @@ def test_a_source_is_known_by_its_name_alone_and_each_level_holds_the_one_before
     assert "s0-0" not in {neighbour.source for neighbour in answer.neighbours}
     patients = {neighbour.patient for neighbour in answer.neighbours}
     assert ("P0" in patients) == (level == "slide")
+
+
+@pytest.mark.parametrize("coarse", ["hamming", "l2"])
+def test_numbers_beyond_all_rows_ask_for_all_of_them(make_snapshot, rng, coarse):
+    snapshot = make_snapshot(rng, sizes=(9, 7))
+    huge = 10**30
+    s = SearchSettings(
+        k=huge, max_radius=16, coarse=coarse, candidates=huge, max_per=("slide", huge)
+    )
+    answer = Searcher(snapshot, s).search(Query("q", np.ones(4)))
+    assert len(answer.neighbours) == answer.ball == 16
