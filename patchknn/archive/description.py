@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from patchknn.archive.sealed import CHECKSUM, damage
+from patchknn.archive.sealed import CHECKSUM, check_format, damage
 from patchknn.archive.settings import ArchiveSettings
-from patchknn.errors import InputError
 
 SHARDS = "shards"
 SHARD_FORMATS = ("zarr", "hdf5")
@@ -120,14 +119,7 @@ def parse_description(
     Raises DamageError naming ``file`` where anything is missing, of a wrong type or shape, or
     points outside the shard, InputError where it is of a newer format.
     """
-    version = value.get("format_version")
-    if value.get("format") != _FORMAT or type(version) is not int:
-        raise damage(path, f"{file} does not describe a shard.")
-    if version > _FORMAT_VERSION:
-        message = (
-            f"{file} is of format {version}; this patchknn reads {_FORMAT_VERSION}: update it."
-        )
-        raise InputError(message)
+    check_format(value, file, path, _FORMAT, _FORMAT_VERSION)
     try:
         description = ShardDescription(
             uuid=_text(value["uuid"]),

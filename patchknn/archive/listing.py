@@ -24,7 +24,7 @@ def list_rows(
     keep all where they are empty. Raises UsageError where the snapshot has no such class or
     source.
     """
-    wanted_labels = [_known_label(snapshot, label) for label in labels]
+    wanted_labels = [class_number(snapshot, label) for label in labels]
     wanted_sources = list(sources)
     present = snapshot.find_sources(wanted_sources)
     for name in wanted_sources:
@@ -35,6 +35,17 @@ def list_rows(
         rows = _rows_of(shard, wanted_labels, wanted_sources)
         for start in range(0, len(rows), _BLOCK):
             yield from _in_words(snapshot, shard, rows[start : start + _BLOCK])
+
+
+def class_number(snapshot: Snapshot, label: str) -> int:
+    """Which class of the snapshot a ``--label`` means; UsageError with the nearest name if none."""
+    if label in snapshot.classes:
+        return snapshot.classes.index(label)
+    close = difflib.get_close_matches(label, snapshot.classes, n=1)
+    names = ", ".join(snapshot.classes) or "none at all"
+    hint = f"did you mean {close[0]!r}?" if close else f"it has {names}."
+    message = f"--label {label}: {snapshot.path} has no such class; {hint}"
+    raise UsageError(message)
 
 
 def _rows_of(shard: Shard, labels: list[int], sources: list[str]) -> npt.NDArray[np.int64]:
@@ -73,13 +84,3 @@ def _in_words(snapshot: Snapshot, shard: Shard, rows: npt.NDArray[np.int64]) -> 
             path=path,
             mpp=level0_mpp,
         )
-
-
-def _known_label(snapshot: Snapshot, label: str) -> int:
-    if label in snapshot.classes:
-        return snapshot.classes.index(label)
-    close = difflib.get_close_matches(label, snapshot.classes, n=1)
-    names = ", ".join(snapshot.classes) or "none"
-    hint = f"did you mean {close[0]!r}?" if close else f"it has {names}."
-    message = f"--label {label}: {snapshot.path} has no such class; {hint}"
-    raise UsageError(message)

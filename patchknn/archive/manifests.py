@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from patchknn.archive.sealed import damage, read_sealed, sealed_text
+from patchknn.archive.sealed import check_format, damage, read_sealed, sealed_text
 from patchknn.errors import ConflictError, InputError
 from patchknn.files import fsync_directory, fsync_file, temporary_beside
 
@@ -109,12 +109,7 @@ def read_manifest(path: Path, archive_id: str, at: int | None = None) -> Manifes
     if at is not None and at not in numbers:
         message = f"{path} has no snapshot {at}: it has {numbers[0]} to {numbers[-1]}."
         raise InputError(message)
-    number = numbers[-1] if at is None else at
-    file = manifest_file(path, number)
-    manifest = _from_json(read_sealed(file, path), file, path)
-    if manifest.number != number or manifest.archive_id != archive_id:
-        raise damage(path, f"{file} is the manifest of another archive or number.")
-    return manifest
+    return read_manifest_file(path, archive_id, numbers[-1] if at is None else at)
 
 
 def publish(
@@ -187,14 +182,7 @@ def _link(path: Path, manifest: Manifest) -> bool:
 
 
 def _from_json(value: dict[str, Any], file: Path, path: Path) -> Manifest:
-    version = value.get("format_version")
-    if value.get("format") != _FORMAT or type(version) is not int:
-        raise damage(path, f"{file} is not a manifest.")
-    if version > _FORMAT_VERSION:
-        message = (
-            f"{file} is of format {version}; this patchknn reads {_FORMAT_VERSION}: update it."
-        )
-        raise InputError(message)
+    check_format(value, file, path, _FORMAT, _FORMAT_VERSION)
     try:
         content = {k: v for k, v in value.items() if k in Manifest.__dataclass_fields__}
         content["shards"] = tuple(ShardEntry(**entry) for entry in value["shards"])

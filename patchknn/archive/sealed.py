@@ -57,6 +57,21 @@ def read_sealed(file: Path, archive: Path) -> dict[str, Any]:
     return value
 
 
+def check_format(
+    value: Mapping[str, Any], file: Path, archive: Path, name: str, newest: int
+) -> None:
+    """Raise unless ``value`` says that it is of the format ``name``, up to version ``newest``.
+
+    DamageError where it is something else, InputError where it is of a newer version.
+    """
+    version = value.get("format_version")
+    if value.get("format") != name or type(version) is not int:
+        raise damage(archive, f"{file} does not say that it is a {name}.")
+    if version > newest:
+        message = f"{file} is of format {version}; this patchknn reads {newest}: update it."
+        raise InputError(message)
+
+
 def damage(archive: Path, sentence: str) -> DamageError:
     """The error for one thing found wrong, with what to do next."""
     message = (

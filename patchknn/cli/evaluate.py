@@ -27,27 +27,17 @@ def evaluate(
     *,
     split: options.Split = None,
     k: Annotated[int, typer.Option("--k", help="Neighbours that vote.")] = 10,
-    radius: Annotated[
-        int, typer.Option("--radius", help="Hamming radius of the ball in bits, inclusive.")
-    ] = 1,
-    max_radius: Annotated[
-        int | None,
-        typer.Option("--max-radius", help="Widen up to this; default: a quarter of the bits."),
-    ] = None,
+    radius: options.Radius = 1,
+    max_radius: options.MaxRadius = None,
     exclude_same: Annotated[
         Literal["none", "self", "slide", "patient"],
         typer.Option(
             "--exclude-same", help="Leave out rows of the query's own patient, slide, ..."
         ),
     ] = "patient",
-    labelled: Annotated[bool, typer.Option("--labelled", help="Only rows with a label.")] = False,
-    coarse: Annotated[
-        Literal["hamming", "l2", "annoy"],
-        typer.Option("--coarse", help="First stage: the ball, or L2 on hash vectors (baseline)."),
-    ] = "hamming",
-    candidates: Annotated[
-        int, typer.Option("--candidates", help="Rows that --coarse l2 and annoy pass on.")
-    ] = 100,
+    labelled: options.LabelledRows = False,
+    coarse: options.Coarse = "hamming",
+    candidates: options.Candidates = 100,
     baseline: Annotated[
         Literal["mean-colour"] | None,
         typer.Option("--baseline", help="Also the nearest neighbours by mean colour alone."),
@@ -55,10 +45,7 @@ def evaluate(
     slide_mpp: options.SlideMpp = None,
     default_mpp: options.DefaultMpp = None,
     slides: options.SlidesFolder = None,
-    encoder: Annotated[
-        Path | None,
-        typer.Option("--encoder", metavar="DIR", help="The archive's encoder, if kept elsewhere."),
-    ] = None,
+    encoder: options.EncoderElsewhere = None,
     batch_size: options.BatchSize = 64,
     workers: options.Workers = None,
     device: options.Device = None,

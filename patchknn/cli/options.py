@@ -53,3 +53,22 @@ ImageMpp = Annotated[
     typer.Option("--image-mpp", min=0.05, max=20.0, help="µm/px of plain images, to be resampled."),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; do nothing.")]
+Radius = Annotated[
+    int, typer.Option("--radius", help="Hamming radius of the ball in bits, inclusive.")
+]
+MaxRadius = Annotated[
+    int | None,
+    typer.Option("--max-radius", help="Widen up to this; default: a quarter of the bits."),
+]
+LabelledRows = Annotated[bool, typer.Option("--labelled", help="Only rows with a label.")]
+Coarse = Annotated[
+    Literal["hamming", "l2", "annoy"],
+    typer.Option("--coarse", help="First stage: the ball, or L2 on hash vectors (baseline)."),
+]
+Candidates = Annotated[
+    int, typer.Option("--candidates", help="Rows that --coarse l2 and annoy pass on.")
+]
+EncoderElsewhere = Annotated[
+    Path | None,
+    typer.Option("--encoder", metavar="DIR", help="The archive's encoder, if kept elsewhere."),
+]

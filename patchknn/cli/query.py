@@ -36,13 +36,8 @@ def query(
         typer.Option("--id", metavar="ID…", help="Stored patches; '-' reads ids from stdin."),
     ] = None,
     k: Annotated[int, typer.Option("--k", help="Neighbours to show and let vote.")] = 10,
-    radius: Annotated[
-        int, typer.Option("--radius", help="Hamming radius of the ball in bits, inclusive.")
-    ] = 1,
-    max_radius: Annotated[
-        int | None,
-        typer.Option("--max-radius", help="Widen up to this; default: a quarter of the bits."),
-    ] = None,
+    radius: options.Radius = 1,
+    max_radius: options.MaxRadius = None,
     exclude_same: Annotated[
         Literal["none", "self", "slide", "patient"],
         typer.Option("--exclude-same", help="Leave out rows of the query's own patch, slide, ..."),
@@ -51,20 +46,15 @@ def query(
         list[str] | None,
         typer.Option("--label", metavar="CLASS", help="Only rows of this class; repeatable."),
     ] = None,
-    labelled: Annotated[bool, typer.Option("--labelled", help="Only rows with a label.")] = False,
+    labelled: options.LabelledRows = False,
     max_per: Annotated[
         tuple[str, int] | None,
         typer.Option(
             "--max-per", metavar="slide|patient N", help="At most N neighbours of each of these."
         ),
     ] = None,
-    coarse: Annotated[
-        Literal["hamming", "l2", "annoy"],
-        typer.Option("--coarse", help="First stage: the ball, or L2 on hash vectors (baseline)."),
-    ] = "hamming",
-    candidates: Annotated[
-        int, typer.Option("--candidates", help="Rows that --coarse l2 and annoy pass on.")
-    ] = 100,
+    coarse: options.Coarse = "hamming",
+    candidates: options.Candidates = 100,
     abstain_below: Annotated[
         float | None,
         typer.Option("--abstain-below", metavar="C", help="Mark lower confidence for review."),
@@ -83,10 +73,7 @@ def query(
     patient: Annotated[
         str | None, typer.Option("--patient", help="The patient that the queries are of.")
     ] = None,
-    encoder: Annotated[
-        Path | None,
-        typer.Option("--encoder", metavar="DIR", help="The archive's encoder, if kept elsewhere."),
-    ] = None,
+    encoder: options.EncoderElsewhere = None,
     batch_size: options.BatchSize = 64,
     workers: options.Workers = None,
     device: options.Device = None,

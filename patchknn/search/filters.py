@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from patchknn.archive.listing import class_number
 from patchknn.archive.snapshot import Shard, Snapshot
 from patchknn.archive.strings import name_key
-from patchknn.errors import InputError, UsageError
+from patchknn.errors import InputError
 from patchknn.search.query import Query
 from patchknn.search.rows import RowNumbers, RowReader
 from patchknn.search.settings import SearchSettings
@@ -108,14 +108,4 @@ def _own_sources(shard: Shard, query: Query) -> RowNumbers:
 def _label_ids(snapshot: Snapshot, settings: SearchSettings) -> npt.NDArray[Any] | None:
     if settings.labels is None:
         return None
-    for label in sorted(settings.labels - set(snapshot.classes)):
-        close = difflib.get_close_matches(label, snapshot.classes, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"it has {_listed(snapshot.classes)}."
-        message = f"--label {label}: {snapshot.path} has no such class; {hint}"
-        raise UsageError(message)
-    ids = [number for number, name in enumerate(snapshot.classes) if name in settings.labels]
-    return np.array(ids, np.int64)
-
-
-def _listed(classes: tuple[str, ...]) -> str:
-    return ", ".join(classes) or "none at all"
+    return np.array([class_number(snapshot, label) for label in sorted(settings.labels)], np.int64)

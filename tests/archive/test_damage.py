@@ -130,7 +130,7 @@ def test_a_lost_manifest_in_the_middle_is_found(archive, bundle, make_rows):
         ("coords is missing", lambda v: v["arrays"].pop("coords")),
         ("another shard", lambda v: v.update(uuid="0" * 32)),
         ("unknown container", lambda v: v.update(container="pickle")),
-        ("does not describe a shard", lambda v: v.pop("format")),
+        ("does not say that it is a patchknn-shard", lambda v: v.pop("format")),
         ("entry", lambda v: v.update(classes=[1])),
     ],
 )
