@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -40,6 +40,9 @@ _LOG_COLUMNS = (
     "run",
     "command",
 )
+# What fits a terminal; TSV and NDJSON have it all.
+_LOG_TABLE_COLUMNS = ("number", "time", "action", "rows", "rows_added", "command")
+_LOG_COMMAND_WIDTH = 72
 
 
 @app.callback()
@@ -169,10 +172,11 @@ def log(archive: Archive, limit: Limit = None, format: options.Format = None) ->
     """
     from patchknn.archive.history import history
 
+    style = console.output_format(format)
     rows = (
         {
             "number": entry.number,
-            "time": entry.time,
+            "time": entry.time[:16].replace("T", " ") if style == "table" else entry.time,
             "action": entry.action,
             "rows": entry.rows,
             "rows_added": entry.rows_added,
@@ -180,12 +184,20 @@ def log(archive: Archive, limit: Limit = None, format: options.Format = None) ->
             "sources_added": entry.sources_added,
             "shards": entry.shards,
             "run": entry.run_id,
-            "command": None if entry.argv is None else shlex.join(entry.argv),
+            "command": _command(entry.argv, _LOG_COMMAND_WIDTH if style == "table" else None),
         }
         for entry in islice(history(archive), limit)
     )
-    console.write_rows(rows, _LOG_COLUMNS, console.output_format(format))
+    columns = _LOG_TABLE_COLUMNS if style == "table" else _LOG_COLUMNS
+    console.write_rows(rows, columns, style)
     return 0
+
+
+def _command(argv: Sequence[str] | None, width: int | None) -> str | None:
+    if argv is None:
+        return None
+    text = shlex.join(argv)
+    return text if width is None or len(text) <= width else f"{text[: width - 1]}…"
 
 
 def _as_object(row: StoredRow) -> dict[str, Any]:

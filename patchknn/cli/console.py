@@ -11,7 +11,7 @@ import math
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -106,7 +106,9 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title:
     for position, name in enumerate(columns):
         values = [row[position] for row in cells if row[position] is not None]
         numeric = bool(values) and all(isinstance(value, int | float) for value in values)
-        table.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
+        # A number broken over two lines misleads; text may fold.
+        justify: Literal["left", "right"] = "right" if numeric else "left"
+        table.add_column(Text(name), justify=justify, overflow="fold", no_wrap=numeric)
     for row in cells:
         table.add_row(*(Text(_table_cell(cell)) for cell in row))
     print_renderable(table)

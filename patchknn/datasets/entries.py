@@ -14,7 +14,7 @@ from typing import Literal
 from patchknn.datasets.manifests import ManifestRow, read_manifest
 from patchknn.datasets.patches import Patch, Problem
 from patchknn.errors import InputError, PatchknnError
-from patchknn.slides.listing import slides_below, source_name
+from patchknn.slides.listing import slides_below
 from patchknn.slides.pixels import IMAGE_SUFFIXES
 from patchknn.slides.readers import SLIDE_SUFFIXES, is_slide
 from patchknn.slides.tileset import read_tileset
@@ -103,7 +103,7 @@ def _of_argument(path: Path, split: str | None, *, grouped: bool) -> Iterator[En
         elif path.suffix.lower() in TABLE_SUFFIXES:
             yield from _of_manifest(path, split, grouped=grouped)
         else:
-            yield _of_file(path.absolute(), source_name(path, None))
+            yield _of_file(path.absolute(), path.name)
     except PatchknnError as error:
         yield Problem(str(path), str(error))
     except OSError as error:

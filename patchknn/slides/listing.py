@@ -46,18 +46,19 @@ def list_slides(
         elif path.suffix.lower() in TABLE_SUFFIXES:
             found = _of_list(path)
         else:
-            found = [SlideEntry(source_name(path, None), path.absolute())]
+            found = [SlideEntry(path.name, path.absolute())]
         for entry in found:
             entries.setdefault((entry.name, entry.path), entry)
     return list(entries.values())
 
 
-def source_name(path: Path, root: Path | None) -> str:
+def source_name(path: Path, root: Path) -> str:
     """What a file is called: its posix path below ``root``, the folder or list's folder.
 
-    Without a root, its path below the working directory, or else its bare name.
+    Elsewhere its bare name, as that of a file given by itself: a name must not hang on where the
+    command was started, or one slide gets two.
     """
-    base = (root or Path.cwd()).absolute()
+    base = root.absolute()
     absolute = path.absolute()
     if absolute.is_relative_to(base) and ".." not in absolute.parts:
         return absolute.relative_to(base).as_posix()

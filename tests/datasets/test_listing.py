@@ -37,13 +37,13 @@ def test_an_image_folder_labels_by_the_first_folder(tmp_path, write_png):
     assert [p.label for p in _list(tmp_path, labels=False)] == [None] * 3
 
 
-def test_files_are_named_from_the_working_directory_or_by_their_bare_name(
+def test_files_by_themselves_have_one_name_wherever_the_command_is_started(
     tmp_path, write_png, monkeypatch
 ):
     inside = write_png(tmp_path / "here" / "x" / "1.png")
     outside = write_png(tmp_path / "2.png")
     monkeypatch.chdir(tmp_path / "here")
-    assert _ids(_list("x/1.png", inside, outside)) == ["x/1.png", "x/1.png", "2.png"]
+    assert _ids(_list("x/1.png", inside, outside)) == ["1.png", "1.png", "2.png"]
 
 
 def test_a_manifest_gives_labels_patients_and_splits_relative_to_itself(tmp_path, write_png):

@@ -28,12 +28,15 @@ def test_a_folder_without_slides_is_one_sentence(tmp_path):
         list_slides([tmp_path])
 
 
-def test_a_file_is_named_from_the_working_directory_or_by_its_bare_name(tmp_path, monkeypatch):
+def test_a_file_by_itself_has_one_name_wherever_the_command_is_started(tmp_path, monkeypatch):
     _touch(tmp_path, "here/a.svs", "there/b.svs")
+    assert source_name(tmp_path / "here" / "a.svs", tmp_path) == "here/a.svs"
+    assert source_name(tmp_path / "here" / "a.svs", tmp_path / "there") == "a.svs"
     monkeypatch.chdir(tmp_path / "here")
-    assert source_name(tmp_path / "here" / "a.svs", None) == "a.svs"
     names = [entry.name for entry in list_slides(["a.svs", "../there/b.svs", "gone.svs", "a.svs"])]
     assert names == ["a.svs", "b.svs", "gone.svs"]
+    monkeypatch.chdir(tmp_path)
+    assert [entry.name for entry in list_slides(["here/a.svs", "there/b.svs"])] == names[:2]
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv"])
