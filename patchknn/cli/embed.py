@@ -122,11 +122,12 @@ def embed(
         mpp = mpp or existing.mpp
         precision = precision or existing.precision
         feature_dtype = feature_dtype or existing.feature_dtype
+    else:
+        mpp = choose_mpp(arguments, mpp or bundle.description.mpp)
     size = size or bundle.description.input_size
-    mpp = mpp or bundle.description.mpp
     patches = PatchSettings(
         size=size,
-        mpp=choose_mpp(arguments, mpp),
+        mpp=mpp,
         labels=labels,
         slides_dir=slides,
         slide_mpp=slide_mpp,

@@ -23,6 +23,7 @@ from typing import Self
 from urllib.parse import quote
 
 from patchknn.errors import PatchknnError
+from patchknn.files import errors_named
 
 _HOLDER = "holder-"
 _NAME_LIMIT = 120
@@ -135,8 +136,9 @@ class Claims:
         self._folder.mkdir(parents=True, exist_ok=True)
         identity = {**_this_process(), "token": self._token}
         temporary = self._holder.with_name(f".tmp-{self._token}")
-        temporary.write_text(json.dumps(identity), encoding="utf-8")
-        os.replace(temporary, self._holder)
+        with errors_named(self._folder):
+            temporary.write_text(json.dumps(identity), encoding="utf-8")
+            os.replace(temporary, self._holder)
         if self._heart is None:
             self._heart = threading.Thread(target=self._beat, name="claims", daemon=True)
             self._heart.start()

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
+from patchknn.files import errors_named
 from patchknn.slides.readers import open_slide
 from patchknn.slides.tileset import TileSet
 
@@ -29,7 +30,10 @@ def write_images(tileset: TileSet, folder: Path, image_format: ImageFormat) -> N
     labels = tileset.labels or (None,) * len(tileset)
     corners = [(int(x), int(y)) for x, y in tileset.coords]
     options = {"quality": _JPEG_QUALITY, "subsampling": 0} if image_format == "jpeg" else {}
-    with open_slide(tileset.slide, slide_mpp=tileset.level0_mpp) as slide:
+    with (
+        open_slide(tileset.slide, slide_mpp=tileset.level0_mpp) as slide,
+        errors_named(folder),
+    ):
         patches = slide.read_patches(corners, tileset.patch_size, tileset.target_mpp)
         for (x, y), label, patch in zip(corners, labels, patches, strict=True):
             place = folder / folder_of(label) if label else folder

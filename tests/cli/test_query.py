@@ -340,6 +340,50 @@ def test_wrong_usage_is_a_sentence(patchknn, world, arguments, sentence):
     assert len(result.err.splitlines()) == 1
 
 
+@pytest.mark.parametrize("array", ["features", "codes", "label", "source_name_bytes"])
+@pytest.mark.parametrize("damage", ["missing", "truncated", "empty"])
+def test_a_damaged_shard_is_named_by_every_command(patchknn, world, tmp_path, array, damage):
+    archive = tmp_path / "archive"
+    shutil.copytree(world / "archive", archive)
+    (file,) = (path for path in archive.glob(f"shards/*.zarr/{array}/c/**/*") if path.is_file())
+    content = file.read_bytes()
+    file.unlink()
+    if damage != "missing":
+        file.write_bytes(content[: len(content) // 2] if damage == "truncated" else b"")
+    for line in (
+        ("query", archive, "--id", "STR/01.png"),
+        ("query", archive, world / "train"),
+        ("evaluate", archive, world / "train", "--exclude-same", "self"),
+        ("embed", world / "train", "--archive", archive, "--workers", 0),
+        ("archive", "list", archive),
+        ("archive", "info", archive),
+    ):
+        result = patchknn(*line)
+        assert (result.code, result.out) == (1, "")
+        assert result.err.startswith(f"patchknn: {file} ")
+        assert f"'patchknn archive verify {archive}', then restore it" in result.err
+        assert len(result.err.splitlines()) == 1
+    assert patchknn("archive", "verify", archive).code == 1
+
+
+def test_flipped_bits_never_end_in_a_crash(patchknn, world, tmp_path):
+    archive = tmp_path / "archive"
+    shutil.copytree(world / "archive", archive)
+    rng = np.random.default_rng(0)
+    for file in sorted(path for path in archive.glob("shards/**/*") if path.is_file()):
+        content = file.read_bytes()
+        noise = bytearray(content)
+        for place in rng.integers(0, len(noise), 4):
+            noise[place] ^= 1 << rng.integers(8)
+        file.write_bytes(noise)
+        for options in (("--id", "STR/01.png"), ("--id", "TUM/02.png", "--coarse", "l2")):
+            result = patchknn("query", archive, *options, "--max-per", "patient", 2)
+            assert result.code in {0, 1}, result.err
+            assert "unexpected" not in result.err
+        assert patchknn("archive", "verify", archive).code == (bytes(noise) != content)
+        file.write_bytes(content)
+
+
 def test_the_encoder_must_be_the_archives(patchknn, world, tmp_path):
     image = write_image(tmp_path / "a.png", 1)
     result = patchknn("query", world / "archive", image, "--encoder", world / "other")

@@ -205,3 +205,14 @@ def test_a_signal_between_linking_and_noting_leaves_nothing(tmp_path, monkeypatc
         with pytest.raises(KeyboardInterrupt):
             claims.claim("second")
     assert not folder.exists()
+
+
+def test_a_full_disk_names_the_folder(tmp_path, little_room):
+    with (
+        Claims(tmp_path / "claims") as claims,
+        little_room(10),
+        pytest.raises(OSError, match="File too large") as caught,
+    ):
+        claims.claim("a")
+    assert caught.value.filename == str(tmp_path / "claims")
+    assert not (tmp_path / "claims").exists()

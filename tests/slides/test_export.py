@@ -54,3 +54,9 @@ def test_labels_become_safe_folder_names():
     assert folder_of("../../etc") == "_.._etc"
     assert folder_of("..") == "_"
     assert folder_of("né 😐") == "né 😐"
+
+
+def test_a_full_disk_names_the_folder(tiles, tmp_path, little_room):
+    with little_room(100), pytest.raises(OSError, match="File too large") as caught:
+        write_images(tiles, tmp_path / "out", "png")
+    assert caught.value.filename == str(tmp_path / "out")
