@@ -26,20 +26,8 @@ from patchknn.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from patchknn.datasets.patches import Patch, Problem
-    from patchknn.training.fit import TrainingResult
-    from patchknn.training.selection import Selection, SplitChoice
     from patchknn.training.settings import TrainingSettings
 
-_COLUMNS = (
-    "encoder",
-    "loss",
-    "backbone",
-    "train_images",
-    "best_epoch",
-    "accuracy",
-    "p_at_10",
-    "seconds",
-)
 _SOME_INPUTS_FAILED = 3
 
 
@@ -209,6 +197,7 @@ def train(
     Stopped or killed, the same command goes on where it was. The epoch whose validation images
     find most neighbours of their class is kept; training.csv in the bundle tells of all.
     """
+    from patchknn.cli.train_output import say_plan, show_result
     from patchknn.datasets.listing import choose_mpp
     from patchknn.encoder.backbones import parse_model_args
     from patchknn.training.fit import select_patches, train_encoder
@@ -279,7 +268,7 @@ def train(
         raise InputError(message)
     settings = _with_mpp(settings, [*patches, *(held_out or [])], read_mpp)
     if dry_run:
-        _say_plan(select_patches(patches, settings, choice, held_out), settings, choice)
+        say_plan(select_patches(patches, settings, choice, held_out), settings, choice)
         return _SOME_INPUTS_FAILED if problems else 0
     result = train_encoder(
         patches,
@@ -291,7 +280,7 @@ def train(
         progress=console.progress,
     )
     failed = [*problems, *result.problems]
-    _show(result, output, failed, console.output_format(format))
+    show_result(result, output, failed, console.output_format(format))
     return _SOME_INPUTS_FAILED if failed else 0
 
 
@@ -339,35 +328,3 @@ def _colour(option: str, text: str | None, *, least: float) -> tuple[float, floa
         message = f"{option} {text} is not R,G,B or one number, of images scaled to [0, 1]."
         raise UsageError(message)
     return values[0], values[1], values[2]
-
-
-def _say_plan(selection: Selection, settings: TrainingSettings, choice: SplitChoice) -> None:
-    resolved = settings.resolved(len(selection.class_names))
-    for remark in selection.remarks:
-        console.warn(remark)
-    for name, count in selection.class_counts().items():
-        console.message(f"{name}: {count} training images")
-    made = "made by patient" if selection.assigned else "as given"
-    how = "no training, codes by ITQ" if resolved.loss == "none" else f"{resolved.loss} loss"
-    classes, each = resolved.batch_shape
-    console.message(
-        f"would train on {len(selection.train)} images and judge by {len(selection.val)} "
-        f"(splits {'none' if choice.nothing else made}): {how}, {resolved.head_epochs} epochs for "
-        f"the new layers, {resolved.epochs} for all, batches of {classes} × {each}."
-    )
-
-
-def _show(result: TrainingResult, output: Path, failed: Sequence[Problem], style: str) -> None:
-    row: dict[str, Any] = {"encoder": str(output)}
-    row |= {name: result.training.get(name) for name in ("loss", "backbone", "bits")}
-    names = ("train_images", "validation_images", "unreadable_images", "best_epoch")
-    row |= {name: result.training.get(name) for name in names}
-    row |= {("training_loss" if key == "loss" else key): v for key, v in result.metrics.items()}
-    row |= {"seconds": round(result.seconds, 1), "skipped": result.skipped}
-    row |= {"fingerprint": result.fingerprint}
-    if style == "ndjson":
-        for problem in failed:
-            console.write_ndjson({"input": problem.name, "error": problem.error})
-    console.write_rows([row], _COLUMNS, style, title="Encoder")
-    if failed:
-        console.message(f"{len(failed)} inputs could not be used; the rest is done.")

@@ -1,0 +1,62 @@
+"""What ``train`` says: the plan of a dry run, and the encoder that was made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from patchknn.cli import console
+
+if TYPE_CHECKING:
+    from patchknn.datasets.patches import Problem
+    from patchknn.training.fit import TrainingResult
+    from patchknn.training.selection import Selection, SplitChoice
+    from patchknn.training.settings import TrainingSettings
+
+_COLUMNS = (
+    "encoder",
+    "loss",
+    "backbone",
+    "train_images",
+    "best_epoch",
+    "accuracy",
+    "p_at_10",
+    "seconds",
+)
+
+
+def say_plan(selection: Selection, settings: TrainingSettings, choice: SplitChoice) -> None:
+    """What a run would do, on stderr."""
+    resolved = settings.resolved(len(selection.class_names))
+    for remark in selection.remarks:
+        console.warn(remark)
+    for name, count in selection.class_counts().items():
+        console.message(f"{name}: {count} training images")
+    made = "made by patient" if selection.assigned else "as given"
+    how = "no training, codes by ITQ" if resolved.loss == "none" else f"{resolved.loss} loss"
+    classes, each = resolved.batch_shape
+    console.message(
+        f"would train on {len(selection.train)} images and judge by {len(selection.val)} "
+        f"(splits {'none' if choice.nothing else made}): {how}, {resolved.head_epochs} epochs for "
+        f"the new layers, {resolved.epochs} for all, batches of {classes} × {each}."
+    )
+
+
+def show_result(
+    result: TrainingResult, output: Path, failed: Sequence[Problem], style: str
+) -> None:
+    """The encoder made, on stdout; inputs that failed, in NDJSON beside it."""
+    row: dict[str, Any] = {"encoder": str(output)}
+    row |= {name: result.training.get(name) for name in ("loss", "backbone", "bits")}
+    names = ("train_images", "validation_images", "unreadable_images", "best_epoch")
+    row |= {name: result.training.get(name) for name in names}
+    row |= {("training_loss" if key == "loss" else key): v for key, v in result.metrics.items()}
+    row |= {"seconds": round(result.seconds, 1), "skipped": result.skipped}
+    row |= {"fingerprint": result.fingerprint}
+    if style == "ndjson":
+        for problem in failed:
+            console.write_ndjson({"input": problem.name, "error": problem.error})
+    console.write_rows([row], _COLUMNS, style, title="Encoder")
+    if failed:
+        console.message(f"{len(failed)} inputs could not be used; the rest is done.")
