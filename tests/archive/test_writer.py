@@ -333,14 +333,17 @@ def test_a_signal_just_after_publishing_does_not_take_it_back(
 ):
     from patchknn.archive import manifests
 
-    def stopped(*_):
+    usual = manifests.fsync_directory
+
+    def stopped(folder):  # the first thing after the link
+        usual(folder)
         message = "stopped by SIGTERM"
         raise StoppedError(message)
 
     with ArchiveWriter(archive) as writer:
         writer.add(make_rows(bundle, images=["z.png"], slides=[]))
         with monkeypatch.context() as patch:
-            patch.setattr(manifests, "read_manifest_file", stopped)
+            patch.setattr(manifests, "fsync_directory", stopped)
             with pytest.raises(StoppedError):
                 writer.publish()
         if then == "publish":
