@@ -135,3 +135,8 @@ def test_a_large_scan_is_no_bomb_and_a_monstrous_one_is_refused_unread(tmp_path,
     monkeypatch.setattr(pixels, "MAX_FLAT_PIXELS", 100)
     with pytest.raises(InputError, match="tiled TIFF"):
         read_image(path)
+
+
+def test_a_file_with_the_suffix_of_another_format_is_read_by_its_content(tmp_path):
+    Image.fromarray(RGB).save(tmp_path / "a.tif", format="PNG")
+    assert np.array_equal(read_image(tmp_path / "a.tif"), RGB)
