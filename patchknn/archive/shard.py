@@ -69,12 +69,29 @@ class Shard:
         values = self.array("label")
         own = self.description.classes
         self._check_range("label", values, -1, len(own))
+        return self._in_snapshot_classes(values)
+
+    def _in_snapshot_classes(self, values: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        own = self.description.classes
         if own == self._classes[: len(own)]:
             return values
         # The last entry is where −1 points.
         numbers = [self._classes.index(name) for name in own] + [-1]
         mapped: npt.NDArray[np.int32] = np.array(numbers, np.int32)[values]
         return mapped
+
+    def source_at(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+        """``source`` of rows (m,) of the shard; only these are read and checked."""
+        values = self.array("source")[rows]
+        self._check_range("source", values, 0, self.n_sources)
+        return np.asarray(values, np.int32)
+
+    def labels_at(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+        """``labels`` of rows (m,) of the shard; only these are read and checked."""
+        values = self.array("label")[rows]
+        own = self.description.classes
+        self._check_range("label", values, -1, len(own))
+        return self._in_snapshot_classes(values)
 
     @cached_property
     def source_names(self) -> StringTable:
@@ -189,7 +206,7 @@ class Shard:
         return StringTable(data, offsets)
 
     def _check_range(self, name: str, values: npt.NDArray[Any], low: int, high: int) -> None:
-        if values.min() < low or values.max() >= high:
+        if len(values) and (values.min() < low or values.max() >= high):
             problem = f"{name} holds a number out of range"
             raise self._damaged(problem, name)
 
