@@ -140,11 +140,16 @@ def progress(items: Iterable[Item], *, total: int | None = None, label: str = ""
 
 
 class ProgressBar:
-    """A bar on stderr that is moved by hand; nothing where stderr is no terminal."""
+    """A bar on stderr that is moved by hand; nothing where stderr is no terminal.
 
-    def __init__(self, total: int | None, label: str, unit: str) -> None:
+    ``beside_stdout``: results are printed meanwhile; no bar where a terminal shows them.
+    """
+
+    def __init__(
+        self, total: int | None, label: str, unit: str, beside_stdout: bool = False
+    ) -> None:
         self._bar = None
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not (beside_stdout and sys.stdout.isatty()):
             from tqdm import tqdm
 
             self._bar = tqdm(

@@ -87,6 +87,9 @@ def query(
         typer.Option("--montage", metavar="PNG", help="Draw queries and neighbours (20 rows)."),
     ] = None,
     slides: options.SlidesFolder = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say in each answer what its search took.")
+    ] = False,
 ) -> int:
     """Find the nearest archived patches of each query, their votes and a confidence.
 
@@ -103,6 +106,7 @@ def query(
     from patchknn.cli.query_inputs import ask_files, ask_stored
     from patchknn.cli.query_output import AnswerWriter
     from patchknn.evaluation.sample import EvenSample
+    from patchknn.jobs.cpus import available_cpus
     from patchknn.search.answers import Failure
     from patchknn.search.engine import Searcher
     from patchknn.search.settings import SearchSettings
@@ -124,7 +128,7 @@ def query(
     if size is not None and size != snapshot.settings.patch_px:
         message = f"--size {size}: {archive} holds patches of {snapshot.settings.patch_px} px."
         raise UsageError(message)
-    searcher = Searcher(snapshot, settings)
+    searcher = Searcher(snapshot, settings, available_cpus(), explain=explain)
     images = ImageSettings(
         encoder=encoder,
         image_mpp=image_mpp,
@@ -151,11 +155,16 @@ def query(
             asked = ask_stored(snapshot, [*id, *given], patient, writer.skip)
         else:
             asked = ask_files(snapshot, given, images, writer.skip)
-        for one in console.progress(asked, label="query") if file is not None else asked:
-            (answer,) = searcher.search_many([one.query])
-            writer.write(answer, one.content)
-            if montage is not None and not isinstance(answer, Failure):
-                drawn.add((one, answer))
+        bar = stack.enter_context(console.ProgressBar(None, "query", "queries", output is None))
+        for block in asked:
+            answers = searcher.search_many(one.query for one in block)
+            for one, answer in zip(block, answers, strict=True):
+                writer.write(answer, one.content)
+                if montage is not None and not isinstance(answer, Failure):
+                    drawn.add((one, answer))
+            bar.advance(len(block))
+    for problem in searcher.problems:
+        console.warn(problem)
     if montage is not None:
         _draw(drawn, snapshot, montage, slides)
     if output is not None:
@@ -212,6 +221,7 @@ def _draw(
 ) -> None:
     from patchknn.evaluation.montage import draw_montage
     from patchknn.evaluation.pictures import PictureFinder
+    from patchknn.search.query import Query
 
     shown = drawn.items()
     if not shown:
@@ -220,8 +230,8 @@ def _draw(
     with PictureFinder(snapshot, slides) as finder:
         pictures = []
         for asked, _ in shown:
-            if asked.row is not None:
-                pictures.append(finder.of_row(asked.row))
+            if isinstance(asked.query, Query) and asked.query.row is not None:
+                pictures.append(finder.of_row(asked.query.row))
             else:
                 pictures.append(None if asked.patch is None else finder.of_patch(asked.patch))
     answers = [answer for _, answer in shown]

@@ -25,7 +25,6 @@ class Asked:
     query: Query | Failure
     content: str | None = None
     patch: Patch | None = None
-    row: int | None = None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import queue
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +15,9 @@ from patchknn.cli import console
 from patchknn.cli.query_asked import Asked, ImageSettings, Skip, fingerprint
 from patchknn.errors import PatchknnError
 from patchknn.search.answers import Failure
+from patchknn.search.engine import BLOCK
 from patchknn.search.feature_files import FEATURE_SUFFIX, feature_queries
-from patchknn.search.query import stored_query
+from patchknn.search.query import Query, stored_queries
 
 if TYPE_CHECKING:
     from patchknn.cli.query_images import ImageQueries
@@ -26,28 +27,25 @@ STDIN = "-"
 
 def ask_stored(
     snapshot: Snapshot, ids: Iterable[str], patient: str | None, skip: Skip
-) -> Iterator[Asked]:
-    """Queries for rows of the archive by patch id; ``-`` reads ids from stdin.
+) -> Iterator[list[Asked]]:
+    """Queries for rows of the archive by patch id, in blocks; ``-`` reads ids from stdin.
 
     ``patient`` stands for the stored one where it is given.
     """
-    for given in ids:
-        for patch_id in console.stdin_lines() if given == STDIN else [given]:
-            if skip(patch_id, None):
-                continue
-            try:
-                query = stored_query(snapshot, patch_id)
-            except PatchknnError as error:
-                yield Asked(Failure(patch_id, str(error)))
-            else:
-                known = patient or query.patient
-                yield Asked(replace(query, patient=known), row=snapshot.locate(patch_id))
+    for batch in _batches(ids, BLOCK):
+        wanted = [patch_id for patch_id in batch if not skip(patch_id, None)]
+        block = []
+        for query in stored_queries(snapshot, wanted):
+            if isinstance(query, Query) and patient:
+                query = replace(query, patient=patient)  # noqa: PLW2901
+            block.append(Asked(query))
+        yield block
 
 
 def ask_files(
     snapshot: Snapshot, arguments: Iterable[str], settings: ImageSettings, skip: Skip
-) -> Iterator[Asked]:
-    """Queries from images, folders, manifests, slides and ``.npy`` features, in order.
+) -> Iterator[list[Asked]]:
+    """Queries from images, folders, manifests, slides and ``.npy`` features, in order, in blocks.
 
     ``-`` reads such paths from stdin; they are answered as they arrive, those that are there
     together in one batch.
@@ -57,12 +55,17 @@ def ask_files(
         for is_features, paths in groupby(batch, _is_feature_file):
             if is_features:
                 for path in paths:
-                    yield from _ask_features(snapshot, path, settings.patient, skip)
+                    yield from _blocks(_ask_features(snapshot, path, settings.patient, skip), BLOCK)
             else:
                 from patchknn.cli.query_images import ImageQueries
 
                 images = images or ImageQueries(snapshot, settings, skip)
-                yield from images.ask(paths)
+                yield from _blocks(images.ask(paths), settings.batch_size)
+
+
+def _blocks(asked: Iterator[Asked], size: int) -> Iterator[list[Asked]]:
+    while block := list(islice(asked, size)):
+        yield block
 
 
 def _is_feature_file(argument: str) -> bool:
@@ -74,7 +77,8 @@ def _batches(arguments: Iterable[str], limit: int) -> Iterator[list[str]]:
         if from_stdin:
             yield from available(console.stdin_lines(), limit)
         else:
-            yield list(group)
+            while batch := list(islice(group, limit)):
+                yield batch
 
 
 def available(lines: Iterable[str], limit: int) -> Iterator[list[str]]:

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from patchknn.archive.snapshot import Snapshot
-from patchknn.errors import InputError, PatchknnError
+from patchknn.errors import InputError
 from patchknn.evaluation.exhaustive import ExhaustiveSearch
 from patchknn.evaluation.outcomes import Outcome, Report
+from patchknn.jobs.cpus import available_cpus
 from patchknn.search.answers import Answer, Failure
 from patchknn.search.engine import Searcher
 from patchknn.search.query import Query, rounded_feature
@@ -35,19 +36,18 @@ def evaluate(
     one that cannot be answered is given to ``on_failure`` and left out. ``left_out`` counts what
     had no label before. Raises InputError where no query remains.
     """
-    searcher = Searcher(snapshot, settings)
-    narrow = Searcher(snapshot, replace(settings, max_radius=settings.radius))
+    threads = available_cpus()
+    searcher = Searcher(snapshot, settings, threads)
+    narrow = Searcher(snapshot, replace(settings, max_radius=settings.radius), threads)
     exhaustive = ExhaustiveSearch(snapshot, settings)
     outcomes: list[Outcome] = []
     failed = 0
     stream = iter(queries)
     while block := list(islice(stream, _BLOCK)):
+        asked = [query for query in block if isinstance(query, Failure) or query.label is not None]
+        left_out += len(block) - len(asked)
         answered: list[tuple[Query, Answer]] = []
-        for query in block:
-            if isinstance(query, Query) and query.label is None:
-                left_out += 1
-                continue
-            answer = query if isinstance(query, Failure) else _answer(searcher, query)
+        for query, answer in zip(asked, searcher.search_many(asked), strict=True):
             if isinstance(query, Query) and isinstance(answer, Answer):
                 answered.append((query, answer))
             elif isinstance(answer, Failure):
@@ -85,13 +85,6 @@ def report_settings(snapshot: Snapshot, settings: SearchSettings) -> dict[str, A
     }
 
 
-def _answer(searcher: Searcher, query: Query) -> Answer | Failure:
-    try:
-        return searcher.search(query)
-    except PatchknnError as error:
-        return Failure(query.name, str(error))
-
-
 def _outcomes(
     snapshot: Snapshot,
     answered: list[tuple[Query, Answer]],
@@ -103,7 +96,8 @@ def _outcomes(
     stored = snapshot.settings
     targets = [rounded_feature(q, stored.feature_dim, stored.feature_dtype) for q, _ in answered]
     yardstick = exhaustive.search([query for query, _ in answered], np.stack(targets))
-    for (query, answer), best in zip(answered, yardstick, strict=True):
+    empty = _empty_balls(answered, narrow)
+    for (query, answer), best, is_empty in zip(answered, yardstick, empty, strict=True):
         label = query.label or ""
         nearest = [snapshot.row(row).label for row in best.rows.tolist()]
         yield Outcome(
@@ -113,17 +107,21 @@ def _outcomes(
             confidence=answer.confidence,
             neighbours=tuple(neighbour.label for neighbour in answer.neighbours),
             ball=answer.ball,
-            empty=_is_empty(query, answer, narrow),
+            empty=is_empty,
             widened=answer.widened,
             classifier=None if answer.classifier is None else answer.classifier.prediction,
             l2_true=sum(name == label for name in nearest),
         )
 
 
-def _is_empty(query: Query, answer: Answer, narrow: Searcher) -> bool | None:
+def _empty_balls(answered: list[tuple[Query, Answer]], narrow: Searcher) -> list[bool | None]:
     """Whether the ball of the radius asked for, before any widening, held no row."""
-    if answer.radius is None:
-        return None
-    if answer.widened:
-        return narrow.search(query).ball == 0
-    return answer.ball == 0
+    again = narrow.search_many(query for query, answer in answered if answer.widened)
+    return [
+        None if answer.radius is None else _ball_of(next(again) if answer.widened else answer) == 0
+        for _, answer in answered
+    ]
+
+
+def _ball_of(answer: Answer | Failure) -> int:
+    return answer.ball if isinstance(answer, Answer) else 0

@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from patchknn.archive.snapshot import Snapshot
+from patchknn.hamming.exact import l2_distances
 from patchknn.search.filters import QueryFilter, RowFilter
 from patchknn.search.query import Query
-from patchknn.search.ranking import l2_distances, nearest
+from patchknn.search.ranking import nearest
 from patchknn.search.rows import RowNumbers, RowReader
 from patchknn.search.settings import SearchSettings
 

@@ -61,7 +61,8 @@ class Answer:
 
     ``ball`` counts the rows of the first stage after filters (before ``--max-per``), ``radius``
     in bits is None where another coarse stage chose them; ``widened``: more rows were taken than
-    the settings asked for at first, to find k neighbours.
+    the settings asked for at first, to find k neighbours. ``explain`` says what the search took,
+    where that was asked for.
     """
 
     query: str
@@ -76,9 +77,11 @@ class Answer:
     abstained: bool
     classifier: ClassifierOpinion | None
     neighbours: tuple[Neighbour, ...]
+    explain: dict[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """One line of ``query``'s NDJSON."""
+        explain = {} if self.explain is None else {"explain": self.explain}
         return {
             "query": self.query,
             "label": self.label,
@@ -92,6 +95,7 @@ class Answer:
             "abstained": self.abstained,
             "classifier": None if self.classifier is None else self.classifier.as_json(),
             "neighbours": [neighbour.as_json() for neighbour in self.neighbours],
+            **explain,
         }
 
 

@@ -2,61 +2,160 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from patchknn.archive.snapshot import Snapshot
-from patchknn.search.pool import Demand, Pool, Yield
-from patchknn.search.rows import RowNumbers
+from patchknn.search.parts import Codes, Part, Ranges
+from patchknn.search.pool import Demand, Yield
+
+
+@dataclass(frozen=True)
+class Ball:
+    """The ball of one query: ``ranges`` per part, ``n_rows`` of them after filters.
+
+    Rows that the demand names in ``skip`` may still be in the ranges; ``n_rows`` does not count
+    them. ``work`` (4,) int64: path, look-ups, candidates checked, codes scanned.
+    """
+
+    ranges: tuple[Ranges, ...]
+    n_rows: int
+    radius: int
+    widened: bool
+    work: npt.NDArray[np.int64]
 
 
 def find_ball(
-    snapshot: Snapshot, code: npt.NDArray[np.uint8], radius: int, widest: int, demand: Demand
-) -> Pool:
-    """The rows that ``demand`` admits within ``radius`` bits of ``code`` (K/8,), inclusive.
+    parts: Sequence[Part], code: Codes, radii: tuple[int, int], demand: Demand, threads: int
+) -> Ball:
+    """The rows that ``demand`` admits within ``radii[0]`` bits of ``code`` (K/8,), inclusive.
 
     Where they do not yield k rows, those within the smallest larger radius that does, and within
-    ``widest`` where none does.
+    ``radii[1]`` where none does.
     """
-    start, stop, _ = _runs(snapshot, code, radius)
-    rows = demand.keep(_expand(start, stop))
-    found = Yield(demand)
-    found.add(rows)
-    if found.suffices() or widest <= radius:
-        return Pool(rows, radius, widened=False)
-    start, stop, distance = _runs(snapshot, code, widest)
-    parts = [rows]
-    for ring in np.unique(distance[distance > radius]).tolist():
-        on_ring = distance == ring
-        rows = demand.keep(_expand(start[on_ring], stop[on_ring]))
-        found.add(rows)
-        parts.append(rows)
-        if found.suffices():
-            return Pool(np.concatenate(parts), ring, widened=True)
-    return Pool(np.concatenate(parts), widest, widened=True)
+    radius, widest = radii
+    search = _Widening(parts, code, demand, threads)
+    ball = search.within(radius)
+    if ball is not None or widest <= radius:
+        return ball or search.last(radius, widened=False)
+    if demand.skip is not None and demand.groups is None:
+        return search.by_counting(radius, widest)
+    return search.ring_by_ring(radius, widest)
 
 
-def _runs(
-    snapshot: Snapshot, code: npt.NDArray[np.uint8], radius: int
-) -> tuple[RowNumbers, RowNumbers, npt.NDArray[Any]]:
-    """Runs of global rows, start (m,) and stop (m,), and the Hamming distance of each."""
-    starts, stops, distances = [], [], []
-    for shard in snapshot.shards:
-        runs = shard.ball_index.ball(code, radius)
-        starts.append(np.asarray(runs.start, np.int64) + shard.first_row)
-        stops.append(np.asarray(runs.stop, np.int64) + shard.first_row)
-        distances.append(np.asarray(runs.distance))
-    if not starts:
+class _Widening:
+    """The balls of one query, larger and larger."""
+
+    def __init__(self, parts: Sequence[Part], code: Codes, demand: Demand, threads: int) -> None:
+        self._parts = parts
+        self._code = code
+        self._demand = demand
+        self._threads = threads
+        self._work = np.zeros(4, np.int64)
+        self._ranges: list[Ranges] = []
+        self._n_rows = 0
+
+    def within(self, radius: int) -> Ball | None:
+        """The ball of this radius, None where it does not yield k rows."""
+        found = Yield(self._demand)
+        self._ranges, self._n_rows = [], 0
+        for part, ranges in zip(self._parts, self._unfiltered(radius), strict=True):
+            kept = self._admitted(part, ranges, found)
+            self._ranges.append(kept)
+            self._n_rows += kept.n_rows
+        if self._demand.skip is not None:
+            self._n_rows -= self._skipped(radius)
+            if self._demand.groups is None:
+                suffices = self._n_rows >= self._demand.k
+                return self.last(radius, widened=False) if suffices else None
+        return self.last(radius, widened=False) if found.suffices() else None
+
+    def last(self, radius: int, *, widened: bool) -> Ball:
+        """What was found last, as an answer."""
+        return Ball(tuple(self._ranges), self._n_rows, radius, widened, self._work)
+
+    def by_counting(self, radius: int, widest: int) -> Ball:
+        """Widen where rows need only be counted: no filter looks at each of them."""
+        assert self._demand.skip is not None
+        wanted = self._demand.k + len(self._demand.skip)
+        reached = [part.nearest(self._code, wanted, widest) for part in self._parts]
+        bound = max(min((r for r in reached if r >= 0), default=widest), radius)
+        all_ranges = self._unfiltered(bound)
+        counts = np.zeros(bound + 1, np.int64)
+        for ranges in all_ranges:
+            lengths = ranges.stops - ranges.starts
+            counts += np.bincount(ranges.distances, lengths, bound + 1).astype(np.int64)
+        skipped = self._demand.skip_bits[self._demand.skip_bits <= bound]
+        counts -= np.bincount(skipped, minlength=bound + 1)
+        totals = np.cumsum(counts)
+        enough = np.flatnonzero(totals >= self._demand.k)
+        smallest = max(int(enough[0]), radius) if len(enough) else widest
+        self._ranges = [ranges.chosen(ranges.distances <= smallest) for ranges in all_ranges]
+        self._n_rows = int(totals[min(smallest, bound)])
+        return self.last(smallest, widened=True)
+
+    def ring_by_ring(self, radius: int, widest: int) -> Ball:
+        """Widen where filters must see the rows: those at each distance, nearest first."""
+        all_ranges = self._unfiltered(widest)
+        rings = np.unique(_joined(all_ranges).distances)
+        found = Yield(self._demand)
+        kept: list[list[Ranges]] = [[] for _ in self._parts]
+        n_rows = 0
+        smallest = widest
+        for ring in rings.tolist():
+            for part, ranges, own in zip(self._parts, all_ranges, kept, strict=True):
+                admitted = self._admitted(part, ranges.chosen(ranges.distances == ring), found)
+                own.append(admitted)
+                n_rows += admitted.n_rows
+            if self._demand.skip is not None:
+                n_rows -= int((self._demand.skip_bits == ring).sum())
+            if found.suffices() and ring >= radius:
+                smallest = ring
+                break
+        self._ranges, self._n_rows = [_joined(own) for own in kept], n_rows
+        return self.last(smallest, widened=True)
+
+    def _unfiltered(self, radius: int) -> list[Ranges]:
+        found = []
+        for part in self._parts:
+            balls = part.balls(self._code[None], radius, self._threads)
+            self._work[0] = max(self._work[0], balls.work[0, 0])
+            self._work[1:] += balls.work[0, 1:]
+            found.append(balls.of(0))
+        return found
+
+    def _admitted(self, part: Part, ranges: Ranges, found: Yield) -> Ranges:
+        """The ranges without the rows that the demand keeps out; ``found`` counts what is left."""
+        if self._demand.skip is not None and self._demand.groups is None:
+            return ranges
+        positions, distances = ranges.positions()
+        rows = part.rows(positions)
+        admitted = self._demand.admits(rows)
+        found.add(rows[admitted])
+        if self._demand.skip is not None:
+            return ranges
+        return _ranges_of(positions[admitted], distances[admitted])
+
+    def _skipped(self, radius: int) -> int:
+        return int((self._demand.skip_bits <= radius).sum())
+
+
+def _ranges_of(positions: npt.NDArray[np.int64], distances: npt.NDArray[np.uint16]) -> Ranges:
+    new = np.ones(len(positions), bool)
+    new[1:] = (positions[1:] != positions[:-1] + 1) | (distances[1:] != distances[:-1])
+    first = np.flatnonzero(new)
+    lengths = np.diff(np.append(first, len(positions)))
+    return Ranges(positions[first], positions[first] + lengths, distances[first])
+
+
+def _joined(ranges: Sequence[Ranges]) -> Ranges:
+    if not ranges:
         nothing = np.zeros(0, np.int64)
-        return nothing, nothing, nothing
-    return np.concatenate(starts), np.concatenate(stops), np.concatenate(distances)
-
-
-def _expand(start: RowNumbers, stop: RowNumbers) -> RowNumbers:
-    order = np.argsort(start)  # rows in the order in which they lie on disk
-    start, lengths = start[order], (stop - start)[order]
-    ends = np.cumsum(lengths)
-    total = int(ends[-1]) if len(ends) else 0
-    return np.repeat(start - (ends - lengths), lengths) + np.arange(total, dtype=np.int64)
+        return Ranges(nothing, nothing, np.zeros(0, np.uint16))
+    return Ranges(
+        np.concatenate([one.starts for one in ranges]),
+        np.concatenate([one.stops for one in ranges]),
+        np.concatenate([one.distances for one in ranges]),
+    )

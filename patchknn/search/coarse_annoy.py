@@ -61,11 +61,12 @@ class AnnoyStage:
         while True:
             wanted = min(size, self._n_rows)
             found = self._index.get_nns_by_vector(vector.tolist(), wanted) if wanted else []
-            ranked = demand.keep(np.array(found, np.int64))
+            candidates_found = np.array(found, np.int64)
+            ranked = candidates_found[demand.admits(candidates_found)]
             length = demand.pool_length(ranked, candidates)
             if length is not None or wanted == self._n_rows:
                 pool = ranked[:length]
-                return Pool(pool, None, widened=len(pool) > candidates)
+                return Pool(pool, widened=len(pool) > candidates)
             size *= 4
 
 

@@ -7,8 +7,9 @@ import numpy.typing as npt
 
 from patchknn.archive.snapshot import Snapshot
 from patchknn.bundle import Bundle
+from patchknn.hamming.exact import l2_distances
 from patchknn.search.pool import Demand, Pool
-from patchknn.search.ranking import l2_distances, ranked_prefix
+from patchknn.search.ranking import ranked_prefix
 from patchknn.search.rows import RowReader
 
 _CHUNK = 4096
@@ -49,7 +50,7 @@ class L2Stage:
         Equal distances are ordered as in the second stage. Where these rows do not yield k, the
         pool is the shortest longer part of the same ranking that does.
         """
-        rows = demand.keep(self._rows)
+        rows = self._rows[demand.admits(self._rows)]
         distances = l2_distances(self._vectors, vector, rows)
         size = min(candidates, len(rows))
         while True:
@@ -58,5 +59,5 @@ class L2Stage:
             length = demand.pool_length(ranked, candidates)
             if length is not None or len(ranked) == len(rows):
                 pool = ranked[:length]
-                return Pool(pool, None, widened=len(pool) > candidates)
+                return Pool(pool, widened=len(pool) > candidates)
             size = min(4 * size, len(rows))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -11,50 +12,62 @@ import numpy.typing as npt
 from patchknn.archive.snapshot import Snapshot
 from patchknn.bundle import Bundle
 from patchknn.errors import ConflictError, PatchknnError, UsageError
-from patchknn.hamming.distances import hamming_distances
+from patchknn.hamming.kernels import chosen
 from patchknn.search.answers import Answer, ClassifierOpinion, Failure, Neighbour
-from patchknn.search.ball import find_ball
 from patchknn.search.coarse_annoy import AnnoyStage
 from patchknn.search.coarse_l2 import L2Stage, hash_vectors
 from patchknn.search.filters import RowFilter
-from patchknn.search.pool import Demand, Pool
+from patchknn.search.neighbours import by_query, describe, hamming_to
+from patchknn.search.pool import Demand
 from patchknn.search.query import Query, rounded_feature
 from patchknn.search.ranking import nearest
 from patchknn.search.rows import RowNumbers, RowReader
 from patchknn.search.settings import SearchSettings
+from patchknn.search.two_stage import Found, TwoStage
 from patchknn.search.votes import Tally, tally
+from patchknn.search.work import Work
+
+# Large enough that queries share what they read, small enough that answers stream.
+BLOCK = 256
+
+Features = npt.NDArray[Any]
+Codes = npt.NDArray[np.uint8]
 
 
 class Searcher:
     """Answers queries from one snapshot of an archive with one set of settings.
 
-    Paper A, sections 2.4 and 2.5. Raises UsageError for a label that no row can have or a radius
-    beyond the bits, ConflictError where the archive's encoder does not fit it, PatchknnError
-    where Annoy is asked for and does not work.
+    Paper A, sections 2.4 and 2.5. ``threads`` help large balls and batches; answers do not hang
+    on them. With ``explain`` every answer says what it took, and is found alone.
+
+    Raises UsageError for a label that no row can have or a radius beyond the bits, ConflictError
+    where the archive's encoder does not fit it, PatchknnError where Annoy is asked for and does
+    not work.
     """
 
-    def __init__(self, snapshot: Snapshot, settings: SearchSettings) -> None:
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        settings: SearchSettings,
+        threads: int = 1,
+        *,
+        explain: bool = False,
+    ) -> None:
+        self._explain = explain
         self.snapshot = snapshot
         self.settings = settings
         self.bundle: Bundle = snapshot.bundle()
         self._reader = RowReader(snapshot)
         self._filter = RowFilter(snapshot, settings, self._reader)
-        bits = snapshot.settings.bits
-        for option, radius in (
-            ("--radius", settings.radius),
-            ("--max-radius", settings.max_radius),
-        ):
-            if radius is not None and radius > bits:
-                message = f"{option} {radius} is more than the archive's codes have bits ({bits})."
-                raise UsageError(message)
-        classifier, names = self.bundle.classifier, self.bundle.description.class_names
-        if classifier is not None and len(classifier.weight) != len(names):
-            message = (
-                f"The encoder in {self.bundle.directory} names {len(names)} classes, but its "
-                f"classifier knows {len(classifier.weight)}."
-            )
-            raise ConflictError(message)
+        self._check(snapshot.settings.bits)
+        widest = settings.widest_radius(snapshot.settings.bits)
+        self._two_stage = TwoStage(snapshot, self._reader, settings.radius, widest, threads)
         self._stage = self._coarse_stage()
+
+    @property
+    def problems(self) -> Sequence[str]:
+        """What was found wrong with the index so far, in sentences; no answer hangs on it."""
+        return self._two_stage.problems
 
     def search(self, query: Query) -> Answer:
         """Answer one query.
@@ -62,55 +75,95 @@ class Searcher:
         Raises InputError naming the query where its features do not fit, or where
         ``exclude_same`` is ``patient`` and the query's patient is unknown.
         """
-        stored = self.snapshot.settings
-        feature = rounded_feature(query, stored.feature_dim, stored.feature_dtype)
-        code = self.bundle.codes(feature[None])[0] if query.code is None else query.code
-        demand = self._demand(query)
-        pool = self._coarse(feature, code, demand)
-        distances = self._reader.distances(pool.rows, feature)
-        groups = demand.groups
-        chosen = nearest(
-            distances,
-            demand.k,
-            lambda tied: self._reader.tie_keys(pool.rows[tied]),
-            None if groups is None else lambda some: groups(pool.rows[some]),
-            demand.per_group,
-        )
-        neighbours = tuple(
-            self._neighbour(int(pool.rows[position]), code, float(distances[position]))
-            for position in chosen
-        )
-        vote = tally([n.label for n in neighbours], [n.l2 for n in neighbours])
-        return Answer(
-            query=query.name,
-            label=query.label,
-            prediction=vote.prediction,
-            confidence=vote.confidence,
-            weighted_confidence=vote.weighted_confidence,
-            votes=vote.votes,
-            radius=pool.radius,
-            ball=len(pool.rows),
-            widened=pool.widened,
-            abstained=self._abstains(vote),
-            classifier=self._classify(feature, vote.prediction),
-            neighbours=neighbours,
-        )
+        feature, code = self._prepared(query)
+        demand = self._demand(query, code)
+        if self._stage is None:
+            found = self._two_stage.find(feature, code, demand)
+        else:
+            found = self._find_by_stage(self._stage, feature, demand)
+        (answer,) = self._answers([query], [feature], [code], [found])
+        return answer
 
     def search_many(self, queries: Iterable[Query | Failure]) -> Iterator[Answer | Failure]:
-        """Answer queries one by one as they come; what cannot be answered passes as a Failure."""
-        for query in queries:
+        """Answer queries in their order; what cannot be answered passes as a Failure.
+
+        They are taken in blocks of 256, whose answers are as ``search`` gives them.
+        """
+        stream = iter(queries)
+        while block := list(islice(stream, BLOCK)):
+            yield from self._search_block(block)
+
+    def find(self, feature: Features, code: Codes | None = None) -> Found:
+        """The rows nearest to features (D,) by number, without words or vote.
+
+        ``code`` (K/8,) spares making it; ``exclude_same`` leaves nothing out, as no row is known
+        to be the query's own.
+        """
+        query = Query("features", feature, code=code, patient="")
+        feature, code = self._prepared(query)
+        return self._two_stage.find(feature, code, self._demand(query, code))
+
+    def find_many(self, features: Features, codes: Codes | None = None) -> list[Found]:
+        """The same for features (Q, D) and ``codes`` (Q, K/8)."""
+        prepared = [
+            Query("features", feature, code=None if codes is None else codes[number], patient="")
+            for number, feature in enumerate(features)
+        ]
+        pairs = [self._prepared(query) for query in prepared]
+        demands = [
+            self._demand(query, code) for query, (_, code) in zip(prepared, pairs, strict=True)
+        ]
+        return self._find_block(
+            [feature for feature, _ in pairs], [code for _, code in pairs], demands
+        )
+
+    def _search_block(self, block: Sequence[Query | Failure]) -> Iterator[Answer | Failure]:
+        results: list[Answer | Failure | None] = []
+        ready: list[tuple[Query, Features, Codes, Demand]] = []
+        for query in block:
             if isinstance(query, Failure):
-                yield query
+                results.append(query)
                 continue
             try:
-                yield self.search(query)
+                feature, code = self._prepared(query)
+                ready.append((query, feature, code, self._demand(query, code)))
+                results.append(None)
             except PatchknnError as error:
-                yield Failure(query.name, str(error))
+                results.append(Failure(query.name, str(error)))
+        queries, features, codes, demands = ([one[i] for one in ready] for i in range(4))
+        found = self._find_block(features, codes, demands)  # type: ignore[arg-type]
+        answers = iter(self._answers(queries, features, codes, found))  # type: ignore[arg-type]
+        for result in results:
+            yield next(answers) if result is None else result
 
-    def _demand(self, query: Query) -> Demand:
-        keep = self._filter.for_query(query)
+    def _find_block(
+        self, features: Sequence[Features], codes: Sequence[Codes], demands: Sequence[Demand]
+    ) -> list[Found]:
+        if not features:
+            return []
+        if self._stage is not None:
+            stage = self._stage
+            pairs = zip(features, demands, strict=True)
+            return [self._find_by_stage(stage, feature, demand) for feature, demand in pairs]
+        if len(features) == 1 or self._explain:
+            each = zip(features, codes, demands, strict=True)
+            return [self._two_stage.find(*one) for one in each]
+        return self._two_stage.find_many(np.stack(features), np.stack(codes), demands)
+
+    def _prepared(self, query: Query) -> tuple[Features, Codes]:
+        """The query's features as the archive would store them, and its code."""
+        stored = self.snapshot.settings
+        feature = rounded_feature(query, stored.feature_dim, stored.feature_dtype)
+        # One by one: the last bits of a matrix product hang on the rows beside.
+        code = self.bundle.codes(feature[None])[0] if query.code is None else query.code
+        return feature, code
+
+    def _demand(self, query: Query, code: Codes) -> Demand:
+        row_filter = self._filter.for_query(query)
+        skip = row_filter.skip()
+        bits = np.zeros(0, np.int64) if skip is None else hamming_to(self._reader, skip, code)
         if self.settings.max_per is None:
-            return Demand(self.settings.k, keep)
+            return Demand(self.settings.k, row_filter.admits, skip, bits)
         kind, per_group = self.settings.max_per
         numbering: dict[object, int] = {}
 
@@ -118,17 +171,26 @@ class Searcher:
             return self._reader.groups(rows, kind, numbering)
 
         # As a number of rows, which NumPy can hold.
-        return Demand(self.settings.k, keep, groups, min(per_group, len(self.snapshot)))
+        per_group = min(per_group, len(self.snapshot))
+        return Demand(self.settings.k, row_filter.admits, skip, bits, groups, per_group)
 
-    def _coarse(
-        self, feature: npt.NDArray[Any], code: npt.NDArray[np.uint8], demand: Demand
-    ) -> Pool:
-        settings = self.settings
-        if self._stage is None:
-            widest = settings.widest_radius(self.snapshot.settings.bits)
-            return find_ball(self.snapshot, code, settings.radius, widest, demand)
+    def _find_by_stage(
+        self, stage: L2Stage | AnnoyStage, feature: Features, demand: Demand
+    ) -> Found:
         vector = hash_vectors(self.bundle, feature[None])[0]
-        return self._stage.find(vector, settings.candidates, demand)
+        pool = stage.find(vector, self.settings.candidates, demand)
+        distances = self._reader.distances(pool.rows, feature)
+        groups = demand.groups
+        order = nearest(
+            distances,
+            demand.k,
+            lambda tied: self._reader.tie_keys(pool.rows[tied]),
+            None if groups is None else lambda some: groups(pool.rows[some]),
+            demand.per_group,
+        )
+        work = Work(read=len(pool.rows))
+        rows = pool.rows[order]
+        return Found(rows, distances[order], None, len(pool.rows), pool.widened, work)
 
     def _coarse_stage(self) -> L2Stage | AnnoyStage | None:
         if self.settings.coarse == "l2":
@@ -137,20 +199,53 @@ class Searcher:
             return AnnoyStage(self.snapshot, self.bundle)
         return None  # the Hamming ball needs nothing in memory
 
-    def _neighbour(self, row: int, code: npt.NDArray[np.uint8], distance: float) -> Neighbour:
-        stored = self.snapshot.row(row)
-        shard, local = self.snapshot.shard_of(row)
-        return Neighbour(
-            row=row,
-            id=stored.id,
-            label=stored.label,
-            hamming=int(hamming_distances(shard.codes[local : local + 1], code)[0]),
-            l2=distance,
-            source=stored.source,
-            x=stored.x,
-            y=stored.y,
-            patient=stored.patient,
+    def _answers(
+        self,
+        queries: Sequence[Query],
+        features: Sequence[Features],
+        codes: Sequence[Codes],
+        found: Sequence[Found],
+    ) -> list[Answer]:
+        if not queries:
+            return []
+        counts = [len(one.rows) for one in found]
+        neighbours = describe(
+            self._reader,
+            np.concatenate([one.rows for one in found]),
+            np.concatenate([one.distances for one in found]),
+            np.repeat(np.stack(codes), counts, axis=0),
         )
+        pairs = zip(queries, features, found, by_query(neighbours, counts), strict=True)
+        return [self._answer(*one) for one in pairs]
+
+    def _answer(
+        self, query: Query, feature: Features, found: Found, neighbours: tuple[Neighbour, ...]
+    ) -> Answer:
+        vote = tally([n.label for n in neighbours], [n.l2 for n in neighbours])
+        return Answer(
+            query=query.name,
+            label=query.label,
+            prediction=vote.prediction,
+            confidence=vote.confidence,
+            weighted_confidence=vote.weighted_confidence,
+            votes=vote.votes,
+            radius=found.radius,
+            ball=found.ball,
+            widened=found.widened,
+            abstained=self._abstains(vote),
+            classifier=self._classify(feature, vote.prediction),
+            neighbours=neighbours,
+            explain=self._explained(found) if self._explain else None,
+        )
+
+    def _explained(self, found: Found) -> dict[str, Any]:
+        stages = self._two_stage
+        return {
+            "kernels": chosen(),
+            "segments": stages.n_segments,
+            "shards_without_index": stages.n_bare_shards,
+            **found.work.as_json(),
+        }
 
     def _classify(
         self, feature: npt.NDArray[Any], prediction: str | None
@@ -168,3 +263,20 @@ class Searcher:
             return True
         threshold = self.settings.abstain_below
         return threshold is not None and (vote.confidence is None or vote.confidence < threshold)
+
+    def _check(self, bits: int) -> None:
+        settings = self.settings
+        for option, radius in (
+            ("--radius", settings.radius),
+            ("--max-radius", settings.max_radius),
+        ):
+            if radius is not None and radius > bits:
+                message = f"{option} {radius} is more than the archive's codes have bits ({bits})."
+                raise UsageError(message)
+        classifier, names = self.bundle.classifier, self.bundle.description.class_names
+        if classifier is not None and len(classifier.weight) != len(names):
+            message = (
+                f"The encoder in {self.bundle.directory} names {len(names)} classes, but its "
+                f"classifier knows {len(classifier.weight)}."
+            )
+            raise ConflictError(message)

@@ -62,6 +62,10 @@ class QueryFilter:
 
     def __call__(self, rows: RowNumbers) -> RowNumbers:
         """Those of rows (m,) that may answer, in the order given."""
+        return rows[self.admits(rows)]
+
+    def admits(self, rows: RowNumbers) -> Mask:
+        """Whether each of rows (m,) may answer."""
         kept = np.ones(len(rows), bool)
         for shard, positions, local in self._reader.by_shard(rows):
             if self._label_ids is not None:
@@ -70,25 +74,45 @@ class QueryFilter:
                 kept[positions] &= shard.labels[local] >= 0
             if self._settings.exclude_same != "none":
                 kept[positions] &= ~self._is_same(shard, local)
-        return rows[kept]
+        return kept
+
+    def skip(self) -> RowNumbers | None:
+        """The few rows (s,) that may not answer where all others may, else None."""
+        settings = self._settings
+        if settings.labels is not None or settings.labelled_only:
+            return None
+        if settings.exclude_same == "none":
+            return np.zeros(0, np.int64)
+        if settings.exclude_same != "self":
+            return None
+        found = [np.zeros(0, np.int64)]
+        for shard in self._reader.snapshot.shards:
+            own = self._own_of(shard)
+            if len(own):
+                local = np.flatnonzero(np.isin(shard.source, own)).astype(np.int64)
+                found.append(local[self._is_same(shard, local)] + shard.first_row)
+        return np.concatenate(found)
 
     def _is_same(self, shard: Shard, local: RowNumbers) -> Mask:
         """Rows of the query's own patch, slide or patient; each level holds the one before.
 
         A source is the query's own if it has its name, or its content under another name.
         """
-        if shard.uuid not in self._own:
-            own = _own_sources(shard, self._query)
-            if self._settings.exclude_same == "patient" and self._query.patient is not None:
-                own = np.append(own, shard.patients.equal_to(self._query.patient))
-            self._own[shard.uuid] = own
-        own = self._own[shard.uuid]
+        own = self._own_of(shard)
         if len(own) == 0:
             return np.zeros(len(local), bool)
         same: Mask = np.isin(shard.source[local], own)
         if self._settings.exclude_same == "self":
             same &= (shard.coords[local] == (self._query.x, self._query.y)).all(axis=1)
         return same
+
+    def _own_of(self, shard: Shard) -> RowNumbers:
+        if shard.uuid not in self._own:
+            own = _own_sources(shard, self._query)
+            if self._settings.exclude_same == "patient" and self._query.patient is not None:
+                own = np.append(own, shard.patients.equal_to(self._query.patient))
+            self._own[shard.uuid] = own
+        return self._own[shard.uuid]
 
 
 def _own_sources(shard: Shard, query: Query) -> RowNumbers:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from patchknn.search.ranking import place_in_group
 from patchknn.search.rows import RowNumbers
 
+_NO_BITS = np.zeros(0, np.int64)
+
 
 @dataclass(frozen=True)
 class Demand:
-    """An answer of ``k`` rows that ``keep`` admits, at most ``per_group`` of one group.
+    """An answer of ``k`` rows that ``admits`` lets through, at most ``per_group`` of one group.
+
+    ``admits`` takes rows (m,) and says of each whether it may answer. Where all that it leaves
+    out is a few known rows, ``skip`` (s,) names them, so that the others need not be looked at,
+    and ``skip_bits`` (s,) holds their Hamming distances to the query; else ``skip`` is None.
 
     ``groups`` numbers the group of each row, None where nothing is capped. Ranking walks from the
     nearest row and passes over those of a full group, so a pool yields exactly the sum over its
@@ -21,7 +28,9 @@ class Demand:
     """
 
     k: int
-    keep: Callable[[RowNumbers], RowNumbers]
+    admits: Callable[[RowNumbers], npt.NDArray[np.bool_]]
+    skip: RowNumbers | None = None
+    skip_bits: npt.NDArray[np.int64] = field(default_factory=lambda: _NO_BITS)
     groups: Callable[[RowNumbers], RowNumbers] | None = None
     per_group: int = 0
 
@@ -42,14 +51,12 @@ class Demand:
 
 @dataclass(frozen=True)
 class Pool:
-    """Rows (m,) that go into the second stage, and how they were found.
+    """Rows (m,) that another coarse stage than the Hamming ball hands to the second.
 
-    ``radius`` in bits, None where no Hamming ball chose them; ``widened``: more than was asked
-    for at first, so that k rows come back.
+    ``widened``: more than was asked for at first, so that k rows come back.
     """
 
     rows: RowNumbers
-    radius: int | None
     widened: bool
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,8 @@ import numpy.typing as npt
 
 from patchknn.archive.snapshot import Snapshot
 from patchknn.errors import InputError
+from patchknn.search.answers import Failure
+from patchknn.search.rows import RowReader
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class Query:
     ``patch_id``, ``source``, ``patient`` and ``quickhash`` (16 bytes, of the source's file) tell
     which rows ``exclude_same`` leaves out; ``x``, ``y`` are level-0 pixels, −1 for a plain image.
     ``label`` is the true class where it is known; it takes no part in the search. ``code`` (K/8,)
-    is the stored code of a stored row, None where the code is to be made from the features.
+    and ``row`` are those of a stored row, None where the code is to be made from the features.
     """
 
     name: str
@@ -32,6 +35,7 @@ class Query:
     y: int = -1
     label: str | None = None
     code: npt.NDArray[np.uint8] | None = None
+    row: int | None = None
 
 
 def stored_query(snapshot: Snapshot, patch_id: str) -> Query:
@@ -39,27 +43,54 @@ def stored_query(snapshot: Snapshot, patch_id: str) -> Query:
 
     Raises InputError where the snapshot has no such row.
     """
-    row = snapshot.locate(patch_id)
-    if row is None:
-        message = f"{patch_id} is no patch of {snapshot.path}; 'patchknn archive list' shows all."
-        raise InputError(message)
-    shard, local = snapshot.shard_of(row)
-    stored = snapshot.row(row)
-    record = shard.source_record(int(shard.source[local]))
-    x, y = (int(value) for value in shard.coords[local])
-    return Query(
-        name=patch_id,
-        feature=np.array(shard.features[local]),
-        patch_id=patch_id,
-        source=record.name,
-        patient=record.patient,
-        quickhash=record.quickhash,
-        x=x,
-        y=y,
-        label=stored.label,
-        # Made again alone, an element of the hash vector next to 0 might fall on the other side.
-        code=np.array(shard.codes[local]),
-    )
+    (query,) = stored_queries(snapshot, [patch_id])
+    if isinstance(query, Failure):
+        raise InputError(query.error)
+    return query
+
+
+def stored_queries(snapshot: Snapshot, patch_ids: Sequence[str]) -> list[Query | Failure]:
+    """The queries that ask for rows of the archive, in the order of their patch ids.
+
+    An id that the snapshot lacks becomes a Failure.
+    """
+    rows = snapshot.locate_many(patch_ids)
+    found: list[Query | Failure] = [
+        Failure(name, f"{name} is no patch of {snapshot.path}; 'patchknn archive list' shows all.")
+        for name in patch_ids
+    ]
+    present = np.flatnonzero(rows >= 0)
+    for shard, among, local in RowReader(snapshot).by_shard(rows[present]):
+        source = shard.source_at(local)
+        columns = zip(
+            present[among].tolist(),
+            shard.features[local],
+            # Made again alone, an element of the hash vector next to 0 might fall on the other
+            # side: the stored code is the row's.
+            shard.codes[local],
+            shard.source_names.take(source),
+            shard.patients.take(source),
+            shard.source_quickhashes[source],
+            shard.coords[local].tolist(),
+            shard.labels_at(local).tolist(),
+            (local + shard.first_row).tolist(),
+            strict=True,
+        )
+        for place, feature, code, name, patient, quickhash, (x, y), label, row in columns:
+            found[place] = Query(
+                name=patch_ids[place],
+                feature=feature,
+                patch_id=patch_ids[place],
+                source=name,
+                patient=patient,
+                quickhash=quickhash.tobytes(),
+                x=x,
+                y=y,
+                label=None if label < 0 else snapshot.classes[label],
+                code=code,
+                row=row,
+            )
+    return found
 
 
 def rounded_feature(query: Query, dim: int, dtype: str) -> npt.NDArray[Any]:

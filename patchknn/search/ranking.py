@@ -1,4 +1,4 @@
-"""L2 ranking in float64: the one function that computes shown distances, and the final order."""
+"""The final order: by distance, ties by name and position, groups capped."""
 
 from __future__ import annotations
 
@@ -8,33 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-_CHUNK_BYTES = 4 << 20  # what stays in a core's cache; larger chunks were slower
-
 Positions = npt.NDArray[np.intp]
-
-
-def l2_distances(
-    features: npt.NDArray[Any], query: npt.NDArray[Any], rows: npt.NDArray[Any] | None = None
-) -> npt.NDArray[np.float64]:
-    """Euclidean distances of rows of ``features`` (n, D) to ``query`` (D,), float64 (m,).
-
-    ``rows`` (m,) picks rows; None takes all. Each distance hangs on its two vectors alone, not
-    on the rows beside it: differences, squares and NumPy's pairwise sum along the row, in
-    float64, with no BLAS. So every path that calls this gives the same number, and equal rows
-    tie exactly.
-    """
-    n = len(features) if rows is None else len(rows)
-    target = np.asarray(query, np.float64)
-    distances = np.empty(n, np.float64)
-    step = max(1, _CHUNK_BYTES // (8 * max(1, len(target))))
-    for start in range(0, n, step):
-        chosen = slice(start, start + step)
-        block = features[chosen] if rows is None else features[rows[chosen]]
-        difference = block.astype(np.float64, order="C")
-        difference -= target
-        difference *= difference
-        distances[chosen] = difference.sum(axis=1)
-    return np.sqrt(distances, out=distances)
 
 
 def nearest(

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from patchknn.archive.snapshot import Shard, Snapshot
-from patchknn.search.ranking import l2_distances
+from patchknn.hamming.exact import l2_distances
 
 RowNumbers = npt.NDArray[np.int64]
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchknn.search.ranking import l2_distances, nearest, place_in_group
+from patchknn.hamming.exact import l2_distances
+from patchknn.search.ranking import nearest, place_in_group
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])

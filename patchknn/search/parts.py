@@ -1,0 +1,230 @@
+"""What is searched as one: the rows of an index segment, or of shards that no segment covers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from patchknn.archive.index.segment import Segment
+from patchknn.archive.snapshot import Shard, Snapshot
+from patchknn.errors import PatchknnError
+from patchknn.hamming.code_table import Hits
+from patchknn.hamming.feature_table import FeatureTable
+from patchknn.hamming.packing import words
+from patchknn.hamming.scan import scan_rows
+from patchknn.search.rows import RowNumbers
+
+Codes = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """Positions ``starts[i]`` to ``stops[i]`` (exclusive) of a part, at ``distances[i]`` bits.
+
+    starts, stops (m,) int64, disjoint, in no particular order; distances (m,).
+    """
+
+    starts: RowNumbers
+    stops: RowNumbers
+    distances: npt.NDArray[np.uint16]
+
+    @property
+    def n_rows(self) -> int:
+        """How many positions they hold together."""
+        return int((self.stops - self.starts).sum())
+
+    def chosen(self, keep: npt.NDArray[np.bool_]) -> Ranges:
+        """Those of the ranges (m,) where ``keep`` is true."""
+        return Ranges(self.starts[keep], self.stops[keep], self.distances[keep])
+
+    def positions(self) -> tuple[RowNumbers, npt.NDArray[np.uint16]]:
+        """Every position (n,), range after range, and its distance (n,)."""
+        lengths = self.stops - self.starts
+        ends = np.cumsum(lengths)
+        total = int(ends[-1]) if len(ends) else 0
+        places = np.repeat(self.starts - (ends - lengths), lengths)
+        return places + np.arange(total, dtype=np.int64), np.repeat(self.distances, lengths)
+
+
+@dataclass(frozen=True)
+class Balls:
+    """What one part holds of the balls of Q queries: ``offsets`` (Q + 1,) into the ranges."""
+
+    offsets: npt.NDArray[np.int64]
+    ranges: Ranges
+    work: npt.NDArray[np.int64]
+
+    def counts(self) -> npt.NDArray[np.int64]:
+        """How many rows each ball holds, (Q,)."""
+        before = np.zeros(len(self.ranges.starts) + 1, np.int64)
+        np.cumsum(self.ranges.stops - self.ranges.starts, out=before[1:])
+        return np.diff(before[self.offsets])
+
+    def of(self, query: int) -> Ranges:
+        """The ranges of one query."""
+        mine = slice(int(self.offsets[query]), int(self.offsets[query + 1]))
+        return Ranges(
+            self.ranges.starts[mine], self.ranges.stops[mine], self.ranges.distances[mine]
+        )
+
+
+class DamagedPartError(PatchknnError):
+    """An index segment holds a value that cannot be; its shards must be searched without it."""
+
+    def __init__(self, part: SegmentPart, reason: str) -> None:
+        super().__init__(reason)
+        self.part = part
+
+
+class Part(Protocol):
+    """Rows in the order of their codes (a *position* each), and their features."""
+
+    shards: Sequence[Shard]
+
+    @property
+    def features(self) -> FeatureTable:
+        """The features by position."""
+
+    def balls(self, codes: Codes, radius: int, threads: int) -> Balls:
+        """Every range within ``radius`` bits of each of codes (Q, K/8), inclusive."""
+
+    def nearest(self, code: Codes, k: int, widest: int) -> int:
+        """The smallest radius up to ``widest`` with k rows around a code (K/8,), or −1."""
+
+    def rows(self, positions: RowNumbers) -> RowNumbers:
+        """Rows of the snapshot (m,) at positions (m,)."""
+
+
+@dataclass
+class _RowMap:
+    """From rows of a part, shard after shard, to rows of the snapshot."""
+
+    shards: Sequence[Shard]
+    first_rows: RowNumbers = field(init=False)
+    _shifts: RowNumbers = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.first_rows = np.cumsum([0, *(shard.n for shard in self.shards)]).astype(np.int64)
+        targets = np.array([shard.first_row for shard in self.shards], np.int64)
+        self._shifts = targets - self.first_rows[:-1]
+
+    def __call__(self, rows: RowNumbers) -> RowNumbers:
+        if (self._shifts == self._shifts[0]).all():
+            return rows + self._shifts[0]
+        shard = np.searchsorted(self.first_rows, rows, side="right") - 1
+        return rows + self._shifts[shard]
+
+
+class SegmentPart:
+    """An index segment; every method raises DamagedPartError where it finds it damaged."""
+
+    def __init__(self, segment: Segment) -> None:
+        self.segment = segment
+        self.shards = segment.shards
+        self._to_snapshot = _RowMap(segment.shards)
+
+    @cached_property
+    def features(self) -> FeatureTable:
+        """As ``Part``."""
+        return self.segment.features
+
+    def balls(self, codes: Codes, radius: int, threads: int) -> Balls:
+        """As ``Part``."""
+        try:
+            hits = self.segment.table.ball(words(codes), radius, threads=threads)
+        except ValueError as error:
+            raise self.damaged(error) from None
+        return Balls(hits.offsets, self._ranges(hits), hits.work)
+
+    def nearest(self, code: Codes, k: int, widest: int) -> int:
+        """As ``Part``."""
+        try:
+            _, radius = self.segment.table.nearest(words(code[None]), k, widest)
+        except ValueError as error:
+            raise self.damaged(error) from None
+        return int(radius[0])
+
+    def rows(self, positions: RowNumbers) -> RowNumbers:
+        """As ``Part``."""
+        numbers = self.segment.rows
+        if numbers is not None:
+            positions = numbers[positions].astype(np.int64)
+            if len(positions) and positions.max() >= self._to_snapshot.first_rows[-1]:
+                raise self.damaged(ValueError("a row is out of range"))
+        return self._to_snapshot(positions)
+
+    def damaged(self, error: ValueError) -> DamagedPartError:
+        """The error to raise where a value of the index cannot be."""
+        return DamagedPartError(self, str(error))
+
+    def _ranges(self, hits: Hits) -> Ranges:
+        bounds = self.segment.code_arrays.bounds
+        starts = bounds[hits.codes].astype(np.int64)
+        stops = bounds[hits.codes + np.uint32(1)].astype(np.int64)
+        if len(starts) and ((starts >= stops).any() or stops.max() > self.segment.n_rows):
+            raise self.damaged(ValueError("the bounds of a code are out of range"))
+        return Ranges(starts, stops, hits.distances)
+
+
+class ScanPart:
+    """Shards that no usable segment covers: their codes are read from one end to the other."""
+
+    def __init__(self, shards: Sequence[Shard]) -> None:
+        self.shards = shards
+        self._to_snapshot = _RowMap(shards)
+
+    @cached_property
+    def features(self) -> FeatureTable:
+        """As ``Part``."""
+        return FeatureTable([shard.features for shard in self.shards])
+
+    def balls(self, codes: Codes, radius: int, threads: int) -> Balls:
+        """As ``Part``."""
+        per_shard = [scan_rows(shard.codes, codes, radius, threads) for shard in self.shards]
+        first_rows = self._to_snapshot.first_rows
+        owners, rows, distances = [], [], []
+        for first, (offsets, found, bits) in zip(first_rows, per_shard, strict=False):
+            owners.append(np.repeat(np.arange(len(codes)), np.diff(offsets)))
+            rows.append(found + first)
+            distances.append(bits)
+        owner, row, distance = map(np.concatenate, (owners, rows, distances))
+        order = np.argsort(owner, kind="stable")
+        owner, row, distance = owner[order], row[order], distance[order]
+        # Rows of one code lie together: neighbours in the list become one range.
+        new = np.ones(len(row), bool)
+        new[1:] = (
+            (row[1:] != row[:-1] + 1) | (distance[1:] != distance[:-1]) | (owner[1:] != owner[:-1])
+        )
+        new[1:] |= np.isin(row[1:], first_rows)
+        first = np.flatnonzero(new)
+        lengths = np.diff(np.append(first, len(row)))
+        ranges = Ranges(row[first], row[first] + lengths, distance[first])
+        work = np.zeros((len(codes), 4), np.int64)
+        work[:, 3] = first_rows[-1]
+        return Balls(np.searchsorted(owner[first], np.arange(len(codes) + 1)), ranges, work)
+
+    def nearest(self, code: Codes, k: int, widest: int) -> int:
+        """As ``Part``."""
+        ranges = self.balls(code[None], widest, 1).ranges
+        lengths = ranges.stops - ranges.starts
+        counts = np.bincount(ranges.distances, weights=lengths, minlength=widest + 1)
+        reached = np.flatnonzero(np.cumsum(counts) >= k)
+        return int(reached[0]) if len(reached) else -1
+
+    def rows(self, positions: RowNumbers) -> RowNumbers:
+        """As ``Part``."""
+        return self._to_snapshot(positions)
+
+
+def parts_of(snapshot: Snapshot) -> list[Part]:
+    """The parts that make up a snapshot: its index segments, and one of all other shards."""
+    cover = snapshot.cover
+    parts: list[Part] = [SegmentPart(segment) for segment in cover.segments]
+    if cover.bare:
+        parts.append(ScanPart(cover.bare))
+    return parts

@@ -1,0 +1,251 @@
+"""Both stages on arrays: the ball of each query, then its nearest rows by L2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from patchknn.archive.snapshot import Snapshot
+from patchknn.search.ball import Ball, find_ball
+from patchknn.search.parts import (
+    Codes,
+    DamagedPartError,
+    Part,
+    Ranges,
+    ScanPart,
+    SegmentPart,
+    parts_of,
+)
+from patchknn.search.pool import Demand
+from patchknn.search.ranking import nearest
+from patchknn.search.rows import RowNumbers, RowReader
+from patchknn.search.work import Work
+
+Features = npt.NDArray[Any]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Found:
+    """The rows (m,) of one query in rank order, m ≤ k, and how they were found.
+
+    ``distances`` (m,) float64 are L2; ``radius`` in bits, None where no Hamming ball chose them;
+    ``ball`` counts the rows that were ranked; ``work`` says what that took.
+    """
+
+    rows: RowNumbers
+    distances: npt.NDArray[np.float64]
+    radius: int | None
+    ball: int
+    widened: bool
+    work: Work
+
+
+class TwoStage:
+    """The Hamming ball and its ranking over one snapshot.
+
+    An index segment that turns out damaged is left, its shards are scanned instead, and
+    ``problems`` says so.
+    """
+
+    def __init__(
+        self, snapshot: Snapshot, reader: RowReader, radius: int, widest: int, threads: int
+    ) -> None:
+        self.parts = parts_of(snapshot)
+        self.problems = list(snapshot.cover.problems)
+        self._path = snapshot.path
+        self._reader = reader
+        self._radii = (radius, widest)
+        self._threads = threads
+
+    @property
+    def n_segments(self) -> int:
+        """How many index segments are searched."""
+        return sum(isinstance(part, SegmentPart) for part in self.parts)
+
+    @property
+    def n_bare_shards(self) -> int:
+        """How many shards are scanned, for want of an index."""
+        return sum(len(part.shards) for part in self.parts if isinstance(part, ScanPart))
+
+    def find(self, feature: Features, code: Codes, demand: Demand) -> Found:
+        """The answer of one query: its features (D,) in the archive's dtype, its code (K/8,)."""
+        return self._whatever_is_damaged(lambda: self._find(feature, code, demand))
+
+    def find_many(self, features: Features, codes: Codes, demands: Sequence[Demand]) -> list[Found]:
+        """The answers of Q queries: features (Q, D), codes (Q, K/8); as ``find`` gives them."""
+        return self._whatever_is_damaged(lambda: self._find_many(features, codes, demands))
+
+    def _whatever_is_damaged(self, search: Callable[[], T]) -> T:
+        while True:
+            try:
+                return search()
+            except DamagedPartError as error:
+                self._leave(error)
+
+    def _leave(self, error: DamagedPartError) -> None:
+        whole = [part for part in self.parts if part is not error.part]
+        scanned = [part for part in whole if isinstance(part, ScanPart)]
+        shards = [*error.part.shards, *(shard for part in scanned for shard in part.shards)]
+        self.parts = [part for part in whole if part not in scanned] + [ScanPart(shards)]
+        self.problems.append(
+            f"The index segment {error.part.segment.path} is damaged ({error}) and was not used; "
+            f"make it again by 'patchknn archive index {self._path} --rebuild'."
+        )
+
+    def _find(self, feature: Features, code: Codes, demand: Demand) -> Found:
+        ball = find_ball(self.parts, code, self._radii, demand, self._threads)
+        return self._ranked(ball, feature, demand)
+
+    def _ranked(self, ball: Ball, feature: Features, demand: Demand) -> Found:
+        size = _size(demand)
+        while True:
+            rows, distances, work = self._candidates(ball, feature, size)
+            found = self._ordered(ball, rows, distances, demand, work)
+            total = sum(ranges.n_rows for ranges in ball.ranges)
+            if demand.groups is None or len(found.rows) == demand.k or len(rows) >= total:
+                return found
+            size = min(4 * size, total)
+
+    def _candidates(
+        self, ball: Ball, feature: Features, size: int
+    ) -> tuple[RowNumbers, npt.NDArray[np.float64], Work]:
+        work = _work(ball)
+        rows, distances = [np.zeros(0, np.int64)], [np.zeros(0)]
+        for part, ranges in zip(self.parts, ball.ranges, strict=True):
+            if len(ranges.starts) == 0:
+                continue
+            positions, some, (read, spared) = _checked(
+                part,
+                lambda part=part, ranges=ranges: part.features.nearest(
+                    feature, ranges.starts, ranges.stops, size, threads=self._threads
+                ),
+            )
+            work.read += int(read)
+            work.spared += int(spared)
+            rows.append(part.rows(positions))
+            distances.append(some)
+        return np.concatenate(rows), np.concatenate(distances), work
+
+    def _ordered(
+        self,
+        ball: Ball,
+        rows: RowNumbers,
+        distances: npt.NDArray[np.float64],
+        demand: Demand,
+        work: Work,
+    ) -> Found:
+        if demand.skip is not None and len(demand.skip):
+            admitted = ~np.isin(rows, demand.skip)
+            rows, distances = rows[admitted], distances[admitted]
+        groups = demand.groups
+        chosen = nearest(
+            distances,
+            demand.k,
+            lambda tied: self._reader.tie_keys(rows[tied]),
+            None if groups is None else lambda some: groups(rows[some]),
+            demand.per_group,
+        )
+        return Found(rows[chosen], distances[chosen], ball.radius, ball.n_rows, ball.widened, work)
+
+    def _find_many(
+        self, features: Features, codes: Codes, demands: Sequence[Demand]
+    ) -> list[Found]:
+        balls = self._balls(codes, demands)
+        several = [number for number, demand in enumerate(demands) if demand.groups is None]
+        found: list[Found | None] = [None] * len(demands)
+        for number in set(range(len(demands))) - set(several):
+            found[number] = self._ranked(balls[number], features[number], demands[number])
+        candidates = self._candidates_of_many(
+            [balls[number] for number in several],
+            features[several],
+            np.array([_size(demands[number]) for number in several], np.int64),
+        )
+        for number, (rows, distances) in zip(several, candidates, strict=True):
+            ball = balls[number]
+            found[number] = self._ordered(ball, rows, distances, demands[number], _work(ball))
+        return [one for one in found if one is not None]
+
+    def _balls(self, codes: Codes, demands: Sequence[Demand]) -> list[Ball]:
+        """The balls of all queries; those that must widen, or filter row by row, one by one."""
+        radius, widest = self._radii
+        per_part = [part.balls(codes, radius, self._threads) for part in self.parts]
+        counts = sum((balls.counts() for balls in per_part), np.zeros(len(codes), np.int64))
+        result = []
+        for number, demand in enumerate(demands):
+            n_rows = int(counts[number])
+            if demand.skip is not None and demand.groups is None:
+                n_rows -= int((demand.skip_bits <= radius).sum())
+                if n_rows >= demand.k or widest <= radius:
+                    ranges = tuple(balls.of(number) for balls in per_part)
+                    work = np.zeros(4, np.int64)
+                    for balls in per_part:
+                        work[0] = max(work[0], balls.work[number, 0])
+                        work[1:] += balls.work[number, 1:]
+                    result.append(Ball(ranges, n_rows, radius, widened=False, work=work))
+                    continue
+            result.append(find_ball(self.parts, codes[number], self._radii, demand, self._threads))
+        return result
+
+    def _candidates_of_many(
+        self, balls: Sequence[Ball], features: Features, sizes: npt.NDArray[np.int64]
+    ) -> list[tuple[RowNumbers, npt.NDArray[np.float64]]]:
+        """For each ball the rows that may be among the nearest, and their distances."""
+        rows: list[list[RowNumbers]] = [[] for _ in balls]
+        distances: list[list[npt.NDArray[np.float64]]] = [[] for _ in balls]
+        for number, part in enumerate(self.parts):
+            ranges = [ball.ranges[number] for ball in balls]
+            offsets = np.cumsum([0, *(len(one.starts) for one in ranges)])
+            joined = _concatenated(ranges)
+            bounds, positions, some = _checked(
+                part,
+                lambda part=part, joined=joined, offsets=offsets: part.features.nearest_many(
+                    features, offsets, joined.starts, joined.stops, sizes, threads=self._threads
+                ),
+            )
+            some_rows = part.rows(positions)
+            for query, (start, stop) in enumerate(pairwise(bounds.tolist())):
+                rows[query].append(some_rows[start:stop])
+                distances[query].append(some[start:stop])
+        return [
+            (parts[0], some[0]) if len(parts) == 1 else _joined(parts, some)
+            for parts, some in zip(rows, distances, strict=True)
+        ]
+
+
+def _joined(
+    rows: Sequence[RowNumbers], distances: Sequence[npt.NDArray[np.float64]]
+) -> tuple[RowNumbers, npt.NDArray[np.float64]]:
+    nothing, nowhere = np.zeros(0, np.int64), np.zeros(0)
+    return np.concatenate([nothing, *rows]), np.concatenate([nowhere, *distances])
+
+
+def _checked(part: Part, search: Callable[[], T]) -> T:
+    try:
+        return search()
+    except ValueError as error:
+        if isinstance(part, ScanPart):
+            raise
+        raise DamagedPartError(part, str(error)) from None  # type: ignore[arg-type]
+
+
+def _concatenated(ranges: Sequence[Ranges]) -> Ranges:
+    nothing = np.zeros(0, np.int64)
+    return Ranges(
+        np.concatenate([nothing, *(one.starts for one in ranges)]),
+        np.concatenate([nothing, *(one.stops for one in ranges)]),
+        np.concatenate([np.zeros(0, np.uint16), *(one.distances for one in ranges)]),
+    )
+
+
+def _size(demand: Demand) -> int:
+    return demand.k + (0 if demand.skip is None else len(demand.skip))
+
+
+def _work(ball: Ball) -> Work:
+    return Work(*(int(value) for value in ball.work))
