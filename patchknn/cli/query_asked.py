@@ -31,15 +31,15 @@ class Asked:
 class ImageSettings:
     """How images become features: µm/px of plain images, of slides, of slides without any."""
 
-    encoder: Path | None
-    image_mpp: float | None
-    slide_mpp: float | None
-    default_mpp: float | None
-    slides_dir: Path | None
-    patient: str | None
-    batch_size: int
-    workers: int | None
-    device: str | None
+    encoder: Path | None = None
+    image_mpp: float | None = None
+    slide_mpp: float | None = None
+    default_mpp: float | None = None
+    slides_dir: Path | None = None
+    patient: str | None = None
+    batch_size: int = 64
+    workers: int | None = None
+    device: str | None = None
 
 
 Skip = Callable[[str, str | None], bool]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from patchknn.cli import console
-from patchknn.cli.answer_file import AnswerFile
-from patchknn.cli.query_table import answer_lines
 from patchknn.search.answers import Answer, Failure
 from patchknn.search.settings import SearchSettings
+
+if TYPE_CHECKING:
+    from patchknn.cli.answer_file import AnswerFile
 
 TSV_COLUMNS = (
     *("query", "rank", "id", "label", "hamming", "l2", "source", "x", "y", "patient"),
@@ -52,6 +53,8 @@ class AnswerWriter:
                 console.write_tsv_row(row)
             console.flush()
         elif isinstance(answer, Answer):
+            from patchknn.cli.query_table import answer_lines
+
             terminal = console.rich_console()
             terminal.print(answer_lines(answer, terminal, self._settings))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from patchknn.cli import main
+from patchknn.cli import app, main
 from patchknn.errors import ConflictError, StoppedError
 
 _README = Path(__file__).resolve().parents[2] / "README.md"
@@ -22,7 +22,7 @@ def _walk(command, path=()):
         yield from _walk(sub, (*path, name))
 
 
-_COMMANDS = dict(_walk(main.root_command()))
+_COMMANDS = dict(_walk(app.root_command()))
 
 
 def _python(program: str, *, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:

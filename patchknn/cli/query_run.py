@@ -1,0 +1,160 @@
+"""What ``query`` does once its command line is read: ask, answer, write, draw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from patchknn.archive.snapshot import Snapshot, open_archive
+from patchknn.cli import console
+from patchknn.cli.query_asked import Asked, ImageSettings
+from patchknn.cli.query_inputs import ask_files, ask_stored
+from patchknn.cli.query_output import AnswerWriter
+from patchknn.errors import UsageError
+from patchknn.evaluation.sample import EvenSample
+from patchknn.jobs.cpus import available_cpus
+from patchknn.search.answers import Answer, Failure
+from patchknn.search.engine import Searcher
+from patchknn.search.query import Query
+from patchknn.search.settings import SearchSettings
+
+if TYPE_CHECKING:
+    from patchknn.cli.answer_file import AnswerFile
+
+_MONTAGE_ROWS = 20
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Where answers go, and what is wanted beside them.
+
+    ``format`` None is a table on a terminal, NDJSON in a pipe; ``size`` in pixels must be the
+    archive's; ``slides`` is where the slides of tile sets lie now; ``explain``: say in each answer
+    what its search took.
+    """
+
+    format: str | None = None
+    output: Path | None = None
+    montage: Path | None = None
+    slides: Path | None = None
+    size: int | None = None
+    explain: bool = False
+
+
+def run_query(
+    archive: Path,
+    given: Sequence[str],
+    ids: Sequence[str],
+    settings: SearchSettings,
+    images: ImageSettings,
+    wanted: Wanted,
+) -> int:
+    """Answer ``given``: patch ids after ``ids`` where there are any, else files; the exit code."""
+    _check_usage(given, ids, wanted)
+    snapshot = open_archive(archive)
+    if wanted.size is not None and wanted.size != snapshot.settings.patch_px:
+        message = (
+            f"--size {wanted.size}: {archive} holds patches of {snapshot.settings.patch_px} px."
+        )
+        raise UsageError(message)
+    searcher = Searcher(snapshot, settings, available_cpus(), explain=wanted.explain)
+    drawn: EvenSample[tuple[Asked, Answer]] = EvenSample(_MONTAGE_ROWS)
+    with ExitStack() as stack:
+        file = None
+        if wanted.output is not None:
+            made_with = _made_with(snapshot, settings, images)
+            file = stack.enter_context(_answer_file(wanted.output, made_with))
+        writer = AnswerWriter(console.output_format(wanted.format), settings, file)
+        if ids:
+            asked = ask_stored(snapshot, [*ids, *given], images.patient, writer.skip)
+        else:
+            asked = ask_files(snapshot, given, images, writer.skip)
+        beside = wanted.output is None
+        bar = stack.enter_context(console.ProgressBar(None, "query", "queries", beside))
+        for block in asked:
+            answers = searcher.search_many(one.query for one in block)
+            for one, answer in zip(block, answers, strict=True):
+                writer.write(answer, one.content)
+                if wanted.montage is not None and not isinstance(answer, Failure):
+                    drawn.add((one, answer))
+            bar.advance(len(block))
+    for problem in searcher.problems:
+        console.warn(problem)
+    if wanted.montage is not None:
+        _draw(drawn, snapshot, wanted.montage, wanted.slides)
+    if wanted.output is not None:
+        console.message(
+            f"{wanted.output}: {writer.answered} answered, {writer.skipped} skipped (answered "
+            f"before), {writer.failed} failed."
+        )
+    return writer.exit_code
+
+
+def _check_usage(queries: Sequence[str], ids: Sequence[str], wanted: Wanted) -> None:
+    if not queries and not ids:
+        message = "nothing to query: give images, slides, .npy features, '-', or --id."
+        raise UsageError(message)
+    if [*queries, *ids].count("-") > 1:
+        message = "stdin ('-') can be read only once."
+        raise UsageError(message)
+    if wanted.output is not None and wanted.format not in {None, "ndjson"}:
+        message = f"-o writes NDJSON, not {wanted.format}: leave --format away."
+        raise UsageError(message)
+    if wanted.montage is not None:
+        from patchknn.evaluation.montage import check_montage_path
+
+        check_montage_path(wanted.montage)
+
+
+def _answer_file(path: Path, made_with: dict[str, Any]) -> AnswerFile:
+    from patchknn.cli.answer_file import AnswerFile
+
+    file = AnswerFile(path, made_with)
+    if file.note is not None:
+        console.warn(file.note)
+    return file
+
+
+def _made_with(
+    snapshot: Snapshot, settings: SearchSettings, images: ImageSettings
+) -> dict[str, Any]:
+    """What decides the answers, so that answers made otherwise are not mixed with them."""
+    from dataclasses import asdict
+
+    search = asdict(settings)
+    search["labels"] = None if settings.labels is None else sorted(settings.labels)
+    return {
+        "archive": snapshot.settings.archive_id,
+        "snapshot": snapshot.number,
+        **search,
+        "image_mpp": images.image_mpp,
+        "slide_mpp": images.slide_mpp,
+        "default_mpp": images.default_mpp,
+        "patient": images.patient,
+    }
+
+
+def _draw(
+    drawn: EvenSample[tuple[Asked, Answer]], snapshot: Snapshot, path: Path, slides: Path | None
+) -> None:
+    from patchknn.evaluation.montage import draw_montage
+    from patchknn.evaluation.pictures import PictureFinder
+
+    shown = drawn.items()
+    if not shown:
+        console.warn(f"{path} is not drawn: no query was answered.")
+        return
+    with PictureFinder(snapshot, slides) as finder:
+        pictures = []
+        for asked, _ in shown:
+            if isinstance(asked.query, Query) and asked.query.row is not None:
+                pictures.append(finder.of_row(asked.query.row))
+            else:
+                pictures.append(None if asked.patch is None else finder.of_patch(asked.patch))
+    answers = [answer for _, answer in shown]
+    draw_montage(answers, snapshot, path, pictures, slides, of=drawn.seen)
+    more = f" ({len(shown)} of {drawn.seen} answers)" if len(shown) < drawn.seen else ""
+    console.message(f"{path} is drawn{more}.")
