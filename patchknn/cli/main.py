@@ -8,6 +8,7 @@ import signal
 import sys
 
 from patchknn.cli import console
+from patchknn.cli.query_plain import read_plain
 from patchknn.errors import PatchknnError, StoppedError
 
 EXIT_INTERRUPTED = 130
@@ -17,6 +18,9 @@ def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code; errors have been printed."""
     arguments, config_file, debug = _lift_root_options(arguments)
     try:
+        plain = None if config_file is not None else read_plain(arguments, os.environ)
+        if plain is not None:
+            return plain.run()
         from patchknn.cli.app import call
 
         return call(arguments, config_file)
