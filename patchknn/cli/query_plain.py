@@ -8,7 +8,6 @@ read alike.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 _NUMBERS = {"--k": "k", "--radius": "radius", "--max-radius": "max_radius"}
@@ -28,18 +27,6 @@ class PlainQuery:
         self.labels: list[str] = []
         self.settings: dict[str, Any] = {}
         self.format: str | None = None
-
-    def run(self) -> int:
-        """Answer it; the exit code."""
-        from patchknn.cli.query_asked import ImageSettings
-        from patchknn.cli.query_run import Wanted, run_query
-        from patchknn.search.settings import SearchSettings
-
-        labels = frozenset(self.labels) if self.labels else None
-        settings = SearchSettings(labels=labels, **self.settings)
-        archive, *given = self.paths
-        wanted = Wanted(format=self.format)
-        return run_query(Path(archive), given, self.ids, settings, ImageSettings(), wanted)
 
 
 def read_plain(arguments: Sequence[str], environment: Mapping[str, str]) -> PlainQuery | None:

@@ -48,7 +48,7 @@ def test_plain_lines_are_read_without_typer_and_alike(monkeypatch, line):
     if "--k 0" in line:
         assert main.run(arguments) == 2
         return
-    assert plain.run() == app.call(arguments, None) == 0
+    assert query_run.run_plain(plain) == app.call(arguments, None) == 0
     assert asked[0] == asked[1]
 
 
@@ -62,7 +62,7 @@ def test_what_is_read_without_typer_is_read_alike(words):
         if plain is None:
             return
         asked = _asked_of(patch)
-        assert plain.run() == app.call(arguments, None) == 0
+        assert query_run.run_plain(plain) == app.call(arguments, None) == 0
         assert asked[0] == asked[1]
 
 
