@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -154,6 +153,8 @@ def write_bundle(
     content = json.loads(json.dumps(content, allow_nan=False))
     content["fingerprint"] = _fingerprint(content)
 
+    import shutil
+
     from safetensors.numpy import save_file
 
     directory.parent.mkdir(parents=True, exist_ok=True)
@@ -177,6 +178,8 @@ def write_bundle(
 
 def copy_bundle(bundle: Bundle, directory: Path, *, backbone: bool = True) -> None:
     """Copy a bundle as a whole into ``directory``, with or without its backbone."""
+    import shutil
+
     temporary = temporary_beside(directory)
     temporary.mkdir(parents=True)
     try:
@@ -330,4 +333,6 @@ def _swap_directory(temporary: Path, directory: Path) -> None:
         raise
     fsync_directory(directory.parent)
     if previous is not None:
+        import shutil
+
         shutil.rmtree(previous)

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import re
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,7 +39,7 @@ def fsync_directory(path: Path) -> None:
 
 def temporary_beside(path: Path) -> Path:
     """A name in the same directory that no other process uses: ``.tmp-<random>-<name>``."""
-    return path.with_name(f".tmp-{secrets.token_hex(6)}-{path.name}")
+    return path.with_name(f".tmp-{os.urandom(6).hex()}-{path.name}")
 
 
 @contextmanager

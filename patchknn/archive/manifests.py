@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -68,7 +67,7 @@ def first_manifest(archive_id: str) -> dict[str, Any]:
     return Manifest(
         number=0,
         archive_id=archive_id,
-        nonce=secrets.token_hex(16),
+        nonce=os.urandom(16).hex(),
         parent=None,
         time=_now(),
         action="create",
@@ -134,7 +133,7 @@ def publish(
         manifest = Manifest(
             number=parent.number + 1,
             archive_id=archive_id,
-            nonce=secrets.token_hex(16),
+            nonce=os.urandom(16).hex(),
             parent=parent.nonce,
             time=_now(),
             action=action,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import signal
 import sys
 
 from patchknn.cli import console
+from patchknn.cli.query_plain import read_plain
 from patchknn.errors import PatchknnError, StoppedError
 
 EXIT_INTERRUPTED = 130
@@ -17,8 +19,15 @@ def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code; errors have been printed."""
     arguments, config_file, debug = _lift_root_options(arguments)
     try:
+        plain = None if config_file is not None else read_plain(arguments, os.environ)
+        if plain is not None:
+            from patchknn.cli.query_run import run_plain
+
+            _end_of_imports()
+            return run_plain(plain)
         from patchknn.cli.app import call
 
+        _end_of_imports()
         return call(arguments, config_file)
     except (PatchknnError, StoppedError) as error:
         if debug:
@@ -43,7 +52,14 @@ def entry() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
     signal.signal(signal.SIGTERM, _stop)
+    gc.disable()  # until the end of the imports, which leave nothing to collect
     sys.exit(run(sys.argv[1:]))
+
+
+def _end_of_imports() -> None:
+    if not gc.isenabled():
+        gc.freeze()  # what was imported stays to the end: nobody need look through it again
+        gc.enable()
 
 
 def _stop(number: int, _frame: object) -> None:

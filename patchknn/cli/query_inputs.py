@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import groupby, islice
@@ -83,6 +81,9 @@ def _batches(arguments: Iterable[str], limit: int) -> Iterator[list[str]]:
 
 def available(lines: Iterable[str], limit: int) -> Iterator[list[str]]:
     """Lines in lists of at most ``limit``: as many as have arrived, at least one."""
+    import queue
+    import threading
+
     waiting: queue.Queue[str | BaseException | None] = queue.Queue(maxsize=4 * limit)
 
     def read() -> None:

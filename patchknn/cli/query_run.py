@@ -23,6 +23,7 @@ from patchknn.search.settings import SearchSettings
 
 if TYPE_CHECKING:
     from patchknn.cli.answer_file import AnswerFile
+    from patchknn.cli.query_plain import PlainQuery
 
 _MONTAGE_ROWS = 20
 
@@ -42,6 +43,15 @@ class Wanted:
     slides: Path | None = None
     size: int | None = None
     explain: bool = False
+
+
+def run_plain(plain: PlainQuery) -> int:
+    """Answer a plain line; the exit code."""
+    labels = frozenset(plain.labels) if plain.labels else None
+    settings = SearchSettings(labels=labels, **plain.settings)
+    archive, *given = plain.paths
+    wanted = Wanted(format=plain.format)
+    return run_query(Path(archive), given, plain.ids, settings, ImageSettings(), wanted)
 
 
 def run_query(

@@ -1,6 +1,207 @@
-/* L2 of rows of features: avx2. */
+/* L2 of rows of features with AVX2, FMA and F16C. */
 #include "_kernels_rows.h"
 
 #ifdef PATCHKNN_X86
-const struct row_primitives row_primitives_avx2 = {"avx2"};
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
+#else
+#pragma GCC target("avx2,fma,f16c")
+#endif
+#include <immintrin.h>
+#include <math.h>
+#include <string.h>
+
+#define TOGETHER 4 /* rows at a time: enough additions in flight, and more rows on their way */
+
+static inline __m256 load_full(const void *row, size_t first, int half) {
+    if (half)
+        return _mm256_cvtph_ps(
+            _mm_loadu_si128((const __m128i *)(const void *)((const uint16_t *)row + first)));
+    return _mm256_loadu_ps((const float *)row + first);
+}
+
+/* The row's last values (fewer than 8), zeros after them. */
+static inline __m256 load_rest(const void *row, size_t first, size_t count, int half) {
+    if (half) {
+        uint16_t values[8] = {0};
+        memcpy(values, (const uint16_t *)row + first, 2 * count);
+        return load_full(values, 0, 1);
+    }
+    float values[8] = {0};
+    memcpy(values, (const float *)row + first, 4 * count);
+    return load_full(values, 0, 0);
+}
+
+static inline float sum_lanes(__m256 sums) {
+    __m128 four = _mm_add_ps(_mm256_castps256_ps128(sums), _mm256_extractf128_ps(sums, 1));
+    __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+
+static inline __attribute__((always_inline)) void
+squares_of(const void *const *rows, const void *const *ahead, int count, const float *query,
+           size_t dim, int half, float *out) {
+    __m256 sums[TOGETHER];
+    const size_t full = dim & ~(size_t)7, per_line = half ? 32 : 16;
+    for (int r = 0; r < count; r++)
+        sums[r] = _mm256_setzero_ps();
+    for (size_t first = 0; first < full; first += 8) {
+        __m256 target = _mm256_loadu_ps(query + first);
+        if (first % per_line == 0)
+            for (int r = 0; r < count; r++)
+                _mm_prefetch((const char *)ahead[r] + first * (half ? 2 : 4), _MM_HINT_T0);
+        for (int r = 0; r < count; r++) {
+            __m256 difference = _mm256_sub_ps(load_full(rows[r], first, half), target);
+            sums[r] = _mm256_fmadd_ps(difference, difference, sums[r]);
+        }
+    }
+    if (full < dim) {
+        __m256 target = _mm256_loadu_ps(query + full);
+        for (int r = 0; r < count; r++) {
+            __m256 values = load_rest(rows[r], full, dim - full, half);
+            __m256 difference = _mm256_sub_ps(values, target);
+            sums[r] = _mm256_fmadd_ps(difference, difference, sums[r]);
+        }
+    }
+    for (int r = 0; r < count; r++)
+        out[r] = sum_lanes(sums[r]);
+}
+
+static inline __attribute__((always_inline)) void
+squares(const void *const *rows, size_t n, const float *query, size_t dim, int half, float *out) {
+    size_t i = 0;
+    for (; i + TOGETHER <= n; i += TOGETHER)
+        squares_of(rows + i, rows + i + ROWS_AHEAD, TOGETHER, query, dim, half, out + i);
+    for (; i < n; i++)
+        squares_of(rows + i, rows + i + ROWS_AHEAD, 1, query, dim, half, out + i);
+}
+
+static void squares_half(const void *const *rows, size_t n, const float *query, size_t dim,
+                         float *out) {
+    squares(rows, n, query, dim, 1, out);
+}
+
+static void squares_single(const void *const *rows, size_t n, const float *query, size_t dim,
+                           float *out) {
+    squares(rows, n, query, dim, 0, out);
+}
+
+static void squares_sketch(const void *const *rows, size_t n, const float *query, float *out) {
+    squares(rows, n, query, SKETCH_WIDTH, 1, out);
+}
+
+static inline __attribute__((always_inline)) void
+distances_of(const void *const *rows, int count, const double *query, size_t dim, int half,
+             double *out) {
+    /* Multiplied, then added: a fused step would round otherwise than NumPy does. */
+    __m256d low[TOGETHER], high[TOGETHER]; /* lanes 0 to 3, and 4 to 7 */
+    for (int r = 0; r < count; r++)
+        low[r] = high[r] = _mm256_setzero_pd();
+    for (size_t first = 0; first < dim; first += 8) {
+        size_t left = dim - first;
+        __m256d q = _mm256_loadu_pd(query + first), p = _mm256_loadu_pd(query + first + 4);
+        for (int r = 0; r < count; r++) {
+            __m256 values = left < 8 ? load_rest(rows[r], first, left, half)
+                                     : load_full(rows[r], first, half);
+            __m256d a = _mm256_sub_pd(_mm256_cvtps_pd(_mm256_castps256_ps128(values)), q);
+            __m256d b = _mm256_sub_pd(_mm256_cvtps_pd(_mm256_extractf128_ps(values, 1)), p);
+            low[r] = _mm256_add_pd(low[r], _mm256_mul_pd(a, a));
+            high[r] = _mm256_add_pd(high[r], _mm256_mul_pd(b, b));
+        }
+    }
+    for (int r = 0; r < count; r++) {
+        double s[4];
+        _mm256_storeu_pd(s, _mm256_add_pd(low[r], high[r]));
+        out[r] = sqrt((s[0] + s[2]) + (s[1] + s[3]));
+    }
+}
+
+static inline __attribute__((always_inline)) void
+distances(const void *const *rows, size_t n, const double *query, size_t dim, int half,
+          double *out) {
+    size_t i = 0;
+    for (; i + TOGETHER <= n; i += TOGETHER)
+        distances_of(rows + i, TOGETHER, query, dim, half, out + i);
+    for (; i < n; i++)
+        distances_of(rows + i, 1, query, dim, half, out + i);
+}
+
+static void distances_half(const void *const *rows, size_t n, const double *query, size_t dim,
+                           double *out) {
+    distances(rows, n, query, dim, 1, out);
+}
+
+static void distances_single(const void *const *rows, size_t n, const double *query, size_t dim,
+                             double *out) {
+    distances(rows, n, query, dim, 0, out);
+}
+
+static inline __attribute__((always_inline)) void
+centre(const void *const *rows, size_t n, const float *mean, size_t dim, int half, float *centred,
+       float *norms) {
+    for (size_t i = 0; i < n; i++) {
+        __m256 sum = _mm256_setzero_ps();
+        const char *ahead = rows[i + ROWS_AHEAD];
+        float *out = centred + i * dim;
+        for (size_t first = 0; first < dim; first += 8) {
+            size_t left = dim - first;
+            __m256 values = left < 8 ? load_rest(rows[i], first, left, half)
+                                     : load_full(rows[i], first, half);
+            values = _mm256_sub_ps(values, _mm256_loadu_ps(mean + first));
+            _mm_prefetch(ahead + first * (half ? 2 : 4), _MM_HINT_T0);
+            sum = _mm256_fmadd_ps(values, values, sum);
+            if (left < 8) {
+                float rest[8];
+                _mm256_storeu_ps(rest, values);
+                memcpy(out + first, rest, left * sizeof(float));
+            } else {
+                _mm256_storeu_ps(out + first, values);
+            }
+        }
+        norms[i] = sum_lanes(sum);
+    }
+}
+
+static void centre_half(const void *const *rows, size_t n, const float *mean, size_t dim,
+                        float *centred, float *norms) {
+    centre(rows, n, mean, dim, 1, centred, norms);
+}
+
+static void centre_single(const void *const *rows, size_t n, const float *mean, size_t dim,
+                          float *centred, float *norms) {
+    centre(rows, n, mean, dim, 0, centred, norms);
+}
+
+static size_t select_within(const float *products, const float *norms, size_t n, float bound,
+                            uint32_t *found) {
+    const __m256 most = _mm256_set1_ps(bound), minus_two = _mm256_set1_ps(-2);
+    size_t count = 0, i = 0;
+    for (; i + 8 <= n; i += 8) {
+        __m256 values = _mm256_loadu_ps(products + i);
+        if (norms)
+            values = _mm256_fmadd_ps(values, minus_two, _mm256_loadu_ps(norms + i));
+        unsigned within = (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(values, most, _CMP_LE_OQ));
+        for (; within; within &= within - 1)
+            found[count++] = (uint32_t)i + (uint32_t)__builtin_ctz(within);
+    }
+    for (; i < n; i++) {
+        float value = norms ? norms[i] - 2 * products[i] : products[i];
+        found[count] = (uint32_t)i;
+        count += value <= bound;
+    }
+    return count;
+}
+
+static void project(const double *matrix, size_t n, const double *vector, size_t dim, double *out) {
+    project_lanes(matrix, n, vector, dim, out);
+}
+
+const struct row_primitives row_primitives_avx2 = {
+    "avx2",         squares_half, squares_single, distances_half, distances_single,
+    squares_sketch, centre_half,  centre_single,  select_within,
+    project,
+};
+#ifdef __clang__
+#pragma clang attribute pop
+#endif
 #endif

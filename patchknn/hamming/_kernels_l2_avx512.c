@@ -1,6 +1,226 @@
-/* L2 of rows of features: avx512. */
+/* L2 of rows of features with AVX-512. */
 #include "_kernels_rows.h"
 
 #ifdef PATCHKNN_X86
-const struct row_primitives row_primitives_avx512 = {"avx512"};
+#ifdef __clang__
+#pragma clang attribute push(                                                                      \
+    __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq"))),                   \
+    apply_to = function)
+#else
+#pragma GCC target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")
+#endif
+#include <immintrin.h>
+#include <math.h>
+
+#define TOGETHER 4 /* rows at a time: enough additions in flight, and more rows on their way */
+
+static inline __mmask16 first_lanes(size_t count) { return (__mmask16)((1u << count) - 1); }
+
+/* 16 values from `first` on as float32; `mask` marks those that the row has. */
+static inline __m512 load(const void *row, size_t first, int half, __mmask16 mask) {
+    if (half)
+        return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, (const uint16_t *)row + first));
+    return _mm512_maskz_loadu_ps(mask, (const float *)row + first);
+}
+
+static inline __m512 load_full(const void *row, size_t first, int half) {
+    if (half)
+        return _mm512_cvtph_ps(
+            _mm256_loadu_si256((const __m256i *)(const void *)((const uint16_t *)row + first)));
+    return _mm512_loadu_ps((const float *)row + first);
+}
+
+static inline __attribute__((always_inline)) void
+squares_of(const void *const *rows, const void *const *ahead, int count, const float *query,
+           size_t dim, int half, float *out) {
+    __m512 sums[TOGETHER];
+    const size_t full = dim & ~(size_t)15, per_line = half ? 32 : 16;
+    for (int r = 0; r < count; r++)
+        sums[r] = _mm512_setzero_ps();
+    for (size_t first = 0; first < full; first += 16) {
+        __m512 target = _mm512_loadu_ps(query + first);
+        if (first % per_line == 0)
+            for (int r = 0; r < count; r++)
+                _mm_prefetch((const char *)ahead[r] + first * (half ? 2 : 4), _MM_HINT_T0);
+        for (int r = 0; r < count; r++) {
+            __m512 difference = _mm512_sub_ps(load_full(rows[r], first, half), target);
+            sums[r] = _mm512_fmadd_ps(difference, difference, sums[r]);
+        }
+    }
+    if (full < dim) {
+        __m512 target = _mm512_loadu_ps(query + full);
+        __mmask16 mask = first_lanes(dim - full);
+        for (int r = 0; r < count; r++) {
+            __m512 difference = _mm512_sub_ps(load(rows[r], full, half, mask), target);
+            sums[r] = _mm512_fmadd_ps(difference, difference, sums[r]);
+        }
+    }
+    for (int r = 0; r < count; r++)
+        out[r] = _mm512_reduce_add_ps(sums[r]);
+}
+
+static inline __attribute__((always_inline)) void
+squares(const void *const *rows, size_t n, const float *query, size_t dim, int half, float *out) {
+    size_t i = 0;
+    for (; i + TOGETHER <= n; i += TOGETHER)
+        squares_of(rows + i, rows + i + ROWS_AHEAD, TOGETHER, query, dim, half, out + i);
+    for (; i < n; i++)
+        squares_of(rows + i, rows + i + ROWS_AHEAD, 1, query, dim, half, out + i);
+}
+
+static void squares_half(const void *const *rows, size_t n, const float *query, size_t dim,
+                         float *out) {
+    squares(rows, n, query, dim, 1, out);
+}
+
+static void squares_single(const void *const *rows, size_t n, const float *query, size_t dim,
+                           float *out) {
+    squares(rows, n, query, dim, 0, out);
+}
+
+static inline __m512 sketch_sums(const void *row, __m512 low, __m512 high) {
+    __m512i raw = _mm512_loadu_si512(row);
+    __m512 a = _mm512_sub_ps(_mm512_cvtph_ps(_mm512_castsi512_si256(raw)), low);
+    __m512 b = _mm512_sub_ps(_mm512_cvtph_ps(_mm512_extracti64x4_epi64(raw, 1)), high);
+    return _mm512_fmadd_ps(a, a, _mm512_mul_ps(b, b));
+}
+
+/* Lanes of two vectors added in pairs: half as many partial sums of twice as many rows. */
+static inline __m512 fold_quarters(__m512 a, __m512 b) {
+    return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+}
+
+static inline __m512 fold_pairs(__m512 a, __m512 b) {
+    return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xdd));
+}
+
+static void squares_sketch(const void *const *rows, size_t n, const float *query, float *out) {
+    const __m512 low = _mm512_loadu_ps(query), high = _mm512_loadu_ps(query + 16);
+    /* Where fold_*() leave the sums of rows 0 to 15. */
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    size_t i = 0;
+    for (; i + 16 <= n; i += 16) {
+        __m512 quarters[4];
+        for (size_t group = 0; group < 4; group++) {
+            const void *const *r = rows + i + 4 * group;
+            for (size_t row = 0; row < 4; row++)
+                _mm_prefetch((const char *)r[row + ROWS_AHEAD], _MM_HINT_T0);
+            __m512 a = sketch_sums(r[0], low, high), b = sketch_sums(r[1], low, high);
+            __m512 c = sketch_sums(r[2], low, high), d = sketch_sums(r[3], low, high);
+            /* Each 128-bit quarter q then holds four partial sums of row q. */
+            quarters[group] = fold_quarters(fold_quarters(a, b), fold_quarters(c, d));
+        }
+        __m512 pairs = fold_pairs(fold_pairs(quarters[0], quarters[1]),
+                                  fold_pairs(quarters[2], quarters[3]));
+        _mm512_storeu_ps(out + i, _mm512_permutexvar_ps(order, pairs));
+    }
+    for (; i < n; i++)
+        out[i] = _mm512_reduce_add_ps(sketch_sums(rows[i], low, high));
+}
+
+static inline __attribute__((always_inline)) void
+distances_of(const void *const *rows, int count, const double *query, size_t dim, int half,
+             double *out) {
+    /* Multiplied, then added: a fused step would round otherwise than NumPy does. */
+    __m512d sums[TOGETHER];
+    for (int r = 0; r < count; r++)
+        sums[r] = _mm512_setzero_pd();
+    for (size_t first = 0; first < dim; first += 16) {
+        size_t left = dim - first;
+        __mmask16 mask = left < 16 ? first_lanes(left) : (__mmask16)0xffff;
+        __m512d low = _mm512_loadu_pd(query + first), high = _mm512_loadu_pd(query + first + 8);
+        for (int r = 0; r < count; r++) {
+            __m512 values = load(rows[r], first, half, mask);
+            __m512d a = _mm512_sub_pd(_mm512_cvtps_pd(_mm512_castps512_ps256(values)), low);
+            __m512d b = _mm512_sub_pd(_mm512_cvtps_pd(_mm512_extractf32x8_ps(values, 1)), high);
+            sums[r] = _mm512_add_pd(sums[r], _mm512_mul_pd(a, a));
+            sums[r] = _mm512_add_pd(sums[r], _mm512_mul_pd(b, b));
+        }
+    }
+    for (int r = 0; r < count; r++) {
+        double s[8];
+        _mm512_storeu_pd(s, sums[r]);
+        out[r] = sqrt(((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7])));
+    }
+}
+
+static inline __attribute__((always_inline)) void
+distances(const void *const *rows, size_t n, const double *query, size_t dim, int half,
+          double *out) {
+    size_t i = 0;
+    for (; i + TOGETHER <= n; i += TOGETHER)
+        distances_of(rows + i, TOGETHER, query, dim, half, out + i);
+    for (; i < n; i++)
+        distances_of(rows + i, 1, query, dim, half, out + i);
+}
+
+static void distances_half(const void *const *rows, size_t n, const double *query, size_t dim,
+                           double *out) {
+    distances(rows, n, query, dim, 1, out);
+}
+
+static void distances_single(const void *const *rows, size_t n, const double *query, size_t dim,
+                             double *out) {
+    distances(rows, n, query, dim, 0, out);
+}
+
+static inline __attribute__((always_inline)) void
+centre(const void *const *rows, size_t n, const float *mean, size_t dim, int half, float *centred,
+       float *norms) {
+    for (size_t i = 0; i < n; i++) {
+        __m512 sum = _mm512_setzero_ps();
+        const char *ahead = rows[i + ROWS_AHEAD];
+        for (size_t first = 0; first < dim; first += 16) {
+            size_t left = dim - first;
+            __mmask16 mask = left < 16 ? first_lanes(left) : (__mmask16)0xffff;
+            __m512 values = _mm512_sub_ps(load(rows[i], first, half, mask),
+                                          _mm512_loadu_ps(mean + first));
+            _mm_prefetch(ahead + first * (half ? 2 : 4), _MM_HINT_T0);
+            sum = _mm512_fmadd_ps(values, values, sum);
+            _mm512_mask_storeu_ps(centred + i * dim + first, mask, values);
+        }
+        norms[i] = _mm512_reduce_add_ps(sum);
+    }
+}
+
+static void centre_half(const void *const *rows, size_t n, const float *mean, size_t dim,
+                        float *centred, float *norms) {
+    centre(rows, n, mean, dim, 1, centred, norms);
+}
+
+static void centre_single(const void *const *rows, size_t n, const float *mean, size_t dim,
+                          float *centred, float *norms) {
+    centre(rows, n, mean, dim, 0, centred, norms);
+}
+
+static size_t select_within(const float *products, const float *norms, size_t n, float bound,
+                            uint32_t *found) {
+    const __m512 most = _mm512_set1_ps(bound), minus_two = _mm512_set1_ps(-2);
+    size_t count = 0;
+    for (size_t i = 0; i < n; i += 16) {
+        __mmask16 mask = n - i < 16 ? first_lanes(n - i) : (__mmask16)0xffff;
+        __m512 values = _mm512_maskz_loadu_ps(mask, products + i);
+        if (norms)
+            values = _mm512_fmadd_ps(values, minus_two, _mm512_maskz_loadu_ps(mask, norms + i));
+        __mmask16 within = _mm512_mask_cmp_ps_mask(mask, values, most, _CMP_LE_OQ);
+        while (within) {
+            found[count++] = (uint32_t)i + (uint32_t)__builtin_ctz(within);
+            within &= (__mmask16)(within - 1);
+        }
+    }
+    return count;
+}
+
+static void project(const double *matrix, size_t n, const double *vector, size_t dim, double *out) {
+    project_lanes(matrix, n, vector, dim, out);
+}
+
+const struct row_primitives row_primitives_avx512 = {
+    "avx512",       squares_half, squares_single, distances_half, distances_single,
+    squares_sketch, centre_half,  centre_single,  select_within,
+    project,
+};
+#ifdef __clang__
+#pragma clang attribute pop
+#endif
 #endif

@@ -1,4 +1,136 @@
-/* L2 of rows of features: portable. */
+/* L2 of rows of features, for any machine. */
 #include "_kernels_rows.h"
 
-const struct row_primitives row_primitives_portable = {"portable"};
+#include <math.h>
+#include <string.h>
+
+#define LANES 16
+
+/* 16 values from `row` on, zeros from the `count`-th. */
+static inline void load(const void *row, size_t first, size_t count, int half, float *values) {
+    if (half) {
+        uint16_t raw[LANES] = {0};
+        memcpy(raw, (const char *)row + 2 * first, 2 * count);
+        for (size_t lane = 0; lane < LANES; lane++)
+            values[lane] = half_to_single(raw[lane]);
+    } else {
+        if (count < LANES)
+            memset(values, 0, LANES * sizeof(float));
+        memcpy(values, (const char *)row + 4 * first, 4 * count);
+    }
+}
+
+static inline size_t at_most(size_t count, size_t most) { return count < most ? count : most; }
+
+static inline float sum_lanes(const float *lanes) {
+    float sum = 0;
+    for (size_t lane = 0; lane < LANES; lane++)
+        sum += lanes[lane];
+    return sum;
+}
+
+static inline void squares(const void *const *rows, size_t n, const float *query, size_t dim,
+                           int half, float *out) {
+    for (size_t i = 0; i < n; i++) {
+        float sums[LANES] = {0}, values[LANES];
+        __builtin_prefetch(rows[i + 1]);
+        for (size_t first = 0; first < dim; first += LANES) {
+            load(rows[i], first, at_most(dim - first, LANES), half, values);
+            for (size_t lane = 0; lane < LANES; lane++) {
+                float difference = values[lane] - query[first + lane];
+                sums[lane] += difference * difference;
+            }
+        }
+        out[i] = sum_lanes(sums);
+    }
+}
+
+static void squares_half(const void *const *rows, size_t n, const float *query, size_t dim,
+                         float *out) {
+    squares(rows, n, query, dim, 1, out);
+}
+
+static void squares_single(const void *const *rows, size_t n, const float *query, size_t dim,
+                           float *out) {
+    squares(rows, n, query, dim, 0, out);
+}
+
+static void squares_sketch(const void *const *rows, size_t n, const float *query, float *out) {
+    squares(rows, n, query, SKETCH_WIDTH, 1, out);
+}
+
+/* Lanes of 8 in the order of the definition; 16 values are two steps of it. */
+static inline void distances(const void *const *rows, size_t n, const double *query, size_t dim,
+                             int half, double *out) {
+    for (size_t i = 0; i < n; i++) {
+        double s[8] = {0};
+        float values[LANES];
+        for (size_t first = 0; first < dim; first += LANES) {
+            load(rows[i], first, at_most(dim - first, LANES), half, values);
+            for (size_t step = 0; step < LANES; step += 8)
+                for (size_t lane = 0; lane < 8; lane++) {
+                    double difference = (double)values[step + lane] - query[first + step + lane];
+                    s[lane] += difference * difference;
+                }
+        }
+        out[i] = sqrt(((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7])));
+    }
+}
+
+static void distances_half(const void *const *rows, size_t n, const double *query, size_t dim,
+                           double *out) {
+    distances(rows, n, query, dim, 1, out);
+}
+
+static void distances_single(const void *const *rows, size_t n, const double *query, size_t dim,
+                             double *out) {
+    distances(rows, n, query, dim, 0, out);
+}
+
+static inline void centre(const void *const *rows, size_t n, const float *mean, size_t dim,
+                          int half, float *centred, float *norms) {
+    for (size_t i = 0; i < n; i++) {
+        float sums[LANES] = {0}, values[LANES];
+        for (size_t first = 0; first < dim; first += LANES) {
+            size_t count = at_most(dim - first, LANES);
+            load(rows[i], first, count, half, values);
+            for (size_t lane = 0; lane < LANES; lane++) {
+                values[lane] -= mean[first + lane];
+                sums[lane] += values[lane] * values[lane];
+            }
+            memcpy(centred + i * dim + first, values, count * sizeof(float));
+        }
+        norms[i] = sum_lanes(sums);
+    }
+}
+
+static void centre_half(const void *const *rows, size_t n, const float *mean, size_t dim,
+                        float *centred, float *norms) {
+    centre(rows, n, mean, dim, 1, centred, norms);
+}
+
+static void centre_single(const void *const *rows, size_t n, const float *mean, size_t dim,
+                          float *centred, float *norms) {
+    centre(rows, n, mean, dim, 0, centred, norms);
+}
+
+static size_t select_within(const float *products, const float *norms, size_t n, float bound,
+                            uint32_t *found) {
+    size_t count = 0;
+    for (size_t i = 0; i < n; i++) {
+        float value = norms ? norms[i] - 2 * products[i] : products[i];
+        found[count] = (uint32_t)i;
+        count += value <= bound;
+    }
+    return count;
+}
+
+static void project(const double *matrix, size_t n, const double *vector, size_t dim, double *out) {
+    project_lanes(matrix, n, vector, dim, out);
+}
+
+const struct row_primitives row_primitives_portable = {
+    "portable",     squares_half,   squares_single, distances_half, distances_single,
+    squares_sketch, centre_half,    centre_single,  select_within,
+    project,
+};

@@ -1,11 +1,161 @@
-/* Primitives over rows of features. */
+/* Rows of features as the C files see them: primitives, the table, and one query against it. */
 #ifndef PATCHKNN_KERNELS_ROWS_H
 #define PATCHKNN_KERNELS_ROWS_H
 
 #include "_kernels.h"
 
+#define SKETCH_WIDTH 32 /* values in the sketch of a row: 31 projections and the residual norm */
+#define ROWS_AHEAD 8    /* rows that are prefetched before they are needed */
+#define MAX_DIM 65536   /* the error bounds hold, with much room, up to here */
+
+/* Row addresses come as lists, in which ROWS_AHEAD entries beyond the n that are asked for are
+   readable and are prefetched: they need not be addresses of anything. Rows have any alignment.
+   Queries are padded with zeros to a multiple of 16 values. "half" is float16, "single" float32. */
 struct row_primitives {
     const char *name;
+    /* float32 sums of the squared differences, in whatever order suits the machine. */
+    void (*squares_half)(const void *const *rows, size_t n, const float *query, size_t dim,
+                         float *squares);
+    void (*squares_single)(const void *const *rows, size_t n, const float *query, size_t dim,
+                           float *squares);
+    /* The float64 distances that patchknn.hamming.exact defines, to the bit. */
+    void (*distances_half)(const void *const *rows, size_t n, const double *query, size_t dim,
+                           double *distances);
+    void (*distances_single)(const void *const *rows, size_t n, const double *query, size_t dim,
+                             double *distances);
+    /* squares_half at dim = SKETCH_WIDTH. */
+    void (*squares_sketch)(const void *const *rows, size_t n, const float *query, float *squares);
+    /* Rows as float32 less `mean`, one after the other, and the float32 sum of their squares. */
+    void (*centre_half)(const void *const *rows, size_t n, const float *mean, size_t dim,
+                        float *centred, float *norms);
+    void (*centre_single)(const void *const *rows, size_t n, const float *mean, size_t dim,
+                          float *centred, float *norms);
+    /* Numbers i, ascending, with norms[i] - 2 * products[i] <= bound (norms NULL: with
+       products[i] <= bound); room for n + 16. Returns how many; a NaN is never found. */
+    size_t (*select_within)(const float *products, const float *norms, size_t n, float bound,
+                            uint32_t *found);
+    /* Products (n) of a matrix (n, dim) and a vector (dim), in float64. */
+    void (*project)(const double *matrix, size_t n, const double *vector, size_t dim, double *out);
 };
+
+/* Rounding-error bounds of this file are in _kernels_bounds.c. */
+
+struct sketch {
+    const uint16_t *values;      /* (n_rows, SKETCH_WIDTH) float16 by segment row */
+    const double *mean, *matrix; /* (dim), (SKETCH_WIDTH - 1, dim) */
+    double scale, slack;
+    uint32_t rest, penalty;      /* queries to go without, and how many after the next failure */
+};
+
+struct feature_table {
+    size_t dim, row_bytes, n_shards;
+    int half;                    /* 1: float16, 0: float32 */
+    const char **bases;          /* (n_shards): the rows of each shard */
+    uint64_t *first_rows;        /* (n_shards + 1): segment row where each shard begins */
+    uint64_t n_positions;
+    const uint32_t *rows;        /* (n_positions): position -> segment row; NULL: identity */
+    int has_sketch;
+    struct sketch sketch;
+};
+
+/* A query as the kernels want it; _kernels_nearest.c makes it. */
+struct row_query {
+    float *single;               /* padded */
+    double *exact;               /* padded */
+    double conversion;           /* at least the distance between the two; may be infinite */
+};
+
+struct match {
+    double distance;
+    uint64_t position;
+};
+
+/* What one query found, nearest first, ties by position. */
+struct matches {
+    struct match *items;
+    size_t n;
+    uint64_t rows_read, rows_skipped;
+};
+
+enum { ROWS_OK = 0, ROWS_NO_MEMORY = 1, ROWS_DAMAGED = 2, ROWS_NOT_FINITE = 3 };
+
+/* Places in the ranges, walked in order. */
+struct cursor {
+    const struct feature_table *table;
+    const int64_t *starts, *stops;
+    size_t n_ranges, range, shard;
+    int64_t position;
+};
+
+/* The next (at most `room`) positions and the addresses of their rows, or of their sketches.
+   Returns how many, or -1 where the table's mapping holds a value out of range. */
+ptrdiff_t next_rows(struct cursor *cursor, size_t room, uint32_t *positions, const void **rows);
+ptrdiff_t next_sketches(struct cursor *cursor, size_t room, uint32_t *positions,
+                        const void **sketches);
+/* Addresses of the rows at n positions (each below n_positions); 0, or -1 as above. */
+int find_rows(const struct feature_table *table, const uint32_t *positions, size_t n,
+              const void **rows);
+
+/* Whether some of a few of the ranges' rows are not in memory. */
+int rows_are_cold(const struct feature_table *table, const int64_t *starts, const int64_t *stops,
+                  size_t n_ranges);
+/* Ask the system to read these addresses from disk, all together; n pieces of `bytes` each. */
+void read_ahead(const void *const *pieces, size_t n, size_t bytes);
+
+/* ROWS_OK, ROWS_NO_MEMORY, or ROWS_NOT_FINITE. */
+int query_make(struct row_query *query, const double *values, size_t dim);
+void query_free(struct row_query *query);
+
+/* All rows within the ranges (0 <= start <= stop <= n_positions) that are at most as far as the
+   k-th nearest. Runs without the GIL. `use_sketch` is cleared where the sketch did not pay. */
+int rows_nearest(const struct feature_table *table, const struct row_query *query,
+                 const int64_t *starts, const int64_t *stops, size_t n_ranges, uint64_t k,
+                 int *use_sketch, struct matches *matches);
+
+/* Bounds; see _kernels_bounds.c. */
+struct bounds {
+    double relative, absolute;   /* of a float32 sum of squares */
+    double exact;                /* relative, of a float64 distance */
+    double conversion;
+};
+struct bounds bounds_of(size_t dim, double conversion);
+/* The largest float32 sum that a row in the answer can have when k rows have `kth` or less; the
+   second is the largest true distance of such a row. */
+float bounds_limit(const struct bounds *bounds, float kth, double *distance);
+float bounds_sketch(double distance, double slack, double scale);
+
+/* The k-th smallest (k from 1 to n) of n values >= 0 `stride` bytes apart; none is NaN. */
+float kth_smallest(const float *values, size_t stride, size_t n, size_t k);
+
+/* What project() does, for each file to compile for its machine. */
+static inline void project_lanes(const double *matrix, size_t n, const double *vector, size_t dim,
+                                 double *out) {
+    for (size_t row = 0; row < n; row++, matrix += dim) {
+        double sums[16] = {0}, sum = 0;
+        size_t i = 0;
+        for (; i + 16 <= dim; i += 16)
+            for (size_t lane = 0; lane < 16; lane++)
+                sums[lane] += matrix[i + lane] * vector[i + lane];
+        for (; i < dim; i++)
+            sums[0] += matrix[i] * vector[i];
+        for (size_t lane = 0; lane < 16; lane++)
+            sum += sums[lane];
+        out[row] = sum;
+    }
+}
+
+static inline float half_to_single(uint16_t half) {
+    /* No multiplication of subnormals: it would hang on the processor's rounding state. */
+    uint32_t magnitude = half & 0x7fffu, bits;
+    float value;
+    if (magnitude < 0x400u) {
+        value = (float)(int32_t)magnitude * 0x1p-24f;
+        return half & 0x8000u ? -value : value;
+    }
+    bits = (magnitude << 13) + (magnitude < 0x7c00u ? 112u << 23 : 224u << 23);
+    bits |= (uint32_t)(half & 0x8000u) << 16;
+    __builtin_memcpy(&value, &bits, sizeof value);
+    return value;
+}
 
 #endif

@@ -8,7 +8,6 @@ before it is used in this one.
 from __future__ import annotations
 
 import signal
-import subprocess
 import sys
 from typing import Any
 
@@ -75,6 +74,8 @@ def check_annoy() -> None:
 
     Raises PatchknnError saying what to do where that fails.
     """
+    import subprocess
+
     finished = subprocess.run(
         [sys.executable, "-c", _PROBE], capture_output=True, text=True, timeout=120, check=False
     )

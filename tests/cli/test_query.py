@@ -241,6 +241,33 @@ print(sorted(heavy & set(sys.modules)), file=sys.stderr)
     assert len(finished.stdout.splitlines()) == 4
 
 
+def test_a_plain_query_imports_little(world, tmp_path):
+    dim = open_archive(world / "archive").settings.feature_dim
+    np.save(tmp_path / "f.npy", np.ones((1, dim), np.float32))
+    program = f"""
+import sys
+started_with = set(sys.modules)  # an installation for development brings its own
+import numpy, safetensors.numpy
+needed = set(sys.modules)
+from patchknn.cli.main import run
+archive = {str(world / "archive")!r}
+assert run(["query", archive, "--id", {stored_ids(world)[0]!r}]) == 0
+assert run(["query", archive, {str(tmp_path / "f.npy")!r}, "--k", "3", "--format", "tsv"]) == 0
+packages = {{name.partition(".")[0] for name in set(sys.modules) - started_with}}
+print(sorted(packages - set(sys.stdlib_module_names)), file=sys.stderr)
+slow = {{"asyncio", "concurrent", "csv", "email", "http", "importlib.metadata", "logging",
+        "multiprocessing", "queue", "secrets", "shutil", "socket", "sqlite3", "ssl", "subprocess",
+        "tempfile", "threading", "traceback", "xml", "zipfile", "patchknn.cli.query_images",
+        "patchknn.cli.query_table", "patchknn.archive.writer", "patchknn.archive.verify"}}
+print(sorted(slow & (set(sys.modules) - needed)), file=sys.stderr)
+"""
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    packages, slow = finished.stderr.splitlines()
+    assert packages == "['numpy', 'patchknn', 'safetensors']"
+    assert slow == "[]"
+
+
 def test_rows_of_feature_files_are_queries(patchknn, world, tmp_path):
     dim = open_archive(world / "archive").settings.feature_dim
     features = np.ones((3, dim))

@@ -1,0 +1,343 @@
+/* One query against the rows of a ball: a float32 pass that keeps candidates, then float64.
+
+   The pass keeps every row whose float32 sum is within the proven limit (_kernels_bounds.c) of the
+   k-th smallest so far, so it cannot lose a row of the answer, ties included. With a sketch, rows
+   are first bounded from below by 64 bytes each, and those that cannot be among the nearest are
+   not read; where too many can, the sketch is left for the rest of the query. */
+#include "_kernels_rows.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define BLOCK 256           /* rows between two looks at the limit */
+#define FIRST_SKETCHES 4096 /* sketches read before deciding whether they pay */
+#define SKETCHES 16384      /* sketches read before the rows that they leave */
+#define READ_AHEAD 65536    /* rows asked for from disk at once */
+
+struct candidate {
+    float square;
+    uint32_t position;
+};
+
+struct search {
+    const struct feature_table *table;
+    const struct row_query *query;
+    struct bounds bounds;
+    size_t k;
+    struct candidate *items;
+    size_t n, room;
+    float limit;     /* rows above it cannot be in the answer */
+    double furthest; /* true distance that no row of the answer exceeds */
+    int cold;
+    uint64_t rows_read;
+};
+
+int query_make(struct row_query *query, const double *values, size_t dim) {
+    size_t padded = (dim + 15) & ~(size_t)15;
+    double lost = 0;
+    query->exact = calloc(padded, sizeof(double) + sizeof(float));
+    if (!query->exact)
+        return ROWS_NO_MEMORY;
+    query->single = (float *)(void *)(query->exact + padded);
+    for (size_t i = 0; i < dim; i++) {
+        if (!isfinite(values[i])) {
+            query_free(query);
+            return ROWS_NOT_FINITE;
+        }
+        query->exact[i] = values[i];
+        query->single[i] = (float)values[i];
+        lost += (values[i] - query->single[i]) * (values[i] - query->single[i]);
+    }
+    query->conversion = sqrt(lost) * (1 + 0x1p-20);
+    return ROWS_OK;
+}
+
+void query_free(struct row_query *query) {
+    free(query->exact);
+    query->exact = NULL;
+}
+
+/* Keep what is within the limit of the k-th smallest, where there are k. */
+static void tighten(struct search *search) {
+    if (search->n < search->k)
+        return;
+    float kth = kth_smallest(&search->items->square, sizeof *search->items, search->n, search->k);
+    search->limit = bounds_limit(&search->bounds, kth, &search->furthest);
+    size_t kept = 0;
+    for (size_t i = 0; i < search->n; i++)
+        if (search->items[i].square <= search->limit)
+            search->items[kept++] = search->items[i];
+    search->n = kept;
+}
+
+static int make_room(struct search *search, size_t count) {
+    if (search->n + count <= search->room)
+        return ROWS_OK;
+    tighten(search);
+    if (search->n + count <= search->room / 2) /* else the next call would be soon */
+        return ROWS_OK;
+    size_t room = 2 * search->room + count;
+    struct candidate *items = realloc(search->items, room * sizeof *items);
+    if (!items)
+        return search->n + count <= search->room ? ROWS_OK : ROWS_NO_MEMORY;
+    search->items = items;
+    search->room = room;
+    return ROWS_OK;
+}
+
+/* Read n <= BLOCK rows, whose addresses have ROWS_AHEAD more after them, and keep the near ones. */
+static int weigh(struct search *search, const void *const *rows, const uint32_t *positions,
+                 size_t n) {
+    const struct feature_table *table = search->table;
+    float squares[BLOCK];
+    uint32_t found[BLOCK + 16];
+    if (table->half)
+        row_primitives->squares_half(rows, n, search->query->single, table->dim, squares);
+    else
+        row_primitives->squares_single(rows, n, search->query->single, table->dim, squares);
+    search->rows_read += n;
+    size_t count = row_primitives->select_within(squares, NULL, n, search->limit, found);
+    int status = make_room(search, count);
+    if (status != ROWS_OK)
+        return status;
+    for (size_t i = 0; i < count; i++) {
+        struct candidate candidate = {squares[found[i]], positions[found[i]]};
+        search->items[search->n++] = candidate;
+    }
+    return ROWS_OK;
+}
+
+static void fetch_ranges(const struct feature_table *table, struct cursor cursor) {
+    const void *rows[1024];
+    uint32_t positions[1024];
+    for (size_t asked = 0; asked < READ_AHEAD; asked += 1024) {
+        ptrdiff_t n = next_rows(&cursor, 1024, positions, rows);
+        if (n <= 0)
+            return;
+        read_ahead(rows, (size_t)n, table->row_bytes);
+    }
+}
+
+static int weigh_all(struct search *search, struct cursor *cursor) {
+    const void *rows[BLOCK + ROWS_AHEAD] = {0};
+    uint32_t positions[BLOCK + ROWS_AHEAD];
+    size_t ready = 0, fetched = 0;
+    for (;;) {
+        if (search->cold && fetched == 0) {
+            fetch_ranges(search->table, *cursor);
+            fetched = READ_AHEAD / BLOCK;
+        }
+        fetched--;
+        ptrdiff_t more = next_rows(cursor, BLOCK + ROWS_AHEAD - ready, positions + ready,
+                                   rows + ready);
+        if (more < 0)
+            return ROWS_DAMAGED;
+        ready += (size_t)more;
+        if (ready == 0)
+            return ROWS_OK;
+        size_t n = ready < BLOCK ? ready : BLOCK;
+        int status = weigh(search, rows, positions, n);
+        if (status != ROWS_OK)
+            return status;
+        ready -= n;
+        memmove(rows, rows + BLOCK, ROWS_AHEAD * sizeof *rows);
+        memmove(positions, positions + BLOCK, ROWS_AHEAD * sizeof *positions);
+    }
+}
+
+/* Weigh listed positions, leaving those whose sketches `bounds` exceed the (shrinking) limit. */
+static int weigh_listed(struct search *search, uint32_t *positions, float *bounds, size_t n,
+                        double slack) {
+    const void *rows[BLOCK + ROWS_AHEAD] = {0};
+    for (size_t first = 0; first < n;) {
+        uint32_t chosen[BLOCK];
+        size_t count = 0;
+        float most = bounds_sketch(search->furthest, slack, search->table->sketch.scale);
+        for (; first < n && count < BLOCK; first++) {
+            chosen[count] = positions[first];
+            count += !(bounds[first] > most); /* a NaN says nothing: read the row */
+        }
+        if (find_rows(search->table, chosen, count, rows) < 0)
+            return ROWS_DAMAGED;
+        if (search->cold)
+            read_ahead(rows, count, search->table->row_bytes);
+        int status = weigh(search, rows, chosen, count);
+        if (status != ROWS_OK)
+            return status;
+        if (count)
+            tighten(search);
+    }
+    return ROWS_OK;
+}
+
+/* The query's sketch, float32, and how far it may be from the true one. */
+static int sketch_query(const struct search *search, float *values, double *error) {
+    const struct feature_table *table = search->table;
+    const struct sketch *sketch = &table->sketch;
+    double projected[SKETCH_WIDTH - 1], norm = 0, rest;
+    double *centred = malloc(table->dim * sizeof *centred);
+    if (!centred)
+        return ROWS_NO_MEMORY;
+    for (size_t i = 0; i < table->dim; i++) {
+        centred[i] = search->query->exact[i] - sketch->mean[i];
+        norm += centred[i] * centred[i];
+    }
+    row_primitives->project(sketch->matrix, SKETCH_WIDTH - 1, centred, table->dim, projected);
+    free(centred);
+    rest = norm;
+    for (size_t i = 0; i + 1 < SKETCH_WIDTH; i++) {
+        rest -= projected[i] * projected[i];
+        values[i] = (float)(projected[i] / sketch->scale);
+    }
+    values[SKETCH_WIDTH - 1] = (float)(sqrt(rest > 0 ? rest : 0) / sketch->scale);
+    /* With v = 2^-53 and c the centred query: centring errs by v |c|, each projection by
+       (dim + 2) v |c| (the matrix' rows are no longer than 1), `rest` by 2 (dim + 40) v |c|^2 plus
+       what 31 projections' errors make of it, 2 |c| sqrt(31) (dim + 2) v |c|, and its root by the
+       root of that; rounding to float32 by 2^-23 |c| in all. 2^-126 is for underflow. */
+    double v = 0x1p-53 * ((double)table->dim + 40);
+    *error = (sqrt(norm) * (8 * v + sqrt(16 * v) + 0x1p-22) + 0x1p-120 * (1 + sketch->scale)) *
+             (1 + 0x1p-20);
+    return ROWS_OK;
+}
+
+struct sketch_room {
+    const void *addresses[SKETCHES + ROWS_AHEAD];
+    uint32_t positions[SKETCHES], found[SKETCHES];
+    float bounds[SKETCHES], zeros[SKETCHES];
+};
+
+/* Weigh the k rows that look nearest, before the others: they make the limit tight at once. */
+static int weigh_nearest(struct search *search, struct sketch_room *room, size_t *n,
+                         double slack) {
+    size_t first = 0, left = 0;
+    for (size_t i = 0; i < *n; i++)
+        if (room->bounds[i] != room->bounds[i])
+            return ROWS_OK; /* no order among NaNs */
+    if (search->k >= *n)
+        return ROWS_OK;
+    float near = kth_smallest(room->bounds, sizeof(float), *n, search->k);
+    for (size_t i = 0; i < *n; i++) {
+        if (room->bounds[i] <= near && first < search->k) {
+            room->found[first++] = room->positions[i];
+        } else {
+            room->bounds[left] = room->bounds[i];
+            room->positions[left++] = room->positions[i];
+        }
+    }
+    *n = left;
+    memset(room->zeros, 0, first * sizeof *room->zeros);
+    return weigh_listed(search, room->found, room->zeros, first, slack);
+}
+
+/* Go through the ranges by their sketches, until they end or the sketch turns out not to pay. */
+static int weigh_by_sketch(struct search *search, struct cursor *cursor, struct sketch_room *room,
+                           int *paid) {
+    float target[SKETCH_WIDTH];
+    double slack;
+    int status = sketch_query(search, target, &slack);
+    slack += search->table->sketch.slack;
+    size_t most = FIRST_SKETCHES;
+    for (*paid = 1; status == ROWS_OK && *paid; most = SKETCHES) {
+        ptrdiff_t count = next_sketches(cursor, most, room->positions, room->addresses);
+        if (count < 0)
+            return ROWS_DAMAGED;
+        if (count == 0)
+            break;
+        size_t n = (size_t)count;
+        for (size_t i = 0; i < ROWS_AHEAD; i++)
+            room->addresses[n + i] = room->addresses[n - 1];
+        uint64_t before = search->rows_read;
+        if (search->cold)
+            read_ahead(room->addresses, n, 2 * SKETCH_WIDTH);
+        row_primitives->squares_sketch(room->addresses, n, target, room->bounds);
+        if (search->n < search->k)
+            status = weigh_nearest(search, room, &n, slack);
+        if (status == ROWS_OK)
+            status = weigh_listed(search, room->positions, room->bounds, n, slack);
+        *paid = search->rows_read - before <= (uint64_t)count / 2;
+    }
+    return status;
+}
+
+static int compare(const void *left, const void *right) {
+    const struct match *a = left, *b = right;
+    if (a->distance != b->distance)
+        return a->distance < b->distance ? -1 : 1;
+    return (a->position > b->position) - (a->position < b->position);
+}
+
+/* The candidates' float64 distances; what is within the k-th smallest, in order. */
+static int settle(struct search *search, struct matches *matches) {
+    const struct feature_table *table = search->table;
+    const void *rows[BLOCK + ROWS_AHEAD] = {0};
+    tighten(search);
+    matches->n = 0;
+    matches->items = malloc((search->n + 1) * sizeof *matches->items);
+    if (!matches->items)
+        return ROWS_NO_MEMORY;
+    for (size_t first = 0; first < search->n; first += BLOCK) {
+        size_t n = search->n - first < BLOCK ? search->n - first : BLOCK;
+        uint32_t positions[BLOCK];
+        double distances[BLOCK];
+        for (size_t i = 0; i < n; i++)
+            positions[i] = search->items[first + i].position;
+        if (find_rows(table, positions, n, rows) < 0)
+            return ROWS_DAMAGED;
+        if (table->half)
+            row_primitives->distances_half(rows, n, search->query->exact, table->dim, distances);
+        else
+            row_primitives->distances_single(rows, n, search->query->exact, table->dim, distances);
+        for (size_t i = 0; i < n; i++) {
+            struct match match = {distances[i], positions[i]};
+            matches->items[matches->n++] = match;
+        }
+    }
+    qsort(matches->items, matches->n, sizeof *matches->items, compare);
+    if (matches->n > search->k) {
+        double last = matches->items[search->k - 1].distance;
+        while (matches->items[matches->n - 1].distance > last)
+            matches->n--;
+    }
+    return ROWS_OK;
+}
+
+int rows_nearest(const struct feature_table *table, const struct row_query *query,
+                 const int64_t *starts, const int64_t *stops, size_t n_ranges, uint64_t k,
+                 int *use_sketch, struct matches *matches) {
+    struct search search = {.table = table, .query = query, .limit = INFINITY,
+                            .furthest = INFINITY};
+    struct cursor cursor = {.table = table, .starts = starts, .stops = stops,
+                            .n_ranges = n_ranges};
+    uint64_t total = 0;
+    int status = ROWS_OK;
+    matches->items = NULL;
+    matches->n = 0, matches->rows_read = matches->rows_skipped = 0;
+    for (size_t range = 0; range < n_ranges; range++)
+        total += (uint64_t)(stops[range] - starts[range]);
+    search.k = (size_t)(k < total ? k : total);
+    if (search.k == 0)
+        return ROWS_OK;
+    cursor.position = starts[0];
+    search.bounds = bounds_of(table->dim, query->conversion);
+    search.room = 2 * search.k + 3 * BLOCK;
+    if (search.room > total + BLOCK)
+        search.room = (size_t)total + BLOCK;
+    search.items = malloc(search.room * sizeof *search.items);
+    if (!search.items)
+        return ROWS_NO_MEMORY;
+    search.cold = rows_are_cold(table, starts, stops, n_ranges);
+    if (*use_sketch) {
+        struct sketch_room *room = malloc(sizeof *room);
+        status = room ? weigh_by_sketch(&search, &cursor, room, use_sketch) : ROWS_NO_MEMORY;
+        free(room);
+    }
+    if (status == ROWS_OK)
+        status = weigh_all(&search, &cursor);
+    if (status == ROWS_OK)
+        status = settle(&search, matches);
+    matches->rows_read = search.rows_read;
+    matches->rows_skipped = total - search.rows_read;
+    free(search.items);
+    return status;
+}

@@ -1,0 +1,87 @@
+/* Where the rows of a table of features are: shards, positions, addresses. No Python here. */
+#include "_kernels_rows.h"
+
+/* The shard that holds a segment row, near the one that held the last. */
+static size_t shard_of(const struct feature_table *table, uint64_t row, size_t near) {
+    const uint64_t *first = table->first_rows;
+    if (first[near] <= row && row < first[near + 1])
+        return near;
+    size_t low = 0, high = table->n_shards; /* first[low] <= row < first[high] */
+    if (first[near] <= row)
+        low = near;
+    if (low + 2 <= high && first[low + 1] <= row && row < first[low + 2])
+        return low + 1;
+    while (high - low > 1) {
+        size_t middle = low + (high - low) / 2;
+        if (first[middle] <= row)
+            low = middle;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+static inline const char *address(const struct feature_table *table, uint64_t row, size_t *shard) {
+    *shard = shard_of(table, row, *shard);
+    return table->bases[*shard] + (row - table->first_rows[*shard]) * table->row_bytes;
+}
+
+int find_rows(const struct feature_table *table, const uint32_t *positions, size_t n,
+              const void **rows) {
+    size_t shard = 0;
+    for (size_t i = 0; i < n; i++) {
+        uint64_t row = table->rows ? table->rows[positions[i]] : positions[i];
+        if (row >= table->n_positions)
+            return -1;
+        rows[i] = address(table, row, &shard);
+    }
+    return 0;
+}
+
+/* The cursor's next positions, as one run; 0 where the ranges have ended. */
+static size_t next_run(struct cursor *cursor, size_t room, uint32_t *positions) {
+    while (cursor->range < cursor->n_ranges &&
+           cursor->position >= cursor->stops[cursor->range])
+        if (++cursor->range < cursor->n_ranges)
+            cursor->position = cursor->starts[cursor->range];
+    if (cursor->range >= cursor->n_ranges)
+        return 0;
+    uint64_t left = (uint64_t)(cursor->stops[cursor->range] - cursor->position);
+    size_t run = left < room ? (size_t)left : room;
+    uint32_t first = (uint32_t)cursor->position;
+    for (size_t i = 0; i < run; i++)
+        positions[i] = first + (uint32_t)i;
+    cursor->position += (int64_t)run;
+    return run;
+}
+
+ptrdiff_t next_rows(struct cursor *cursor, size_t room, uint32_t *positions, const void **rows) {
+    const struct feature_table *table = cursor->table;
+    size_t count = 0, run;
+    while (count < room && (run = next_run(cursor, room - count, positions + count))) {
+        for (size_t i = count; i < count + run; i++) {
+            uint64_t row = table->rows ? table->rows[positions[i]] : positions[i];
+            if (row >= table->n_positions)
+                return -1;
+            rows[i] = address(table, row, &cursor->shard);
+        }
+        count += run;
+    }
+    return (ptrdiff_t)count;
+}
+
+ptrdiff_t next_sketches(struct cursor *cursor, size_t room, uint32_t *positions,
+                        const void **sketches) {
+    const struct feature_table *table = cursor->table;
+    size_t count = 0, run;
+    while (count < room && (run = next_run(cursor, room - count, positions + count))) {
+        for (size_t i = count; i < count + run; i++) {
+            uint64_t row = table->rows ? table->rows[positions[i]] : positions[i];
+            if (row >= table->n_positions)
+                return -1;
+            sketches[i] = table->sketch.values + row * SKETCH_WIDTH;
+        }
+        count += run;
+    }
+    return (ptrdiff_t)count;
+}

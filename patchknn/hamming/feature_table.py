@@ -1,0 +1,236 @@
+"""The features of a segment's rows, and which of a ball's rows are the nearest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from patchknn.hamming.exact import in_place, l2_distances
+from patchknn.hamming.extension import extension
+from patchknn.hamming.sketch import Sketch
+
+Int64 = npt.NDArray[np.int64]
+Float64 = npt.NDArray[np.float64]
+
+_CHUNK_BYTES = 4 << 20
+_WORTH_SHARING = 4 << 20  # bytes that take longer to read than threads take to start
+
+
+class RowsWork(NamedTuple):
+    """What a query read: rows of features, and rows that their sketches left unread."""
+
+    rows_read: int
+    rows_skipped: int
+
+
+class FeatureTable:
+    """Features of the shards of a segment, read in place; positions as the segment orders them."""
+
+    def __init__(
+        self,
+        arrays: Sequence[npt.NDArray[Any]],
+        *,
+        rows: npt.NDArray[np.uint32] | None = None,
+        sketch: Sketch | None = None,
+    ) -> None:
+        """Over ``arrays``, one (n_s, D) float16 or float32 per shard, in the segment's order.
+
+        ``rows`` (n,) uint32 maps positions to segment rows (None: they are the same); it is
+        checked when it is read. ``sketch`` is by segment row. Nothing is read or copied here.
+        Raises ValueError where shapes or dtypes do not fit.
+        """
+        self._arrays = list(arrays)
+        if not self._arrays:
+            message = "a table of features needs at least one array"
+            raise ValueError(message)
+        first = self._arrays[0]
+        for array in self._arrays:
+            if array.ndim != 2 or array.shape[1:] != first.shape[1:] or array.dtype != first.dtype:
+                message = f"features {array.shape} {array.dtype} beside {first.shape} {first.dtype}"
+                raise ValueError(message)
+        self._first_rows = np.cumsum([0] + [len(array) for array in self._arrays])
+        self.n_rows = int(self._first_rows[-1])
+        self.dim = int(first.shape[1])
+        if rows is not None and (rows.shape != (self.n_rows,) or rows.dtype != np.uint32):
+            message = f"rows of shape {rows.shape} {rows.dtype} for {self.n_rows} rows of features"
+            raise ValueError(message)
+        if sketch is not None and len(sketch.values) != self.n_rows:
+            message = f"a sketch of {len(sketch.values)} rows for {self.n_rows} rows of features"
+            raise ValueError(message)
+        self._rows = rows
+        self._row_bytes = self.dim * first.dtype.itemsize
+        self._table = None
+        kernels = extension()
+        if kernels is not None and all(in_place(array) for array in self._arrays):
+            self._table = kernels.FeatureTable(
+                self._arrays,
+                self.dim,
+                first.dtype.itemsize == 2,
+                rows,
+                None if sketch is None else _held(sketch),
+            )
+            self._has_sketch = sketch is not None
+
+    def nearest(
+        self,
+        query: npt.NDArray[Any],
+        starts: npt.NDArray[Any],
+        stops: npt.NDArray[Any],
+        k: int,
+        *,
+        threads: int = 1,
+    ) -> tuple[Int64, Float64, RowsWork]:
+        """Every row at most as far from ``query`` (D,) as the k-th nearest, all ties included.
+
+        Of the disjoint ranges ``starts`` to ``stops`` (m,) of positions; fewer than k where there
+        are fewer. Positions (c,) int64 and their distances (c,) float64 as ``l2_distances`` gives
+        them, ascending, ties by position. Raises ValueError for ranges outside the table, for a
+        query that is not finite, and where ``rows`` holds a number out of range.
+        """
+        target = np.ascontiguousarray(query, np.float64)
+        first = np.ascontiguousarray(starts, np.int64)
+        last = np.ascontiguousarray(stops, np.int64)
+        if target.shape != (self.dim,):
+            message = f"a query of shape {target.shape} does not fit features of {self.dim} values"
+            raise ValueError(message)
+        if threads > 1 and (last - first).sum() * self._row_bytes >= _WORTH_SHARING:
+            parts = shared(first, last, threads)
+            with ThreadPoolExecutor(len(parts)) as pool:
+                return merged(
+                    list(pool.map(lambda part: self._nearest(target, part[0], part[1], k), parts)),
+                    k,
+                )
+        return self._nearest(target, first, last, k)
+
+    def _nearest(
+        self, target: Float64, starts: Int64, stops: Int64, k: int
+    ) -> tuple[Int64, Float64, RowsWork]:
+        if self._table is None:
+            return self._nearest_numpy(target, starts, stops, k)
+        positions, distances, read, skipped = self._table.nearest(
+            target, starts, stops, max(0, k), self._has_sketch
+        )
+        return (
+            np.frombuffer(positions, np.int64),
+            np.frombuffer(distances, np.float64),
+            RowsWork(read, skipped),
+        )
+
+    def nearest_many(
+        self,
+        queries: npt.NDArray[Any],
+        offsets: npt.NDArray[Any],
+        starts: npt.NDArray[Any],
+        stops: npt.NDArray[Any],
+        k: int | npt.NDArray[Any],
+        *,
+        threads: int = 1,  # noqa: ARG002
+    ) -> tuple[Int64, Int64, Float64]:
+        """``nearest`` for each of ``queries`` (Q, D): offsets (Q + 1,), positions, distances.
+
+        The ranges of query i are ``offsets[i]`` to ``offsets[i + 1]`` of ``starts`` and
+        ``stops``; ``k`` is one number or one for each. Answers lie one after the other.
+        """
+        counts = np.broadcast_to(np.asarray(k, np.int64), len(queries))
+        found_offsets = np.zeros(len(queries) + 1, np.int64)
+        positions: list[Int64] = [np.empty(0, np.int64)]
+        distances: list[Float64] = [np.empty(0, np.float64)]
+        for i, query in enumerate(queries):
+            own = slice(int(offsets[i]), int(offsets[i + 1]))
+            found, far, _ = self.nearest(query, starts[own], stops[own], int(counts[i]))
+            positions.append(found)
+            distances.append(far)
+            found_offsets[i + 1] = found_offsets[i] + len(found)
+        return found_offsets, np.concatenate(positions), np.concatenate(distances)
+
+    def _nearest_numpy(
+        self, target: Float64, starts: Int64, stops: Int64, k: int
+    ) -> tuple[Int64, Float64, RowsWork]:
+        if starts.shape != stops.shape or starts.ndim != 1:
+            message = f"ranges of shapes {starts.shape} and {stops.shape} do not fit"
+            raise ValueError(message)
+        if len(starts) and not (
+            (starts >= 0).all() and (starts <= stops).all() and (stops <= self.n_rows).all()
+        ):
+            message = f"positions outside the table, which has {self.n_rows}"
+            raise ValueError(message)
+        if not np.isfinite(target).all():
+            message = "the query holds a NaN or an infinity"
+            raise ValueError(message)
+        positions, distances = np.empty(0, np.int64), np.empty(0, np.float64)
+        if k < 1:
+            return positions, distances, RowsWork(0, 0)
+        for chunk in self._chunks(starts, stops):
+            positions = np.concatenate([positions, chunk])
+            distances = np.concatenate([distances, self._distances(target, chunk)])
+            if len(positions) > k:
+                near = distances <= np.partition(distances, k - 1)[k - 1]
+                positions, distances = positions[near], distances[near]
+        order = np.lexsort((positions, distances))
+        return positions[order], distances[order], RowsWork(int((stops - starts).sum()), 0)
+
+    def _chunks(self, starts: Int64, stops: Int64) -> Iterator[Int64]:
+        step = max(1, _CHUNK_BYTES // (8 * self.dim))
+        for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
+            for first in range(start, stop, step):
+                yield np.arange(first, min(first + step, stop))
+
+    def _distances(self, target: Float64, positions: Int64) -> Float64:
+        rows = positions if self._rows is None else self._rows[positions].astype(np.int64)
+        if len(rows) and int(rows.max()) >= self.n_rows:
+            message = "the segment's rows hold a number out of range"
+            raise ValueError(message)
+        shards = np.searchsorted(self._first_rows, rows, side="right") - 1
+        distances = np.empty(len(rows), np.float64)
+        for shard in np.unique(shards):
+            own = np.flatnonzero(shards == shard)
+            distances[own] = l2_distances(
+                self._arrays[shard], target, rows[own] - self._first_rows[shard]
+            )
+        return distances
+
+
+def shared(starts: Int64, stops: Int64, parts: int) -> list[tuple[Int64, Int64]]:
+    """Ranges ``starts`` to ``stops`` cut into at most ``parts`` with nearly equally many rows."""
+    before = np.zeros(len(starts) + 1, np.int64)
+    np.cumsum(stops - starts, out=before[1:])
+    edges = np.linspace(0, before[-1], parts + 1).astype(np.int64)
+    cut = []
+    for low, high in pairwise(edges.tolist()):
+        first = np.maximum(starts, starts + (low - before[:-1]))
+        last = np.minimum(stops, starts + (high - before[:-1]))
+        own = first < last
+        if own.any():
+            cut.append((first[own], last[own]))
+    return cut or [(starts, stops)]
+
+
+def merged(
+    answers: Sequence[tuple[Int64, Float64, RowsWork]], k: int
+) -> tuple[Int64, Float64, RowsWork]:
+    """The answer over disjoint ranges from the answers over each of them."""
+    positions = np.concatenate([answer[0] for answer in answers])
+    distances = np.concatenate([answer[1] for answer in answers])
+    order = np.lexsort((positions, distances))
+    positions, distances = positions[order], distances[order]
+    if 0 < k < len(distances):
+        kept = int(np.searchsorted(distances, distances[k - 1], side="right"))
+        positions, distances = positions[:kept], distances[:kept]
+    work = RowsWork(*(sum(answer[2][i] for answer in answers) for i in range(2)))
+    return positions, distances, work
+
+
+def _held(sketch: Sketch) -> tuple[npt.NDArray[Any], Float64, Float64, float, float]:
+    projection = sketch.projection
+    return (
+        np.ascontiguousarray(sketch.values),
+        np.ascontiguousarray(projection.mean, np.float64),
+        np.ascontiguousarray(projection.matrix, np.float64),
+        float(projection.scale),
+        float(sketch.slack),
+    )
