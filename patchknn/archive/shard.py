@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,45 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from patchknn.archive.description import SHARDS, ShardDescription, parse_description
+from patchknn.archive.description import (
+    SHARDS,
+    ShardDescription,
+    expected_arrays,
+    parse_description,
+)
 from patchknn.archive.manifests import ShardEntry
+from patchknn.archive.mapping import map_array
 from patchknn.archive.rows import Rows, Source
 from patchknn.archive.sealed import damage, read_sealed
 from patchknn.archive.settings import ArchiveSettings
 from patchknn.archive.strings import OptionalStringTable, StringTable, offsets_fit
 from patchknn.errors import DamageError
 from patchknn.hamming.ball import BallIndex
+
+
+@dataclass(frozen=True)
+class VouchedShard:
+    """A shard whose JSON is known to be whole without having been read: it is when needed.
+
+    ``classes`` are the snapshot's; the features lie in ``features_file`` below ``shards/``.
+    """
+
+    entry: ShardEntry
+    settings: ArchiveSettings
+    classes: tuple[str, ...]
+    sources: int
+    features_file: str
+    features_offset: int
+
+    @property
+    def uuid(self) -> str:
+        """As the manifest says."""
+        return self.entry.uuid
+
+    @property
+    def rows(self) -> int:
+        """As the manifest says."""
+        return self.entry.rows
 
 
 class Shard:
@@ -28,13 +60,17 @@ class Shard:
     """
 
     def __init__(
-        self, path: Path, description: ShardDescription, first_row: int, classes: tuple[str, ...]
+        self,
+        path: Path,
+        content: ShardDescription | VouchedShard,
+        first_row: int,
+        classes: tuple[str, ...],
     ) -> None:
         self.path = path
-        self.description = description
-        self.uuid = description.uuid
-        self.n = description.rows
-        self.n_sources = description.sources
+        self.content = content
+        self.uuid = content.uuid
+        self.n = content.rows
+        self.n_sources = content.sources
         self.first_row = first_row
         self._classes = classes
 
@@ -42,8 +78,27 @@ class Shard:
         return self.n
 
     @cached_property
+    def description(self) -> ShardDescription:
+        """Where its arrays lie; read now where an index vouched for it."""
+        content = self.content
+        if isinstance(content, ShardDescription):
+            return content
+        description = described(self.path, content.entry, content.settings, content.classes)
+        if description.sources != content.sources:
+            file = self.path / SHARDS / f"{self.uuid}.json"
+            raise damage(self.path, f"{file} is not the file that the index saw.")
+        return description
+
+    @cached_property
     def features(self) -> npt.NDArray[Any]:
         """(n, D) float16 or float32."""
+        content = self.content
+        if isinstance(content, VouchedShard):
+            # A thousand shards are searched, and their descriptions not even read.
+            expected = expected_arrays(content.settings, content.rows, content.sources)
+            dtype, _ = expected["features"]
+            shape = (content.rows, content.settings.feature_dim)
+            return self._map(content.features_file, dtype, shape, content.features_offset)
         return self.array("features")
 
     @cached_property
@@ -181,14 +236,15 @@ class Shard:
         """One array mapped in place, unchecked; its name is one of ``expected_arrays``."""
         if name not in self._mapped:
             place = self.description.arrays[name]
-            file = self.path / SHARDS / place.file
-            try:
-                mapped = np.memmap(file, place.dtype, "r", place.offset, place.shape)
-            except (OSError, ValueError) as error:
-                problem = f"it cannot be mapped ({error})"
-                raise self._damaged(problem, name) from None
-            self._mapped[name] = mapped.view(np.ndarray)
+            self._mapped[name] = self._map(place.file, place.dtype, place.shape, place.offset)
         return self._mapped[name]
+
+    def _map(self, name: str, dtype: str, shape: tuple[int, ...], offset: int) -> npt.NDArray[Any]:
+        file = f"{self.path}/{SHARDS}/{name}"
+        try:
+            return map_array(file, dtype, shape, offset)
+        except (OSError, ValueError) as error:
+            raise damage(self.path, f"{file}: it cannot be mapped ({error}).") from None
 
     @cached_property
     def _mapped(self) -> dict[str, npt.NDArray[Any]]:
@@ -227,6 +283,17 @@ def read_description(path: Path, entry: ShardEntry, settings: ArchiveSettings) -
     description = parse_description(value, file, path, settings)
     if description.rows != entry.rows or description.new_sources != entry.sources:
         raise damage(path, f"{file} and the manifest disagree on its rows.")
+    return description
+
+
+def described(
+    path: Path, entry: ShardEntry, settings: ArchiveSettings, classes: tuple[str, ...]
+) -> ShardDescription:
+    """``read_description`` of a shard in a snapshot of these classes."""
+    description = read_description(path, entry, settings)
+    if not set(description.classes) <= set(classes):
+        file = path / SHARDS / f"{entry.uuid}.json"
+        raise damage(path, f"{file} names a class that the manifest lacks.")
     return description
 
 

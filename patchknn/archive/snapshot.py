@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from patchknn.archive.description import ShardDescription
-from patchknn.archive.locate import locate_rows
+from patchknn.archive.index.heads import Head, read_heads, vouchers
+from patchknn.archive.locate import (
+    Identities,
+    SourcePlace,
+    named_in,
+    of_patients_in,
+    wanted_rows,
+    with_quickhash_in,
+)
 from patchknn.archive.manifests import Manifest, read_manifest
+from patchknn.archive.opening import open_shards
 from patchknn.archive.rows import Source
 from patchknn.archive.sealed import damage
 from patchknn.archive.settings import ENCODER, ArchiveSettings, read_settings
-from patchknn.archive.shard import Shard, check_files, read_description
+from patchknn.archive.shard import Shard
 from patchknn.archive.strings import name_key
 from patchknn.bundle import Bundle, load_bundle
 
+if TYPE_CHECKING:
+    from patchknn.archive.index.cover import Cover
+    from patchknn.archive.index.segment import Segment
+
+Result = TypeVar("Result")
 __all__ = ["Shard", "Snapshot", "StoredRow", "open_archive", "patch_id"]
 
 
@@ -47,7 +61,8 @@ class Snapshot:
         path: Path,
         settings: ArchiveSettings,
         manifest: Manifest,
-        descriptions: Sequence[ShardDescription],
+        shards: tuple[Shard, ...],
+        index: tuple[Sequence[Head], Sequence[str]] = ((), ()),
     ) -> None:
         self.path = path
         self.settings = settings
@@ -56,12 +71,10 @@ class Snapshot:
         self.classes = manifest.classes
         self.n_rows = manifest.rows
         self.n_sources = manifest.sources
-        ends = np.cumsum([0, *(description.rows for description in descriptions)])
-        self._ends = ends[1:]
-        self.shards = tuple(
-            Shard(path, description, int(first), self.classes)
-            for description, first in zip(descriptions, ends[:-1], strict=True)
-        )
+        self.shards = shards
+        self._ends = np.cumsum([len(shard) for shard in shards])
+        self._index = index
+        self._cover: Cover | None = None
 
     def __len__(self) -> int:
         return self.n_rows
@@ -77,6 +90,30 @@ class Snapshot:
         """The encoder's copy in the archive; DamageError where it is another."""
         return self._bundle
 
+    @property
+    def cover(self) -> Cover:
+        """The index segments that serve this snapshot, and the shards without one.
+
+        Opened when first asked for, in constant time and memory per segment.
+        """
+        if self._cover is None:
+            from patchknn.archive.index.cover import choose_cover
+
+            checksums = (entry.checksum for entry in self.manifest.shards)
+            shards = list(zip(self.shards, checksums, strict=True))
+            heads, problems = self._index
+            self._cover = choose_cover(self.path, self.settings, shards, heads, problems)
+        return self._cover
+
+    def pass_over(self, segment: Segment, error: Exception) -> Cover:
+        """Search on without a segment that was found damaged; the cover that is left."""
+        from patchknn.archive.index.cover import segment_damaged
+
+        cover = self.cover
+        if segment in cover.segments:
+            self._cover = cover.without(segment, segment_damaged(self.path, segment, error))
+        return self.cover
+
     def shard_of(self, row: int) -> tuple[Shard, int]:
         """The shard of a row of the snapshot, and the row's number within it."""
         if not 0 <= row < self.n_rows:
@@ -87,8 +124,9 @@ class Snapshot:
     def row(self, row: int) -> StoredRow:
         """One row in words."""
         shard, local = self.shard_of(row)
-        source = int(shard.source[local])
-        label = int(shard.labels[local])
+        only = np.array([local])
+        source = int(shard.source_at(only)[0])
+        label = int(shard.labels_at(only)[0])
         x, y = shard.coords[local].tolist()
         name = shard.source_names[source]
         mpp = float(shard.source_mpp[source])
@@ -112,7 +150,58 @@ class Snapshot:
 
     def locate_many(self, identities: Sequence[str]) -> npt.NDArray[np.int64]:
         """Rows (m,) int64 of patch ids, −1 where there is none."""
-        return locate_rows(self.shards, identities)
+        parsed = Identities(identities)
+        parts = self._ask(
+            lambda segment: segment.locate(parsed.wanted),
+            lambda shards: wanted_rows(shards, parsed.wanted),
+        )
+        unknown = self.n_rows
+        rows = np.min([np.where(part < 0, unknown, part) for part in parts], axis=0)
+        return parsed.chosen(np.where(rows == unknown, -1, rows))
+
+    def sources_named(self, names: Sequence[str]) -> list[SourcePlace]:
+        """(number of the name, shard, number of the source in it), for each of ``names``.
+
+        A source lies in more than one shard where it was published in parts.
+        """
+        keys = np.array([name_key(name) for name in names], np.uint64)
+        parts = self._ask(
+            lambda segment: list(segment.find_sources(names, keys)),
+            lambda shards: list(named_in(shards, names, keys)),
+        )
+        return [place for part in parts for place in part]
+
+    def sources_by_quickhash(self, quickhashes: Sequence[bytes]) -> list[SourcePlace]:
+        """The same for the contents (16 bytes) of sources."""
+        parts = self._ask(
+            lambda segment: list(segment.sources_by_quickhash(quickhashes)),
+            lambda shards: list(with_quickhash_in(shards, quickhashes)),
+        )
+        return [place for part in parts for place in part]
+
+    def sources_of_patients(self, patients: Sequence[str]) -> list[SourcePlace]:
+        """The same for patients."""
+        parts = self._ask(
+            lambda segment: list(segment.sources_of_patients(patients)),
+            lambda shards: list(of_patients_in(shards, patients)),
+        )
+        return [place for part in parts for place in part]
+
+    def _ask(
+        self,
+        of_segment: Callable[[Segment], Result],
+        of_shards: Callable[[Sequence[Shard]], Result],
+    ) -> list[Result]:
+        """What every segment says, and the shards that have none or a damaged one."""
+        cover = self.cover
+        results = [of_shards(cover.bare)]
+        for segment in cover.segments:
+            try:
+                results.append(of_segment(segment))
+            except ValueError as error:
+                self.pass_over(segment, error)
+                results.append(of_shards(segment.shards))
+        return results
 
     def sources(self) -> Iterator[Source]:
         """Every source once, shard by shard."""
@@ -132,20 +221,20 @@ class Snapshot:
 
     def find_sources(self, names: Sequence[str]) -> dict[str, Source]:
         """The sources with these names, by name; names that the snapshot lacks are left out."""
-        return find_sources(self.shards, names)
+        found: dict[str, Source] = {}
+        for number, shard, source in self.sources_named(names):
+            if names[number] not in found:
+                found[names[number]] = shard.source_record(source)
+        return found
 
 
 def find_sources(shards: Sequence[Shard], names: Sequence[str]) -> dict[str, Source]:
     """Sources of these names in these shards, by name."""
     keys = np.array([name_key(name) for name in names], np.uint64)
     found: dict[str, Source] = {}
-    for shard in shards:
-        place = np.searchsorted(shard.source_keys, keys)
-        place[place == shard.n_sources] = 0
-        for hit in np.flatnonzero(shard.source_keys[place] == keys).tolist():
-            number = shard.source_number(names[hit], int(keys[hit]))
-            if number is not None and names[hit] not in found:
-                found[names[hit]] = shard.source_record(number)
+    for number, shard, source in named_in(shards, names, keys):
+        if names[number] not in found:
+            found[names[number]] = shard.source_record(source)
     return found
 
 
@@ -168,18 +257,16 @@ def open_snapshot(
     settings: ArchiveSettings,
     *,
     at: int | None = None,
-    known: Mapping[str, ShardDescription] | None = None,
+    known: Snapshot | None = None,
 ) -> Snapshot:
-    """As ``open_archive``; shards that are ``known`` by their uuid are not read again."""
+    """As ``open_archive``; the shards of a ``known`` snapshot are not looked at again."""
     manifest = read_manifest(path, settings.archive_id, at)
-    descriptions = []
-    for entry in manifest.shards:
-        description = known.get(entry.uuid) if known else None
-        if description is None:
-            description = read_description(path, entry, settings)
-            if not set(description.classes) <= set(manifest.classes):
-                file = f"{path / 'shards' / entry.uuid}.json"
-                raise damage(path, f"{file} names a class that the manifest lacks.")
-            check_files(path, description)
-        descriptions.append(description)
-    return Snapshot(path, settings, manifest, descriptions)
+    heads, problems = read_heads(path)
+    shards = open_shards(
+        path,
+        settings,
+        manifest,
+        known={} if known is None else {shard.uuid: shard for shard in known.shards},
+        vouchers=vouchers(heads),
+    )
+    return Snapshot(path, settings, manifest, shards, (heads, problems))

@@ -53,9 +53,13 @@ class StringTable:
             candidates = candidates[self._data[starts[candidates] + position] == byte]
         return candidates.astype(np.int64, copy=False)
 
+    def is_empty(self) -> bool:
+        """Whether every entry is the empty text."""
+        return bool(self._offsets[-1] == 0)
+
     def distinct(self) -> set[str]:
         """The different entries."""
-        if self._offsets[-1] == 0:
+        if self.is_empty():
             return {""} if len(self) else set()
         ends = self._offsets.tolist()
         data = self._data.tobytes()
@@ -84,6 +88,10 @@ class OptionalStringTable:
     def equal_to(self, text: str) -> npt.NDArray[np.int64]:
         """As ``StringTable.equal_to``."""
         return self._table.equal_to(text)
+
+    def all_unknown(self) -> bool:
+        """Whether every entry is None; nothing is read for it."""
+        return self._table.is_empty()
 
     def distinct(self) -> set[str | None]:
         """The different entries; nothing is read where all are None."""

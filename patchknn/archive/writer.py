@@ -201,8 +201,7 @@ class ArchiveWriter:
         return present
 
     def _newer(self, number: int) -> Snapshot:
-        known = {shard.uuid: shard.description for shard in self._snapshot.shards}
-        return open_snapshot(self.path, self.settings, at=number, known=known)
+        return open_snapshot(self.path, self.settings, at=number, known=self._snapshot)
 
     def _drop_taken(self, parent: Manifest) -> list[str]:
         """Leave out the sources that others published since; the sentences of real conflicts."""

@@ -14,8 +14,8 @@ _NUMBERS = {"--k": "k", "--radius": "radius", "--max-radius": "max_radius"}
 _EXCLUSIONS = ("none", "self", "slide", "patient")
 _FORMATS = ("table", "tsv", "ndjson")
 _MOST_DIGITS = 9
-# These two are no options of a command; any other variable may be, and is left to typer.
-_NO_OPTIONS = {"PATCHKNN_DEBUG", "PATCHKNN_KERNELS"}
+# Variables that typer would heed: of a settings file and of debugging it is told beforehand.
+_ROOT_VARIABLES = {"PATCHKNN_VERSION", "PATCHKNN_HELP", "_PATCHKNN_COMPLETE"}
 
 
 class PlainQuery:
@@ -31,7 +31,7 @@ class PlainQuery:
 
 def read_plain(arguments: Sequence[str], environment: Mapping[str, str]) -> PlainQuery | None:
     """The arguments of ``patchknn`` as a plain query, None where typer is to read them."""
-    if arguments[:1] != ["query"] or any(map(_may_be_an_option, environment)):
+    if arguments[:1] != ["query"] or any(map(_is_heeded, environment)):
         return None
     plain = PlainQuery()
     words = iter(arguments[1:])
@@ -64,5 +64,5 @@ def _take(plain: PlainQuery, option: str, value: str) -> bool:
     return True
 
 
-def _may_be_an_option(variable: str) -> bool:
-    return variable.startswith(("PATCHKNN_", "_PATCHKNN_")) and variable not in _NO_OPTIONS
+def _is_heeded(variable: str) -> bool:
+    return variable.startswith("PATCHKNN_QUERY_") or variable in _ROOT_VARIABLES

@@ -11,19 +11,37 @@
 #define PATCHKNN_X86 1
 #endif
 
-/* Primitives over popcounts; one table per instruction set (_kernels_<name>.c). */
+/* What the search costs, in nanoseconds; measured by tests/benchmarks/costs.py. */
+struct code_costs {
+    double word;      /* comparing one word that is in the cache */
+    double memory;    /* fetching one word of a long scan from memory */
+    double lookup;    /* finding the entries of one bucket */
+    double bucket;    /* opening one that has entries */
+    double entry;     /* comparing one of them */
+};
+
+/* Primitives over popcounts; one table per instruction set (_kernels_<name>.c). Words and codes
+   have any alignment; numbers found are ascending; the outputs have room for n + 16, and each
+   returns how many there are. */
 struct code_primitives {
     const char *name;
-    /* Numbers i and distances of the n words with popcount(words[i] ^ query) <= radius, in order;
-       both outputs have room for n + 16. Returns how many. */
+    struct code_costs costs;
+    /* Numbers i and distances of the n words with popcount(words[i] ^ query) <= radius. */
     size_t (*scan_words)(const uint64_t *words, size_t n, uint64_t query, uint32_t radius,
                          uint32_t *found, uint16_t *distances);
-    /* The same for codes of `width` words each, stored one after the other. */
+    /* The same, without those words where popcount((words[i] ^ query) & masks[j]) <= limits[j]
+       for any of the n_masks masks. */
+    size_t (*scan_fresh)(const uint64_t *words, size_t n, uint64_t query, uint32_t radius,
+                         const uint64_t *masks, const int64_t *limits, size_t n_masks,
+                         uint32_t *found, uint16_t *distances);
+    /* The same as scan_words for codes of `width` words each, stored one after the other. */
     size_t (*scan_wide)(const uint64_t *codes, size_t n, size_t width, const uint64_t *query,
                         uint32_t radius, uint32_t *found, uint16_t *distances);
-    /* The same for codes of `width` bytes each, stored one after the other (any alignment). */
+    /* The same for codes of `width` bytes each, stored one after the other. */
     size_t (*scan_bytes)(const uint8_t *codes, size_t n, size_t width, const uint8_t *query,
                          uint32_t radius, uint32_t *found, uint16_t *distances);
+    /* The distance of two codes of `width` words. */
+    uint32_t (*distance)(const uint64_t *code, const uint64_t *query, size_t width);
 };
 
 /* Primitives over features; one table per instruction set (_kernels_l2_<name>.c). */

@@ -1,7 +1,278 @@
-/* The table of distinct codes: scan, probe and multi-index. */
-#include "_kernels_codes.h"
+/* The Python type CodeTable: the table of distinct codes, and what is found in it. */
+#include "_kernels_batch.h"
+
+#include <string.h>
+
+#define MAX_BUFFERS (2 + 3 * MAX_PARTS)
+
+struct code_table_object {
+    PyObject_HEAD
+    struct code_table table;
+    Py_buffer buffers[MAX_BUFFERS];
+    int n_buffers;
+};
+
+/* Hold an array: its address, or NULL with an exception where it is not `size` aligned values
+   (any whole number of them where n < 0, which is then set). */
+static const void *hold(struct code_table_object *self, PyObject *array, const char *name,
+                        size_t size, Py_ssize_t *n) {
+    Py_buffer *buffer = &self->buffers[self->n_buffers];
+    if (PyObject_GetBuffer(array, buffer, PyBUF_SIMPLE) < 0)
+        return NULL;
+    self->n_buffers++;
+    const Py_ssize_t found = buffer->len / (Py_ssize_t)size;
+    if (buffer->len % (Py_ssize_t)size || (*n >= 0 && found != *n)) {
+        PyErr_Format(PyExc_ValueError, "%s has %zd bytes, which do not fit the table", name,
+                     buffer->len);
+        return NULL;
+    }
+    /* An empty array may lie anywhere. */
+    if (found && (uintptr_t)buffer->buf % (size < 8 ? size : 8)) {
+        PyErr_Format(PyExc_ValueError, "%s is not aligned", name);
+        return NULL;
+    }
+    *n = found;
+    return buffer->buf ? buffer->buf : (const void *)self;
+}
+
+static int hold_part(struct code_table_object *self, PyObject *tuple) {
+    struct code_table *table = &self->table;
+    struct part *part = &table->parts[table->n_parts];
+    PyObject *bounds, *order, *window;
+    if (!PyArg_ParseTuple(tuple, "IIOOO", &part->first_bit, &part->width, &bounds, &order,
+                          &window))
+        return -1;
+    const uint32_t begin =
+        table->n_parts ? part[-1].first_bit + part[-1].width : 0;
+    if (part->width < 1 || part->width > 31 || part->first_bit >= table->bits ||
+        part->width > table->bits - part->first_bit || part->first_bit < begin ||
+        (table->n_parts == 0 && part->first_bit != 0)) {
+        PyErr_Format(PyExc_ValueError, "part %u is not bits of the code after those before it",
+                     table->n_parts);
+        return -1;
+    }
+    Py_ssize_t n_bounds = ((Py_ssize_t)1 << part->width) + 1;
+    Py_ssize_t n_codes = (Py_ssize_t)table->n_codes;
+    if (!(part->bounds = hold(self, bounds, "the bounds of a part", 4, &n_bounds)))
+        return -1;
+    if (table->n_parts &&
+        (!(part->order = hold(self, order, "the order of a part", 4, &n_codes)) ||
+         !(part->window = hold(self, window, "the windows of a part", 8, &n_codes))))
+        return -1;
+    if (part->bounds[0] != 0 || part->bounds[n_bounds - 1] != table->n_codes) {
+        PyErr_Format(PyExc_ValueError, "part %u does not hold all codes", table->n_parts);
+        return -1;
+    }
+    table->n_parts++;
+    return 0;
+}
+
+static int table_init(PyObject *object, PyObject *arguments, PyObject *keywords) {
+    struct code_table_object *self = (struct code_table_object *)object;
+    struct code_table *table = &self->table;
+    PyObject *codes, *bounds, *parts;
+    if (self->n_buffers || keywords) {
+        PyErr_SetString(PyExc_TypeError, "CodeTable is made once, from positions");
+        return -1;
+    }
+    if (!PyArg_ParseTuple(arguments, "IOOO!", &table->bits, &codes, &bounds, &PyTuple_Type, &parts))
+        return -1;
+    if (table->bits < 1 || table->bits > MAX_BITS || PyTuple_GET_SIZE(parts) > MAX_PARTS) {
+        PyErr_Format(PyExc_ValueError, "%u bits in %zd parts are not a code", table->bits,
+                     PyTuple_GET_SIZE(parts));
+        return -1;
+    }
+    table->width = (table->bits + 63) / 64;
+    Py_ssize_t n_bounds = -1, n_codes;
+    if (!(table->bounds = hold(self, bounds, "bounds", 4, &n_bounds)))
+        return -1;
+    n_codes = n_bounds - 1;
+    if (n_codes < 0 || n_codes > (Py_ssize_t)UINT32_MAX - 1 || table->bounds[0] != 0) {
+        PyErr_SetString(PyExc_ValueError, "bounds do not begin at 0");
+        return -1;
+    }
+    if (!(table->codes = hold(self, codes, "codes", (size_t)8 * table->width, &n_codes)))
+        return -1;
+    table->n_codes = (size_t)n_codes;
+    table->n_positions = table->bounds[n_codes];
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(parts); i++)
+        if (hold_part(self, PyTuple_GET_ITEM(parts, i)) < 0)
+            return -1;
+    return 0;
+}
+
+static void table_dealloc(PyObject *object) {
+    struct code_table_object *self = (struct code_table_object *)object;
+    for (int i = 0; i < self->n_buffers; i++)
+        PyBuffer_Release(&self->buffers[i]);
+    Py_TYPE(object)->tp_free(object);
+}
+
+/* Offsets (n + 1,) int64, codes (T,) uint32, distances (T,) uint16, work (n, 4) int64 and, for the
+   nearest, radii (n,) int32: as bytes. */
+static PyObject *pack(const struct batch *batch, int with_radii) {
+    const size_t n = batch->n;
+    size_t total = 0;
+    for (size_t i = 0; i < n; i++)
+        total += batch->answers[i].n;
+    const size_t sizes[5] = {8 * (n + 1), 4 * total, 2 * total, 32 * n, 4 * n};
+    const int count = with_radii ? 5 : 4;
+    PyObject *tuple = PyTuple_New(count);
+    char *out[5] = {NULL};
+    for (int i = 0; tuple && i < count; i++) {
+        PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)sizes[i]);
+        if (!bytes) {
+            Py_CLEAR(tuple);
+            break;
+        }
+        out[i] = PyBytes_AS_STRING(bytes);
+        PyTuple_SET_ITEM(tuple, i, bytes);
+    }
+    if (!tuple)
+        return NULL;
+    int64_t done = 0;
+    memcpy(out[0], &done, 8);
+    for (size_t i = 0; i < n; i++) {
+        const struct answer *answer = &batch->answers[i];
+        const struct hits *hits = answer->own ? answer->own : &batch->walked;
+        const size_t first = answer->own ? 0 : answer->first;
+        if (answer->n) {
+            memcpy(out[1] + 4 * done, hits->codes + first, 4 * answer->n);
+            memcpy(out[2] + 2 * done, hits->distances + first, 2 * answer->n);
+        }
+        done += (int64_t)answer->n;
+        memcpy(out[0] + 8 * (i + 1), &done, 8);
+        memcpy(out[3] + 32 * i, &answer->work, 32);
+        if (with_radii)
+            memcpy(out[4] + 4 * i, &answer->radius, 4);
+    }
+    return tuple;
+}
+
+static PyObject *finish(struct batch *batch, int status, int with_radii) {
+    PyObject *result = NULL;
+    if (status == SEARCH_OK)
+        result = pack(batch, with_radii);
+    else if (status == SEARCH_DAMAGED)
+        PyErr_SetString(PyExc_ValueError, "the index of the codes holds a value out of range");
+    else
+        PyErr_NoMemory();
+    batch_free(batch);
+    return result;
+}
+
+/* The queries (n, W) as uint64; 0, or -1 with an exception. */
+static int queries_of(const struct code_table *table, PyObject *object, Py_buffer *buffer) {
+    if (PyObject_GetBuffer(object, buffer, PyBUF_SIMPLE) < 0)
+        return -1;
+    if (buffer->len % (8 * (Py_ssize_t)table->width) || (uintptr_t)buffer->buf % 8) {
+        PyErr_Format(PyExc_ValueError, "queries of %zd bytes are not aligned codes of %u bits",
+                     buffer->len, table->bits);
+        PyBuffer_Release(buffer);
+        return -1;
+    }
+    return 0;
+}
+
+/* Whole numbers >= `least`, clipped to `most`; 0, or -1 with an exception. */
+static int number_of(PyObject *object, int64_t least, int64_t most, int64_t *number) {
+    *number = PyLong_AsLongLong(object);
+    if (*number == -1 && PyErr_Occurred())
+        return -1;
+    if (*number < least) {
+        PyErr_Format(PyExc_ValueError, "%lld is less than %lld", (long long)*number,
+                     (long long)least);
+        return -1;
+    }
+    if (*number > most)
+        *number = most;
+    return 0;
+}
+
+enum { CALL_BALL, CALL_SCAN, CALL_NEAREST };
+
+static PyObject *call(PyObject *object, PyObject *const *arguments, Py_ssize_t count, int kind) {
+    const struct code_table *table = &((struct code_table_object *)object)->table;
+    const int64_t most = INT64_MAX, n_codes = (int64_t)table->n_codes;
+    int64_t first, second, third = 0;
+    Py_buffer queries;
+    struct batch batch;
+    if (count != 4 - (kind == CALL_NEAREST))
+        return PyErr_Format(PyExc_TypeError, "%zd arguments are too few or too many", count);
+    if (number_of(arguments[1], kind == CALL_NEAREST, kind == CALL_NEAREST ? most : table->bits,
+                  &first) < 0 ||
+        number_of(arguments[2], kind == CALL_BALL ? PATH_AUTO : 0,
+                  kind == CALL_BALL      ? PATH_MULTI
+                  : kind == CALL_NEAREST ? (int64_t)table->bits
+                                         : n_codes,
+                  &second) < 0 ||
+        (count == 4 && number_of(arguments[3], 0, n_codes, &third) < 0) ||
+        queries_of(table, arguments[0], &queries) < 0)
+        return NULL;
+    const size_t n = (size_t)queries.len / (8 * table->width);
+    int status;
+    Py_BEGIN_ALLOW_THREADS
+    status = batch_make(&batch, table, queries.buf, n);
+    if (status == SEARCH_OK && kind == CALL_BALL)
+        status = batch_ball(&batch, (uint32_t)first, (int)second, third != 0);
+    else if (status == SEARCH_OK && kind == CALL_SCAN)
+        status = batch_scan(&batch, (uint32_t)first, (size_t)second, (size_t)third);
+    else if (status == SEARCH_OK)
+        status = batch_nearest(&batch, (uint64_t)first, (uint32_t)second);
+    Py_END_ALLOW_THREADS
+    PyBuffer_Release(&queries);
+    return finish(&batch, status, kind == CALL_NEAREST);
+}
+
+static PyObject *ball(PyObject *object, PyObject *const *arguments, Py_ssize_t count) {
+    return call(object, arguments, count, CALL_BALL);
+}
+
+static PyObject *scan(PyObject *object, PyObject *const *arguments, Py_ssize_t count) {
+    return call(object, arguments, count, CALL_SCAN);
+}
+
+static PyObject *nearest(PyObject *object, PyObject *const *arguments, Py_ssize_t count) {
+    return call(object, arguments, count, CALL_NEAREST);
+}
+
+static PyMethodDef methods[] = {
+    {"ball", (PyCFunction)(void (*)(void))ball, METH_FASTCALL,
+     "ball(queries, radius, path, defer) -> offsets, codes, distances, work"},
+    {"scan", (PyCFunction)(void (*)(void))scan, METH_FASTCALL,
+     "scan(queries, radius, first, last) -> offsets, codes, distances, work"},
+    {"nearest", (PyCFunction)(void (*)(void))nearest, METH_FASTCALL,
+     "nearest(queries, k, max_radius) -> offsets, codes, distances, work, radii"},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyTypeObject code_table_type = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "patchknn.hamming._kernels.CodeTable",
+    .tp_basicsize = sizeof(struct code_table_object),
+    .tp_flags = Py_TPFLAGS_DEFAULT,
+    .tp_doc = "CodeTable(bits, codes, bounds, parts): see patchknn.hamming.code_table.",
+    .tp_new = PyType_GenericNew,
+    .tp_init = table_init,
+    .tp_dealloc = table_dealloc,
+    .tp_methods = methods,
+};
+
+const struct code_table *code_table_of(PyObject *object) {
+    if (!PyObject_TypeCheck(object, &code_table_type)) {
+        PyErr_SetString(PyExc_TypeError, "not a CodeTable of the kernels");
+        return NULL;
+    }
+    return &((struct code_table_object *)object)->table;
+}
+
+static PyMethodDef functions[] = {
+    {"scan_rows", (PyCFunction)(void (*)(void))scan_rows, METH_FASTCALL,
+     "scan_rows(codes, queries, width, radius) -> offsets, rows, distances"},
+    {NULL, NULL, 0, NULL},
+};
 
 int add_code_table(PyObject *module) {
-    (void)module;
-    return 0;
+    if (PyModule_AddFunctions(module, functions) < 0)
+        return -1;
+    return PyModule_AddType(module, &code_table_type);
 }

@@ -121,5 +121,4 @@ class Preparation:
     def _refresh(self) -> None:
         if self.newest() == self._snapshot.number:
             return
-        known = {shard.uuid: shard.description for shard in self._snapshot.shards}
-        self._snapshot = open_snapshot(self._archive, self._archive_settings, known=known)
+        self._snapshot = open_snapshot(self._archive, self._archive_settings, known=self._snapshot)

@@ -77,6 +77,7 @@ def test_what_is_read_without_typer_is_read_alike(words):
         ("query a --help", {}),
         ("query a --k 1e3", {}),
         ("query a b", {"PATCHKNN_QUERY_K": "3"}),
+        ("query a b", {"PATCHKNN_VERSION": "1"}),
         ("query a b", {"_PATCHKNN_COMPLETE": "complete_bash"}),
     ],
 )
@@ -85,7 +86,8 @@ def test_other_lines_are_left_to_typer(line, variables):
 
 
 def test_variables_of_other_meaning_leave_a_line_plain():
-    assert read_plain(["query", "a", "b"], {"PATCHKNN_KERNELS": "numpy", "HOME": "/"}) is not None
+    variables = {"PATCHKNN_KERNELS": "numpy", "PATCHKNN_EMBED_SIZE": "96", "HOME": "/"}
+    assert read_plain(["query", "a", "b"], variables) is not None
 
 
 def test_settings_from_a_file_hold_for_plain_lines_too(monkeypatch, tmp_path):

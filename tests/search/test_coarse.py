@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from patchknn.errors import PatchknnError
-from patchknn.search import coarse_annoy
 from patchknn.search.engine import Searcher
 from patchknn.search.query import Query, stored_query
 from patchknn.search.settings import SearchSettings
@@ -103,7 +102,7 @@ def test_an_annoy_that_crashes_is_found_out_in_another_process(
     def crash(*_, **__):
         return subprocess.CompletedProcess([], code, "", err)
 
-    monkeypatch.setattr(coarse_annoy.subprocess, "run", crash)
+    monkeypatch.setattr(subprocess, "run", crash)
     with pytest.raises(PatchknnError) as caught:  # once, not once for each query
         Searcher(snapshot, SearchSettings(coarse="annoy"))
     assert str(caught.value).startswith(sentence)

@@ -1,0 +1,106 @@
+"""The segments of an archive at first sight: ``segment.json`` and the table of its shards."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from patchknn.archive.index.layout import (
+    SHARD_LINE,
+    SegmentError,
+    SegmentHead,
+    is_segment_name,
+    open_array,
+    read_head,
+    segments_folder,
+)
+from patchknn.archive.opening import Voucher
+
+
+@dataclass(frozen=True)
+class Head:
+    """One segment whose small files are whole; its large arrays are not looked at yet."""
+
+    folder: Path
+    head: SegmentHead
+    lines: npt.NDArray[Any]
+    sizes: npt.NDArray[np.int64]
+
+    @cached_property
+    def shards(self) -> tuple[tuple[str, str], ...]:
+        """uuid and checksum of each shard, in the segment's order."""
+        uuids, checksums = self.lines["uuid"], self.lines["checksum"]
+        return tuple(
+            (uuid.tobytes().hex(), checksum.tobytes().hex())
+            for uuid, checksum in zip(uuids, checksums, strict=True)
+        )
+
+    def vouchers(self) -> dict[str, Voucher]:
+        """What it knows of its shards, by uuid; nothing of those that it makes no sense of."""
+        found = {}
+        for (uuid, checksum), line in zip(self.shards, self.lines.tolist(), strict=True):
+            _, _, json_checksum, rows, sources, offset, file, file_set, first = line
+            if not 0 <= file_set < len(self.head.file_sets) or offset < 0:
+                continue
+            names = self.head.file_sets[file_set]
+            sizes = self.sizes[max(first, 0) : max(first, 0) + len(names)].tolist()
+            if len(sizes) == len(names) and 0 <= file < len(names):
+                digest = bytes(json_checksum)
+                place = (names[file], offset)
+                found[uuid] = Voucher(checksum, digest, rows, sources, names, tuple(sizes), place)
+        return found
+
+
+def read_heads(path: Path) -> tuple[list[Head], list[str]]:
+    """The segments of the archive at ``path`` by name, and a sentence for each unusable one."""
+    heads, problems = [], []
+    try:
+        with os.scandir(segments_folder(path)) as entries:
+            names = sorted(entry.name for entry in entries if is_segment_name(entry.name))
+    except OSError:  # no index
+        return [], []
+    for name in names:
+        try:
+            heads.append(read_one(segments_folder(path) / name, path))
+        except SegmentError as error:
+            problems.append(passed_over(path, error))
+    return heads, problems
+
+
+def read_one(folder: Path, path: Path) -> Head:
+    """One segment of the archive at ``path``; SegmentError where a small file is damaged."""
+    head = read_head(folder, path)
+    lines = _small(folder, head, "shards", "|u1", (-1, SHARD_LINE.itemsize))
+    sizes = _small(folder, head, "shard_sizes", "<i8", (-1,))
+    return Head(folder, head, lines.view(SHARD_LINE)[:, 0], sizes)
+
+
+def vouchers(heads: Sequence[Head]) -> dict[str, Voucher]:
+    """What these segments know of shards, by uuid."""
+    return {uuid: known for head in heads for uuid, known in head.vouchers().items()}
+
+
+def passed_over(path: Path, error: Exception) -> str:
+    """The sentence about a segment that is not used, with the remedy."""
+    return f"{error} The search does without; mend it by 'patchknn archive index {path} --rebuild'."
+
+
+def _small(
+    folder: Path, head: SegmentHead, name: str, dtype: str, shape: tuple[int, ...]
+) -> npt.NDArray[Any]:
+    """An array small enough to be compared with its checksum at once."""
+    values = open_array(folder, head, name, dtype, shape)
+    if hashlib.sha256(values.reshape(-1).view(np.uint8).data).hexdigest() != (
+        head.arrays[name].checksum
+    ):
+        message = f"{folder / name}.bin does not match its checksum."
+        raise SegmentError(message)
+    return values.copy()

@@ -1,0 +1,180 @@
+"""The hash tables of a segment: patch ids, and sources by name, quickhash and patient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from patchknn.archive.index.codes import open_bounds
+from patchknn.archive.index.hash_table import (
+    Chunks,
+    HashTable,
+    mixed,
+    prefix_bits,
+    write_hash_table,
+)
+from patchknn.archive.index.layout import ArrayRecord, SegmentError, SegmentHead, open_array
+from patchknn.archive.locate import SourcePlace, Wanted
+from patchknn.archive.shard import Shard
+from patchknn.archive.strings import encode, name_key
+
+Found = Iterator[SourcePlace]
+_CHUNK = 1 << 20
+_ID, _NAME, _QUICKHASH, _PATIENT = "id", "source_name", "source_quickhash", "source_patient"
+
+
+def write_lookups(folder: Path, shards: Sequence[Shard]) -> dict[str, ArrayRecord]:
+    """Write the tables over these shards; DamageError where one of them is out of range."""
+    rows, sources = sum(map(len, shards)), sum(shard.n_sources for shard in shards)
+    tables: tuple[tuple[str, Chunks, int], ...] = (
+        (_ID, _id_chunks(shards), rows),
+        (_NAME, _name_chunks(shards), sources),
+        (_QUICKHASH, _quickhash_chunks(shards), sources),
+        (_PATIENT, _patient_chunks(shards), sources),
+    )
+    arrays: dict[str, ArrayRecord] = {}
+    for name, chunks, count in tables:
+        arrays |= write_hash_table(folder, name, chunks, count)
+    return arrays
+
+
+class Lookups:
+    """The tables of one segment, mapped.
+
+    Its methods raise ValueError where a table holds a value out of range, DamageError where a
+    shard does.
+    """
+
+    def __init__(self, folder: Path, head: SegmentHead, shards: Sequence[Shard]) -> None:
+        """Raise SegmentError where a table does not fit."""
+        self._shards = shards
+        self._first_rows = np.cumsum([0, *map(len, shards)])
+        self._first_sources = np.cumsum([0, *(shard.n_sources for shard in shards)])
+        rows, sources = int(self._first_rows[-1]), int(self._first_sources[-1])
+        self._ids = _open(folder, head, _ID, rows, rows)
+        self._names = _open(folder, head, _NAME, sources, sources)
+        self._quickhashes = _open(folder, head, _QUICKHASH, sources, sources)
+        self._patients = _open(folder, head, _PATIENT, sources, None)
+
+    def rows_of(self, wanted: Wanted) -> npt.NDArray[np.int64]:
+        """Rows (m,) of the snapshot that hold these patches, −1 where this segment has none."""
+        x, y = wanted.coords.T
+        numbers, found = self._ids.candidates(mixed(wanted.keys, x, y))
+        result = np.full(len(wanted.names), -1, np.int64)
+        for shard, places, rows in self._by_shard(self._first_rows, found):
+            number = numbers[places]
+            sources = shard.source_at(rows)
+            same = shard.source_keys[sources] == wanted.keys[number]
+            same &= (shard.coords[rows] == wanted.coords[number]).all(axis=1)
+            for place in np.flatnonzero(same).tolist():
+                which = int(number[place])
+                name = shard.source_names.raw(int(sources[place]))
+                if name == encode(wanted.names[which]) and result[which] < 0:
+                    result[which] = shard.first_row + int(rows[place])
+        return result
+
+    def named(self, names: Sequence[str], keys: npt.NDArray[np.uint64]) -> Found:
+        """(number of the name, shard, number of the source) of the sources with these names."""
+        numbers, found = self._names.candidates(mixed(keys))
+        for shard, places, sources in self._by_shard(self._first_sources, found):
+            same = shard.source_keys[sources] == keys[numbers[places]]
+            for place in np.flatnonzero(same).tolist():
+                which, source = int(numbers[places[place]]), int(sources[place])
+                if shard.source_names.raw(source) == encode(names[which]):
+                    yield which, shard, source
+
+    def with_quickhash(self, quickhashes: Sequence[bytes]) -> Found:
+        """(number, shard, number of the source) of the sources with these contents."""
+        wanted = np.frombuffer(b"".join(quickhashes), "<u8").reshape(-1, 2)
+        numbers, found = self._quickhashes.candidates(mixed(*wanted.T))
+        for shard, places, sources in self._by_shard(self._first_sources, found):
+            stored = np.ascontiguousarray(shard.source_quickhashes[sources]).view("<u8")
+            same = (stored == wanted[numbers[places]]).all(axis=1)
+            for place in np.flatnonzero(same).tolist():
+                yield int(numbers[places[place]]), shard, int(sources[place])
+
+    def of_patients(self, patients: Sequence[str]) -> Found:
+        """(number, shard, number of the source) of the sources of these patients."""
+        keys = np.array([name_key(patient) for patient in patients], np.uint64)
+        numbers, found = self._patients.candidates(mixed(keys))
+        for shard, places, sources in self._by_shard(self._first_sources, found):
+            stored = shard.patients.take(sources)
+            for place, patient in enumerate(stored):
+                which = int(numbers[places[place]])
+                if patient == patients[which]:
+                    yield which, shard, int(sources[place])
+
+    def _by_shard(
+        self, firsts: npt.NDArray[np.int64], found: npt.NDArray[np.int64]
+    ) -> Iterator[tuple[Shard, npt.NDArray[np.intp], npt.NDArray[np.int64]]]:
+        if not len(found):
+            return
+        owners = np.searchsorted(firsts, found, side="right") - 1
+        order = np.argsort(owners, kind="stable")
+        edges = np.flatnonzero(np.diff(owners[order])) + 1
+        for places in np.split(order, edges):
+            owner = int(owners[places[0]])
+            yield self._shards[owner], places, found[places] - firsts[owner]
+
+
+def _open(folder: Path, head: SegmentHead, name: str, limit: int, count: int | None) -> HashTable:
+    entries = open_array(folder, head, f"{name}_entries", "<u4", (count if count else -1,))
+    if len(entries) > limit:
+        message = f"The table {name} of {folder} has more entries than there can be."
+        raise SegmentError(message)
+    buckets = 1 << prefix_bits(len(entries))
+    bounds = open_bounds(folder, head, f"{name}_bounds", buckets, len(entries))
+    return HashTable(bounds, entries, limit)
+
+
+def _id_chunks(shards: Sequence[Shard]) -> Chunks:
+    first = 0
+    for shard in shards:
+        for start in range(0, len(shard), _CHUNK):
+            rows = np.arange(start, min(start + _CHUNK, len(shard)))
+            keys = shard.source_keys[shard.source_at(rows)]
+            x, y = shard.coords[start : start + _CHUNK].T
+            yield mixed(keys, x, y), (first + rows).astype(np.uint32)
+        first += len(shard)
+
+
+def _name_chunks(shards: Sequence[Shard]) -> Chunks:
+    for first, shard in _with_first_source(shards):
+        yield mixed(shard.source_keys), _numbers(first, shard.n_sources)
+
+
+def _quickhash_chunks(shards: Sequence[Shard]) -> Chunks:
+    for first, shard in _with_first_source(shards):
+        columns = np.ascontiguousarray(shard.source_quickhashes).view("<u8").T
+        yield mixed(*columns), _numbers(first, shard.n_sources)
+
+
+def _patient_chunks(shards: Sequence[Shard]) -> Chunks:
+    for first, shard in _with_first_source(shards):
+        patients = shard.patients
+        if patients.all_unknown():
+            continue
+        keys: dict[str, int] = {}
+        known, hashes = [], []
+        for number, patient in enumerate(patients):
+            if patient is not None:
+                if patient not in keys:
+                    keys[patient] = name_key(patient)
+                known.append(first + number)
+                hashes.append(keys[patient])
+        yield mixed(np.array(hashes, np.uint64)), np.array(known, np.uint32)
+
+
+def _with_first_source(shards: Sequence[Shard]) -> Iterator[tuple[int, Shard]]:
+    first = 0
+    for shard in shards:
+        yield first, shard
+        first += shard.n_sources
+
+
+def _numbers(first: int, count: int) -> npt.NDArray[Any]:
+    return np.arange(first, first + count).astype(np.uint32)

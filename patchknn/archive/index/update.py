@@ -1,0 +1,213 @@
+"""Bring an archive's index up to date: build, merge, and tidy up after what was replaced."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from patchknn.archive.index.build import TEMPORARY, build_segment
+from patchknn.archive.index.cover import Cover, choose_cover
+from patchknn.archive.index.heads import read_heads, vouchers
+from patchknn.archive.index.layout import INDEX, MAX_ROWS, is_segment_name, segments_folder
+from patchknn.archive.index.plan import plan_merge
+from patchknn.archive.manifests import read_manifest
+from patchknn.archive.opening import open_shards
+from patchknn.archive.settings import ArchiveSettings, read_settings
+from patchknn.archive.shard import Shard
+from patchknn.errors import PatchknnError
+
+_SUPERSEDED = ".superseded-"
+_LOCK = ".lock"
+_DAY = 24 * 3600.0
+_ROUNDS = 100  # each is another writer's shard; so many in a row belong to somebody else
+
+
+@dataclass(frozen=True)
+class IndexReport:
+    """What an update came to.
+
+    ``built`` segments over ``indexed`` rows, of which ``added`` had no index before; ``segments``
+    now serve ``rows`` rows; ``removed``: folders deleted; ``busy``: another process is at it, and
+    does this one's work too.
+    """
+
+    segments: int = 0
+    rows: int = 0
+    built: int = 0
+    indexed: int = 0
+    added: int = 0
+    removed: int = 0
+    busy: bool = False
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _State:
+    shards: tuple[tuple[Shard, str], ...]
+    cover: Cover
+
+
+def update_index(
+    path: Path,
+    *,
+    rebuild: bool = False,
+    progress: Callable[[int], None] | None = None,
+    wait: bool = True,
+) -> IndexReport:
+    """Index what the newest snapshot of the archive at ``path`` holds and no segment covers.
+
+    ``rebuild``: everything, in one segment. Any number of processes may do so at once; one of
+    them works, and the others ``wait`` for it or return at once. ``progress`` is told of rows.
+    Raises DamageError where a shard is damaged, OSError where the archive cannot be written to.
+    """
+    settings = read_settings(path)
+    segments_folder(path).mkdir(parents=True, exist_ok=True)
+    with _locked(path, wait=wait) as held:
+        if not held:
+            return IndexReport(busy=True)
+        built = indexed = added = 0
+        problems: dict[str, None] = {}
+        for _ in range(_ROUNDS):
+            state = _state(path, settings)
+            problems |= dict.fromkeys(state.cover.problems)
+            chosen = _all(state) if rebuild else _due(state)
+            if not chosen:
+                break
+            fresh = {shard.uuid for shard in state.cover.bare}
+            for group in chosen:
+                # Of the same name and not in use: it is damaged.
+                broken = all(shard.uuid in fresh for shard, _ in group)
+                build_segment(path, settings, group, advance=progress, replace=rebuild or broken)
+                built += 1
+                indexed += sum(len(shard) for shard, _ in group)
+                added += sum(len(shard) for shard, _ in group if shard.uuid in fresh)
+            rebuild = False  # what comes meanwhile is added
+        state = _state(path, settings)
+        removed = _tidy(path, {segment.folder.name for segment in state.cover.segments})
+    cover = state.cover
+    return IndexReport(
+        segments=len(cover.segments),
+        rows=sum(segment.n_rows for segment in cover.segments),
+        built=built,
+        indexed=indexed,
+        added=added,
+        removed=removed,
+        problems=tuple(problems),
+    )
+
+
+def _state(path: Path, settings: ArchiveSettings) -> _State:
+    heads, problems = read_heads(path)
+    manifest = read_manifest(path, settings.archive_id)
+    shards = open_shards(path, settings, manifest, known={}, vouchers=vouchers(heads))
+    checked = tuple(
+        (shard, entry.checksum) for shard, entry in zip(shards, manifest.shards, strict=True)
+    )
+    return _State(checked, choose_cover(path, settings, checked, heads, problems))
+
+
+def _due(state: _State) -> list[list[tuple[Shard, str]]]:
+    segments = state.cover.segments
+    new = {shard.uuid for shard in state.cover.bare}
+    merged = plan_merge([segment.n_rows for segment in segments], sum(map(len, state.cover.bare)))
+    for number in merged:
+        new |= {shard.uuid for shard in segments[number].shards}
+    return _groups([pair for pair in state.shards if pair[0].uuid in new])
+
+
+def _all(state: _State) -> list[list[tuple[Shard, str]]]:
+    return _groups(list(state.shards))
+
+
+def _groups(shards: list[tuple[Shard, str]]) -> list[list[tuple[Shard, str]]]:
+    """One group, or as many as a segment's numbering of rows demands."""
+    groups: list[list[tuple[Shard, str]]] = []
+    room = 0
+    for pair in shards:
+        if not groups or len(pair[0]) > room:
+            groups.append([])
+            room = MAX_ROWS
+        groups[-1].append(pair)
+        room -= len(pair[0])
+    return groups
+
+
+def _tidy(path: Path, used: set[str]) -> int:
+    """Remove what has been out of use, or unfinished, for a day: readers may still be at it.
+
+    A mark beside a segment says since when it is superseded.
+    """
+    folder = segments_folder(path)
+    oldest = time.time() - _DAY
+    removed = 0
+    with os.scandir(folder) as entries:
+        names = {entry.name for entry in entries}
+    for name in sorted(names):
+        mark = folder / f"{_SUPERSEDED}{name}"
+        if name.startswith(_SUPERSEDED):
+            segment = name.removeprefix(_SUPERSEDED)
+            if segment in used or segment not in names:
+                (folder / name).unlink(missing_ok=True)
+        elif name.startswith(TEMPORARY):
+            removed += _remove(folder / name) if _is_older(folder / name, oldest) else 0
+        elif is_segment_name(name) and name not in used:
+            if mark.name not in names:
+                mark.touch()
+            elif _is_older(mark, oldest):
+                removed += _remove(folder / name)
+                mark.unlink(missing_ok=True)
+    return removed
+
+
+def _is_older(file: Path, oldest: float) -> bool:
+    try:
+        return file.lstat().st_mtime < oldest
+    except OSError:
+        return False
+
+
+def _remove(folder: Path) -> int:
+    shutil.rmtree(folder, ignore_errors=True)
+    return int(not folder.exists())
+
+
+@contextmanager
+def _locked(path: Path, *, wait: bool) -> Iterator[bool]:
+    """Hold the right to index, so that the same is not built twice; nothing depends on it.
+
+    A file system without locks lets everyone in.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield True
+        return
+    descriptor = os.open(path / INDEX / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        except OSError:
+            pass
+        yield True
+    finally:
+        os.close(descriptor)
+
+
+def try_update_index(path: Path) -> str | None:
+    """Update the index after rows were published; a sentence where that fails, which is no harm."""
+    try:
+        update_index(path, wait=False)
+    except (PatchknnError, OSError) as error:
+        return (
+            f"{path} is not indexed ({error}): searches are slower until "
+            f"'patchknn archive index {path}' succeeds."
+        )
+    return None

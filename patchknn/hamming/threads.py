@@ -1,0 +1,41 @@
+"""Threads that stay: searches take microseconds, starting a thread takes many."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+_SMALLEST_SHARE = 64  # queries
+
+Block = TypeVar("Block", bound=npt.NDArray[Any])
+Result = TypeVar("Result")
+
+
+@functools.cache
+def pool(threads: int) -> ThreadPoolExecutor:
+    """A pool of ``threads`` that is kept for the next call. What runs in it must not use it."""
+    return ThreadPoolExecutor(threads, "patchknn")
+
+
+os.register_at_fork(after_in_child=pool.cache_clear)  # threads do not live on in a child
+
+
+def over_queries(queries: Block, threads: int, search: Callable[[Block], Result]) -> list[Result]:
+    """What ``search`` gives for consecutive blocks of ``queries`` (Q, ...), in order."""
+    even = -(-len(queries) // threads)
+    size = max(1, min(even, max(_SMALLEST_SHARE, even // 4)))
+    blocks = [queries[start : start + size] for start in range(0, len(queries), size)]
+    return list(pool(threads).map(search, blocks))
+
+
+def even_ranges(n: int, shares: int) -> list[tuple[int, int]]:
+    """0 to ``n`` as consecutive ranges of about the same length."""
+    ends = np.linspace(0, n, shares + 1).astype(np.int64).tolist()
+    return list(itertools.pairwise(ends))

@@ -1,0 +1,98 @@
+"""Rounds in which everyone takes turns, so that what else the machine does weighs on all alike."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+# Threads of OpenMP and OpenBLAS spin for a while after their work is done.
+_REST_S = 0.03
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One method: ``run(q)`` answers the first q queries; ``whole`` where q must be all of them.
+
+    ``recall`` is the share of the exact answers that it gives, found before it is timed.
+    """
+
+    method: str
+    run: Callable[[int], Any]
+    exact: bool = True
+    recall: float | None = 1.0
+    bytes_per_row: float | None = None
+    whole: bool = False
+
+
+@dataclass(frozen=True)
+class Timed:
+    """µs per query in each round."""
+
+    contender: Contender
+    rounds: list[float] = field(default_factory=list)
+
+    @property
+    def us(self) -> float:
+        """The median."""
+        return median(self.rounds)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """``rounds`` of at most about ``seconds`` for each contender."""
+
+    rounds: int
+    seconds: float
+
+
+def take_turns(contenders: Sequence[Contender], n_queries: int, budget: Budget) -> list[Timed]:
+    """Time contenders round by round, each time in another order."""
+    timed = [Timed(contender) for contender in contenders]
+    counts = [_affordable(contender, n_queries, budget.seconds) for contender in contenders]
+    gc.collect()
+    gc.disable()
+    try:
+        for number in range(budget.rounds):
+            for step in range(len(timed)):
+                place = (step + number) % len(timed)
+                time.sleep(_REST_S)
+                timed[place].rounds.append(_per_query(timed[place].contender, counts[place]))
+    finally:
+        gc.enable()
+    return timed
+
+
+def fastest(contenders: Sequence[Contender], n_queries: int, seconds: float) -> Contender:
+    """The best of several settings of one method, by a short trial of each."""
+    if len(contenders) == 1:
+        return contenders[0]
+    trials = take_turns(contenders, n_queries, Budget(2, seconds))
+    return min(trials, key=lambda trial: min(trial.rounds)).contender
+
+
+def ratio(slower: Timed, faster: Timed) -> float:
+    """How many times as fast: the median over rounds."""
+    return median(s / f for s, f in zip(slower.rounds, faster.rounds, strict=True))
+
+
+def _affordable(contender: Contender, n_queries: int, seconds: float) -> int:
+    if contender.whole:
+        contender.run(n_queries)  # warm
+        return n_queries
+    count = min(4, n_queries)
+    while True:  # twice the first time: what is made at the first use is not the method's speed
+        contender.run(count)
+        spent = _per_query(contender, count) * count / 1e6
+        if count == n_queries or spent > seconds / 8:
+            return max(min(n_queries, int(count * seconds / max(spent, 1e-9))), min(4, n_queries))
+        count = min(4 * count, n_queries)
+
+
+def _per_query(contender: Contender, count: int) -> float:
+    began = time.perf_counter()
+    contender.run(count)
+    return (time.perf_counter() - began) / count * 1e6
