@@ -15,6 +15,7 @@ from patchknn.archive.index.heads import Head, read_heads, vouchers
 from patchknn.archive.locate import (
     Identities,
     SourcePlace,
+    Wanted,
     named_in,
     of_patients_in,
     wanted_rows,
@@ -151,13 +152,17 @@ class Snapshot:
     def locate_many(self, identities: Sequence[str]) -> npt.NDArray[np.int64]:
         """Rows (m,) int64 of patch ids, −1 where there is none."""
         parsed = Identities(identities)
+        return parsed.chosen(self.rows_of(parsed.wanted))
+
+    def rows_of(self, wanted: Wanted) -> npt.NDArray[np.int64]:
+        """Rows (m,) int64 of patches by source name and position, −1 where there is none."""
         parts = self._ask(
-            lambda segment: segment.locate(parsed.wanted),
-            lambda shards: wanted_rows(shards, parsed.wanted),
+            lambda segment: segment.locate(wanted),
+            lambda shards: wanted_rows(shards, wanted),
         )
         unknown = self.n_rows
         rows = np.min([np.where(part < 0, unknown, part) for part in parts], axis=0)
-        return parsed.chosen(np.where(rows == unknown, -1, rows))
+        return np.where(rows == unknown, -1, rows)
 
     def sources_named(self, names: Sequence[str]) -> list[SourcePlace]:
         """(number of the name, shard, number of the source in it), for each of ``names``.

@@ -16,7 +16,7 @@ from patchknn.hamming.kernels import chosen
 from patchknn.search.answers import Answer, ClassifierOpinion, Failure, Neighbour
 from patchknn.search.coarse_annoy import AnnoyStage
 from patchknn.search.coarse_l2 import L2Stage, hash_vectors
-from patchknn.search.filters import RowFilter
+from patchknn.search.filters import QueryFilter, RowFilter
 from patchknn.search.neighbours import by_query, describe, hamming_to
 from patchknn.search.pool import Demand
 from patchknn.search.query import Query, rounded_feature
@@ -29,6 +29,7 @@ from patchknn.search.work import Work
 
 # Large enough that queries share what they read, small enough that answers stream.
 BLOCK = 256
+_NO_BITS = np.zeros(0, np.int64)
 
 Features = npt.NDArray[Any]
 Codes = npt.NDArray[np.uint8]
@@ -67,7 +68,7 @@ class Searcher:
     @property
     def problems(self) -> Sequence[str]:
         """What was found wrong with the index so far, in sentences; no answer hangs on it."""
-        return self._two_stage.problems
+        return self.snapshot.cover.problems
 
     def search(self, query: Query) -> Answer:
         """Answer one query.
@@ -76,7 +77,8 @@ class Searcher:
         ``exclude_same`` is ``patient`` and the query's patient is unknown.
         """
         feature, code = self._prepared(query)
-        demand = self._demand(query, code)
+        self._filter.check(query)
+        (demand,) = self._demands([query], [code])
         if self._stage is None:
             found = self._two_stage.find(feature, code, demand)
         else:
@@ -99,40 +101,38 @@ class Searcher:
         ``code`` (K/8,) spares making it; ``exclude_same`` leaves nothing out, as no row is known
         to be the query's own.
         """
-        query = Query("features", feature, code=code, patient="")
-        feature, code = self._prepared(query)
-        return self._two_stage.find(feature, code, self._demand(query, code))
+        (found,) = self.find_many(feature[None], None if code is None else code[None])
+        return found
 
     def find_many(self, features: Features, codes: Codes | None = None) -> list[Found]:
         """The same for features (Q, D) and ``codes`` (Q, K/8)."""
-        prepared = [
+        queries = [
             Query("features", feature, code=None if codes is None else codes[number], patient="")
             for number, feature in enumerate(features)
         ]
-        pairs = [self._prepared(query) for query in prepared]
-        demands = [
-            self._demand(query, code) for query, (_, code) in zip(prepared, pairs, strict=True)
-        ]
-        return self._find_block(
-            [feature for feature, _ in pairs], [code for _, code in pairs], demands
-        )
+        pairs = [self._prepared(query) for query in queries]
+        own_codes = [code for _, code in pairs]
+        demands = self._demands(queries, own_codes)
+        return self._find_block([feature for feature, _ in pairs], own_codes, demands)
 
     def _search_block(self, block: Sequence[Query | Failure]) -> Iterator[Answer | Failure]:
         results: list[Answer | Failure | None] = []
-        ready: list[tuple[Query, Features, Codes, Demand]] = []
+        ready: list[tuple[Query, Features, Codes]] = []
         for query in block:
             if isinstance(query, Failure):
                 results.append(query)
                 continue
             try:
-                feature, code = self._prepared(query)
-                ready.append((query, feature, code, self._demand(query, code)))
+                self._filter.check(query)
+                ready.append((query, *self._prepared(query)))
                 results.append(None)
             except PatchknnError as error:
                 results.append(Failure(query.name, str(error)))
-        queries, features, codes, demands = ([one[i] for one in ready] for i in range(4))
-        found = self._find_block(features, codes, demands)  # type: ignore[arg-type]
-        answers = iter(self._answers(queries, features, codes, found))  # type: ignore[arg-type]
+        queries = [query for query, _, _ in ready]
+        features = [feature for _, feature, _ in ready]
+        codes = [code for _, _, code in ready]
+        found = self._find_block(features, codes, self._demands(queries, codes))
+        answers = iter(self._answers(queries, features, codes, found))
         for result in results:
             yield next(answers) if result is None else result
 
@@ -158,10 +158,15 @@ class Searcher:
         code = self.bundle.codes(feature[None])[0] if query.code is None else query.code
         return feature, code
 
-    def _demand(self, query: Query, code: Codes) -> Demand:
-        row_filter = self._filter.for_query(query)
-        skip = row_filter.skip()
-        bits = np.zeros(0, np.int64) if skip is None else hamming_to(self._reader, skip, code)
+    def _demands(self, queries: Sequence[Query], codes: Sequence[Codes]) -> list[Demand]:
+        filters = self._filter.for_queries(queries)
+        return [self._demand(*one) for one in zip(filters, codes, strict=True)]
+
+    def _demand(self, row_filter: QueryFilter, code: Codes) -> Demand:
+        skip = row_filter.skip
+        bits = _NO_BITS
+        if skip is not None and len(skip):
+            bits = hamming_to(self._reader, skip, code)
         if self.settings.max_per is None:
             return Demand(self.settings.k, row_filter.admits, skip, bits)
         kind, per_group = self.settings.max_per

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from patchknn.archive.listing import class_number
+from patchknn.archive.locate import SourcePlace, Wanted
 from patchknn.archive.snapshot import Shard, Snapshot
 from patchknn.archive.strings import name_key
 from patchknn.errors import InputError
@@ -16,24 +19,24 @@ from patchknn.search.rows import RowNumbers, RowReader
 from patchknn.search.settings import SearchSettings
 
 Mask = npt.NDArray[np.bool_]
+OwnSources = dict[Shard, set[int]]
+_NONE = np.zeros(0, np.int64)
 
 
 class RowFilter:
-    """The filters of one search; ``for_query`` binds them to a query.
+    """The filters of one search; ``for_queries`` binds them to queries.
 
     Raises UsageError where a wanted label is no class of the snapshot.
     """
 
     def __init__(self, snapshot: Snapshot, settings: SearchSettings, reader: RowReader) -> None:
+        self._snapshot = snapshot
         self._settings = settings
         self._reader = reader
         self._label_ids = _label_ids(snapshot, settings)
 
-    def for_query(self, query: Query) -> QueryFilter:
-        """The filter for one query.
-
-        Raises InputError where patients are to be told apart and the query's is unknown.
-        """
+    def check(self, query: Query) -> None:
+        """Raise InputError where patients are to be told apart and the query's is unknown."""
         if self._settings.exclude_same == "patient" and query.patient is None:
             message = (
                 f"{query.name} has no known patient, so --exclude-same patient cannot leave that "
@@ -41,24 +44,94 @@ class RowFilter:
                 "slide."
             )
             raise InputError(message)
-        return QueryFilter(self._settings, self._label_ids, self._reader, query)
 
+    def for_query(self, query: Query) -> QueryFilter:
+        """The filter for one query. Raises InputError as ``check``."""
+        self.check(query)
+        return self.for_queries([query])[0]
 
-class QueryFilter:
-    """Says which rows may answer one query; remembers what it found out of each shard."""
+    def for_queries(self, queries: Sequence[Query]) -> list[QueryFilter]:
+        """The filters for queries that ``check`` lets through, found out together."""
+        own = self._own_sources(queries)
+        skips: Sequence[RowNumbers | None] = [None] * len(queries)
+        if self._settings.labels is None and not self._settings.labelled_only:
+            if self._settings.exclude_same == "none":
+                skips = [_NONE] * len(queries)
+            elif self._settings.exclude_same == "self":
+                skips = self._own_rows(queries, own)
+        return [
+            QueryFilter(self._settings, self._reader, self._label_ids, *one)
+            for one in zip(queries, own, skips, strict=True)
+        ]
 
-    def __init__(
+    def _own_sources(self, queries: Sequence[Query]) -> list[OwnSources]:
+        """The sources with a query's name, or with its content under another name.
+
+        Where patients are left out, those of its patient too.
+        """
+        own: list[OwnSources] = [{} for _ in queries]
+        if self._settings.exclude_same == "none":
+            return own
+        self._collect(own, [query.source for query in queries], self._snapshot.sources_named)
+        contents = [query.quickhash for query in queries]
+        self._collect(own, contents, self._snapshot.sources_by_quickhash)
+        if self._settings.exclude_same == "patient":
+            patients = [query.patient for query in queries]
+            self._collect(own, patients, self._snapshot.sources_of_patients)
+        return own
+
+    def _collect(
         self,
-        settings: SearchSettings,
-        label_ids: npt.NDArray[np.int64] | None,
-        reader: RowReader,
-        query: Query,
+        own: list[OwnSources],
+        values: Sequence[Any],
+        find: Callable[[list[Any]], Iterable[SourcePlace]],
     ) -> None:
-        self._settings = settings
-        self._label_ids = label_ids
-        self._reader = reader
-        self._query = query
-        self._own: dict[str, RowNumbers] = {}
+        wanted = {value: number for number, value in enumerate(dict.fromkeys(values)) if value}
+        if not wanted:
+            return
+        askers: dict[Any, list[int]] = {}
+        for query, value in enumerate(values):
+            askers.setdefault(value, []).append(query)
+        given = list(wanted)
+        for number, shard, source in find(given):
+            for query in askers[given[number]]:
+                own[query].setdefault(shard, set()).add(source)
+
+    def _own_rows(self, queries: Sequence[Query], own: Sequence[OwnSources]) -> list[RowNumbers]:
+        """The rows that are the queries' own patches."""
+        names: list[str] = []
+        coords: list[tuple[int, int]] = []
+        owners: list[int] = []
+        for number, (query, sources) in enumerate(zip(queries, own, strict=True)):
+            found = {shard.source_names[one] for shard, some in sources.items() for one in some}
+            names += found
+            coords += [(query.x, query.y)] * len(found)
+            owners += [number] * len(found)
+        rows: list[list[int]] = [[] for _ in queries]
+        if names:
+            keys = np.array([name_key(name) for name in names], np.uint64)
+            places = np.array(coords, np.int64).reshape(-1, 2)
+            found_rows = self._snapshot.rows_of(Wanted(names, keys, places)).tolist()
+            for owner, row in zip(owners, found_rows, strict=True):
+                if row >= 0:
+                    rows[owner].append(row)
+        return [np.array(sorted(some), np.int64) for some in rows]
+
+
+@dataclass(frozen=True)
+class QueryFilter:
+    """Says which rows may answer one query.
+
+    ``own``: the sources of each shard (numbers) that are the query's own. ``skip``: the few rows
+    (s,) that may not answer where all others may, None where each must be looked at.
+    """
+
+    settings: SearchSettings
+    reader: RowReader
+    label_ids: npt.NDArray[np.int64] | None
+    query: Query
+    own: OwnSources
+    skip: RowNumbers | None
 
     def __call__(self, rows: RowNumbers) -> RowNumbers:
         """Those of rows (m,) that may answer, in the order given."""
@@ -67,66 +140,21 @@ class QueryFilter:
     def admits(self, rows: RowNumbers) -> Mask:
         """Whether each of rows (m,) may answer."""
         kept = np.ones(len(rows), bool)
-        for shard, positions, local in self._reader.by_shard(rows):
-            if self._label_ids is not None:
-                kept[positions] &= np.isin(shard.labels[local], self._label_ids)
-            elif self._settings.labelled_only:
-                kept[positions] &= shard.labels[local] >= 0
-            if self._settings.exclude_same != "none":
+        for shard, positions, local in self.reader.by_shard(rows):
+            if self.label_ids is not None:
+                kept[positions] &= np.isin(shard.labels_at(local), self.label_ids)
+            elif self.settings.labelled_only:
+                kept[positions] &= shard.labels_at(local) >= 0
+            if shard in self.own:
                 kept[positions] &= ~self._is_same(shard, local)
         return kept
 
-    def skip(self) -> RowNumbers | None:
-        """The few rows (s,) that may not answer where all others may, else None."""
-        settings = self._settings
-        if settings.labels is not None or settings.labelled_only:
-            return None
-        if settings.exclude_same == "none":
-            return np.zeros(0, np.int64)
-        if settings.exclude_same != "self":
-            return None
-        found = [np.zeros(0, np.int64)]
-        for shard in self._reader.snapshot.shards:
-            own = self._own_of(shard)
-            if len(own):
-                local = np.flatnonzero(np.isin(shard.source, own)).astype(np.int64)
-                found.append(local[self._is_same(shard, local)] + shard.first_row)
-        return np.concatenate(found)
-
     def _is_same(self, shard: Shard, local: RowNumbers) -> Mask:
-        """Rows of the query's own patch, slide or patient; each level holds the one before.
-
-        A source is the query's own if it has its name, or its content under another name.
-        """
-        own = self._own_of(shard)
-        if len(own) == 0:
-            return np.zeros(len(local), bool)
-        same: Mask = np.isin(shard.source[local], own)
-        if self._settings.exclude_same == "self":
-            same &= (shard.coords[local] == (self._query.x, self._query.y)).all(axis=1)
+        """Rows of the query's own patch, slide or patient; each level holds the one before."""
+        same: Mask = np.isin(shard.source_at(local), list(self.own[shard]))
+        if self.settings.exclude_same == "self":
+            same &= (shard.coords[local] == (self.query.x, self.query.y)).all(axis=1)
         return same
-
-    def _own_of(self, shard: Shard) -> RowNumbers:
-        if shard.uuid not in self._own:
-            own = _own_sources(shard, self._query)
-            if self._settings.exclude_same == "patient" and self._query.patient is not None:
-                own = np.append(own, shard.patients.equal_to(self._query.patient))
-            self._own[shard.uuid] = own
-        return self._own[shard.uuid]
-
-
-def _own_sources(shard: Shard, query: Query) -> RowNumbers:
-    """Sources with the query's source name, or with its content under another name."""
-    found = np.zeros(0, np.int64)
-    if query.source is not None:
-        number = shard.source_number(query.source, name_key(query.source))
-        if number is not None:
-            found = np.append(found, number)
-    if query.quickhash is not None:
-        wanted = np.frombuffer(query.quickhash, np.uint64)
-        hashes = np.ascontiguousarray(shard.source_quickhashes).view(np.uint64)
-        found = np.append(found, np.flatnonzero((hashes == wanted).all(axis=1)))
-    return found
 
 
 def _label_ids(snapshot: Snapshot, settings: SearchSettings) -> npt.NDArray[Any] | None:

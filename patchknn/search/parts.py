@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
@@ -84,7 +85,9 @@ class DamagedPartError(PatchknnError):
 class Part(Protocol):
     """Rows in the order of their codes (a *position* each), and their features."""
 
-    shards: Sequence[Shard]
+    @property
+    def shards(self) -> Sequence[Shard]:
+        """What it is made of."""
 
     @property
     def features(self) -> FeatureTable:
@@ -99,25 +102,8 @@ class Part(Protocol):
     def rows(self, positions: RowNumbers) -> RowNumbers:
         """Rows of the snapshot (m,) at positions (m,)."""
 
-
-@dataclass
-class _RowMap:
-    """From rows of a part, shard after shard, to rows of the snapshot."""
-
-    shards: Sequence[Shard]
-    first_rows: RowNumbers = field(init=False)
-    _shifts: RowNumbers = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.first_rows = np.cumsum([0, *(shard.n for shard in self.shards)]).astype(np.int64)
-        targets = np.array([shard.first_row for shard in self.shards], np.int64)
-        self._shifts = targets - self.first_rows[:-1]
-
-    def __call__(self, rows: RowNumbers) -> RowNumbers:
-        if (self._shifts == self._shifts[0]).all():
-            return rows + self._shifts[0]
-        shard = np.searchsorted(self.first_rows, rows, side="right") - 1
-        return rows + self._shifts[shard]
+    def watched(self) -> AbstractContextManager[None]:
+        """Where ``features`` is used: what is wrong with the part itself is told apart."""
 
 
 class SegmentPart:
@@ -125,49 +111,49 @@ class SegmentPart:
 
     def __init__(self, segment: Segment) -> None:
         self.segment = segment
-        self.shards = segment.shards
-        self._to_snapshot = _RowMap(segment.shards)
 
-    @cached_property
+    @property
+    def shards(self) -> Sequence[Shard]:
+        """As ``Part``."""
+        return self.segment.shards
+
+    @property
     def features(self) -> FeatureTable:
         """As ``Part``."""
         return self.segment.features
 
     def balls(self, codes: Codes, radius: int, threads: int) -> Balls:
         """As ``Part``."""
-        try:
+        with self.watched():
             hits = self.segment.table.ball(words(codes), radius, threads=threads)
-        except ValueError as error:
-            raise self.damaged(error) from None
-        return Balls(hits.offsets, self._ranges(hits), hits.work)
+            return Balls(hits.offsets, self._ranges(hits), hits.work)
 
     def nearest(self, code: Codes, k: int, widest: int) -> int:
         """As ``Part``."""
-        try:
+        with self.watched():
             _, radius = self.segment.table.nearest(words(code[None]), k, widest)
-        except ValueError as error:
-            raise self.damaged(error) from None
-        return int(radius[0])
+            return int(radius[0])
 
     def rows(self, positions: RowNumbers) -> RowNumbers:
         """As ``Part``."""
-        numbers = self.segment.rows
-        if numbers is not None:
-            positions = numbers[positions].astype(np.int64)
-            if len(positions) and positions.max() >= self._to_snapshot.first_rows[-1]:
-                raise self.damaged(ValueError("a row is out of range"))
-        return self._to_snapshot(positions)
+        with self.watched():
+            return self.segment.snapshot_rows(self.segment.segment_rows(positions))
 
-    def damaged(self, error: ValueError) -> DamagedPartError:
-        """The error to raise where a value of the index cannot be."""
-        return DamagedPartError(self, str(error))
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Turn what the kernels say of a value out of range into DamagedPartError."""
+        try:
+            yield
+        except ValueError as error:
+            raise DamagedPartError(self, str(error)) from None
 
     def _ranges(self, hits: Hits) -> Ranges:
         bounds = self.segment.code_arrays.bounds
         starts = bounds[hits.codes].astype(np.int64)
         stops = bounds[hits.codes + np.uint32(1)].astype(np.int64)
         if len(starts) and ((starts >= stops).any() or stops.max() > self.segment.n_rows):
-            raise self.damaged(ValueError("the bounds of a code are out of range"))
+            message = "the bounds of a code are out of range"
+            raise ValueError(message)
         return Ranges(starts, stops, hits.distances)
 
 
@@ -175,8 +161,15 @@ class ScanPart:
     """Shards that no usable segment covers: their codes are read from one end to the other."""
 
     def __init__(self, shards: Sequence[Shard]) -> None:
-        self.shards = shards
-        self._to_snapshot = _RowMap(shards)
+        self._shards = shards
+        self._first_rows = np.cumsum([0, *(shard.n for shard in shards)]).astype(np.int64)
+        targets = np.array([shard.first_row for shard in shards], np.int64)
+        self._shifts = targets - self._first_rows[:-1]
+
+    @property
+    def shards(self) -> Sequence[Shard]:
+        """As ``Part``."""
+        return self._shards
 
     @cached_property
     def features(self) -> FeatureTable:
@@ -186,7 +179,7 @@ class ScanPart:
     def balls(self, codes: Codes, radius: int, threads: int) -> Balls:
         """As ``Part``."""
         per_shard = [scan_rows(shard.codes, codes, radius, threads) for shard in self.shards]
-        first_rows = self._to_snapshot.first_rows
+        first_rows = self._first_rows
         owners, rows, distances = [], [], []
         for first, (offsets, found, bits) in zip(first_rows, per_shard, strict=False):
             owners.append(np.repeat(np.arange(len(codes)), np.diff(offsets)))
@@ -218,7 +211,12 @@ class ScanPart:
 
     def rows(self, positions: RowNumbers) -> RowNumbers:
         """As ``Part``."""
-        return self._to_snapshot(positions)
+        shard = np.searchsorted(self._first_rows, positions, side="right") - 1
+        return positions + self._shifts[shard]
+
+    def watched(self) -> AbstractContextManager[None]:
+        """As ``Part``."""
+        return nullcontext()
 
 
 def parts_of(snapshot: Snapshot) -> list[Part]:

@@ -15,7 +15,6 @@ from patchknn.search.ball import Ball, find_ball
 from patchknn.search.parts import (
     Codes,
     DamagedPartError,
-    Part,
     Ranges,
     ScanPart,
     SegmentPart,
@@ -49,16 +48,15 @@ class Found:
 class TwoStage:
     """The Hamming ball and its ranking over one snapshot.
 
-    An index segment that turns out damaged is left, its shards are scanned instead, and
-    ``problems`` says so.
+    An index segment that turns out damaged is passed over and its shards are scanned instead; the
+    snapshot's cover then says so.
     """
 
     def __init__(
         self, snapshot: Snapshot, reader: RowReader, radius: int, widest: int, threads: int
     ) -> None:
         self.parts = parts_of(snapshot)
-        self.problems = list(snapshot.cover.problems)
-        self._path = snapshot.path
+        self._snapshot = snapshot
         self._reader = reader
         self._radii = (radius, widest)
         self._threads = threads
@@ -89,14 +87,8 @@ class TwoStage:
                 self._leave(error)
 
     def _leave(self, error: DamagedPartError) -> None:
-        whole = [part for part in self.parts if part is not error.part]
-        scanned = [part for part in whole if isinstance(part, ScanPart)]
-        shards = [*error.part.shards, *(shard for part in scanned for shard in part.shards)]
-        self.parts = [part for part in whole if part not in scanned] + [ScanPart(shards)]
-        self.problems.append(
-            f"The index segment {error.part.segment.path} is damaged ({error}) and was not used; "
-            f"make it again by 'patchknn archive index {self._path} --rebuild'."
-        )
+        self._snapshot.pass_over(error.part.segment, error)
+        self.parts = parts_of(self._snapshot)
 
     def _find(self, feature: Features, code: Codes, demand: Demand) -> Found:
         ball = find_ball(self.parts, code, self._radii, demand, self._threads)
@@ -120,12 +112,10 @@ class TwoStage:
         for part, ranges in zip(self.parts, ball.ranges, strict=True):
             if len(ranges.starts) == 0:
                 continue
-            positions, some, (read, spared) = _checked(
-                part,
-                lambda part=part, ranges=ranges: part.features.nearest(
+            with part.watched():
+                positions, some, (read, spared) = part.features.nearest(
                     feature, ranges.starts, ranges.stops, size, threads=self._threads
-                ),
-            )
+                )
             work.read += int(read)
             work.spared += int(spared)
             rows.append(part.rows(positions))
@@ -202,12 +192,10 @@ class TwoStage:
             ranges = [ball.ranges[number] for ball in balls]
             offsets = np.cumsum([0, *(len(one.starts) for one in ranges)])
             joined = _concatenated(ranges)
-            bounds, positions, some = _checked(
-                part,
-                lambda part=part, joined=joined, offsets=offsets: part.features.nearest_many(
+            with part.watched():
+                bounds, positions, some = part.features.nearest_many(
                     features, offsets, joined.starts, joined.stops, sizes, threads=self._threads
-                ),
-            )
+                )
             some_rows = part.rows(positions)
             for query, (start, stop) in enumerate(pairwise(bounds.tolist())):
                 rows[query].append(some_rows[start:stop])
@@ -223,15 +211,6 @@ def _joined(
 ) -> tuple[RowNumbers, npt.NDArray[np.float64]]:
     nothing, nowhere = np.zeros(0, np.int64), np.zeros(0)
     return np.concatenate([nothing, *rows]), np.concatenate([nowhere, *distances])
-
-
-def _checked(part: Part, search: Callable[[], T]) -> T:
-    try:
-        return search()
-    except ValueError as error:
-        if isinstance(part, ScanPart):
-            raise
-        raise DamagedPartError(part, str(error)) from None  # type: ignore[arg-type]
 
 
 def _concatenated(ranges: Sequence[Ranges]) -> Ranges:

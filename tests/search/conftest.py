@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from patchknn.archive.create import create_archive
+from patchknn.archive.index.update import update_index
 from patchknn.archive.rows import Rows, Source
 from patchknn.archive.snapshot import Snapshot, open_archive
 from patchknn.archive.writer import ArchiveWriter
@@ -67,6 +68,7 @@ def make_snapshot(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Sna
         spread: int = 2,
         classes: Sequence[str] = ("a", "b", "c"),
         container: str = "hdf5",
+        indexed: int = 0,
     ) -> Snapshot:
         number = next(numbers)
         encoder, archive = folder / f"{number}.encoder", folder / f"{number}.archive"
@@ -75,11 +77,16 @@ def make_snapshot(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Sna
         create_archive(archive, bundle, feature_dtype=dtype, patch_px=32, mpp=None)
         with ArchiveWriter(archive, format=container) as writer:
             for shard, n in enumerate(sizes):
+                if shard and shard == indexed:  # the shards from here on have no index
+                    writer.publish()
+                    update_index(archive)
                 rows = random_rows(rng, shard, n=n, dim=dim, spread=spread, classes=classes)
                 codes = bundle.codes(rows.features)
                 writer.add(Rows(**{**vars(rows), "codes": codes}))
                 writer.flush()
             writer.publish()
+        if indexed >= len(sizes):
+            update_index(archive)
         return open_archive(archive)
 
     return make

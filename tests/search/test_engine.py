@@ -13,6 +13,7 @@ from scipy.spatial import cKDTree
 from sklearn.neighbors import BallTree
 
 from patchknn.errors import InputError, UsageError
+from patchknn.hamming.kernels import available, use
 from patchknn.search.answers import Failure
 from patchknn.search.engine import Searcher
 from patchknn.search.query import Query, stored_query
@@ -125,17 +126,23 @@ def cases(draw):
         "dtype": draw(st.sampled_from(["float16", "float32"])),
         "spread": draw(st.integers(0, 3)),  # 0: all features, and so all codes, are equal
     }
-    return s, shape, draw(st.integers(0, 2**32 - 1))
+    shape["indexed"] = draw(st.integers(0, len(shape["sizes"])))  # so many shards, of these
+    return s, shape, draw(st.integers(0, 2**32 - 1)), draw(st.sampled_from(available()))
 
 
 @settings(
-    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(cases())
 def test_the_search_equals_brute_force(make_snapshot, case):
-    s, shape, seed = case
+    s, shape, seed, kernels = case
     rng = np.random.default_rng(seed)
     snapshot = make_snapshot(rng, **shape)
+    with use(kernels):
+        check_against_brute_force(snapshot, s, shape, rng)
+
+
+def check_against_brute_force(snapshot, s, shape, rng):
     if s.labels is not None and not s.labels <= set(snapshot.classes):
         with pytest.raises(UsageError, match="has no such class"):
             Searcher(snapshot, s)
@@ -145,12 +152,17 @@ def test_the_search_equals_brute_force(make_snapshot, case):
     if snapshot.n_rows:
         stored = stored_query(snapshot, snapshot.row(int(rng.integers(snapshot.n_rows))).id)
         queries.append(stored)
-    for query in queries:
+    queries *= 2
+    together = list(Searcher(snapshot, s, threads=2).search_many(queries))
+    for query, answer in zip(queries, together, strict=True):
         if query.patient is None and s.exclude_same == "patient":
             with pytest.raises(InputError, match="no known patient"):
                 searcher.search(query)
+            assert isinstance(answer, Failure)
         else:
             assert_same(searcher.search(query), brute_force(snapshot, query, s), s)
+            assert answer == searcher.search(query)
+    assert snapshot.cover.problems == ()
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
