@@ -11,6 +11,7 @@ import numpy.typing as npt
 from patchknn.archive.snapshot import Snapshot
 from patchknn.bundle import Bundle
 from patchknn.errors import ConflictError, PatchknnError, UsageError
+from patchknn.hamming import kernels
 from patchknn.hamming.distances import hamming_distances
 from patchknn.search.answers import Answer, ClassifierOpinion, Failure, Neighbour
 from patchknn.search.ball import find_ball
@@ -28,12 +29,13 @@ from patchknn.search.votes import Tally, tally
 class Searcher:
     """Answers queries from one snapshot of an archive with one set of settings.
 
-    Paper A, sections 2.4 and 2.5. Raises UsageError for a label that no row can have or a radius
-    beyond the bits, ConflictError where the archive's encoder does not fit it, PatchknnError
-    where Annoy is asked for and does not work.
+    Paper A, sections 2.4 and 2.5. Raises UsageError for a label that no row can have, a radius
+    beyond the bits or kernels that are not there, ConflictError where the archive's encoder does
+    not fit it, PatchknnError where Annoy is asked for and does not work.
     """
 
     def __init__(self, snapshot: Snapshot, settings: SearchSettings) -> None:
+        kernels.chosen()  # kernels that are forced and not there are no fault of a query
         self.snapshot = snapshot
         self.settings = settings
         self.bundle: Bundle = snapshot.bundle()
