@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from patchknn.archive.description import SHARDS
+from patchknn.archive.index.layout import INDEX
+from patchknn.archive.index.verify import index_findings
 from patchknn.archive.manifests import (
     MANIFESTS,
     Manifest,
@@ -32,6 +34,11 @@ class Finding:
 
     file: str
     sentence: str
+
+    @property
+    def is_derived(self) -> bool:
+        """Whether it can be built again from what is whole."""
+        return self.file.startswith(f"{INDEX}/")
 
 
 class Verifier:
@@ -68,6 +75,8 @@ class Verifier:
         if manifests:
             yield from _across_shards(manifests[-1], whole)
         yield from self._runs()
+        for file, sentence in index_findings(self.path, self._advance):
+            yield Finding(file, sentence)
 
     def _encoder(self, settings: ArchiveSettings) -> Generator[Finding, None, Bundle | None]:
         folder = self.path / ENCODER

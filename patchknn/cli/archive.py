@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -43,6 +44,7 @@ _LOG_COLUMNS = (
 # What fits a terminal; TSV and NDJSON have it all.
 _LOG_TABLE_COLUMNS = ("number", "time", "action", "rows", "rows_added", "command")
 _LOG_COMMAND_WIDTH = 72
+_INDEXED = ("segments", "rows", "built", "indexed", "added", "removed")
 
 
 @app.callback()
@@ -136,14 +138,15 @@ def verify(archive: Archive, format: options.Format = None) -> int:
     from patchknn.archive.verify import Finding, Verifier
 
     style = console.output_format(format)
-    count = 0
+    count, only_index = 0, True
     with console.ProgressBar(None, "verify", "B") as bar:
         verifier = Verifier(archive, bar.advance)
 
         def counted() -> Iterator[Finding]:
-            nonlocal count
+            nonlocal count, only_index
             for finding in verifier.findings():
                 count += 1
+                only_index &= finding.is_derived
                 yield finding
 
         if style == "table":
@@ -154,11 +157,11 @@ def verify(archive: Archive, format: options.Format = None) -> int:
             console.write_rows(objects, ("file", "problem"), style)
     looked_at = f"{verifier.rows} rows in {verifier.shards} shards, {verifier.manifests} snapshots"
     if count:
+        remedy = "restore those files from a copy, or make the archive again."
+        if only_index:
+            remedy = f"its rows are whole: run 'patchknn archive index {archive} --rebuild'."
         things = "1 thing is" if count == 1 else f"{count} things are"
-        console.fail(
-            f"{things} wrong in {archive} ({looked_at}); restore those files from a copy, "
-            "or make the archive again."
-        )
+        console.fail(f"{things} wrong in {archive} ({looked_at}); {remedy}")
         return 1
     console.message(f"{archive} is whole: {looked_at}.")
     return 0
@@ -190,6 +193,36 @@ def log(archive: Archive, limit: Limit = None, format: options.Format = None) ->
     )
     columns = _LOG_TABLE_COLUMNS if style == "table" else _LOG_COLUMNS
     console.write_rows(rows, columns, style)
+    return 0
+
+
+@app.command(short_help="Index its rows, so that searches are fast.")
+def index(
+    archive: Archive,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Make the whole index anew, in one segment.")
+    ] = False,
+    format: options.Format = None,
+) -> int:
+    """Index the rows that have no index yet; embed does so by itself.
+
+    The index is derived from the shards: it may be deleted, and searches answer the same without
+    it, only later. Example: patchknn archive index ARCHIVE --rebuild
+    """
+    from dataclasses import asdict
+
+    from patchknn.archive.index.update import update_index
+
+    started = time.monotonic()
+    with console.ProgressBar(None, "index", "row") as bar:
+        report = update_index(archive, rebuild=rebuild, progress=bar.advance)
+    if not rebuild:
+        for problem in report.problems:
+            console.warn(problem)
+    summary: dict[str, Any] = {"archive": str(archive)}
+    summary |= {name: value for name, value in asdict(report).items() if name in _INDEXED}
+    summary["seconds"] = round(time.monotonic() - started, 2)
+    console.write_rows([summary], list(summary), console.output_format(format))
     return 0
 
 

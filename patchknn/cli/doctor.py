@@ -75,7 +75,7 @@ def doctor(
     ] = None,
     format: options.Format = None,
 ) -> int:
-    """Check this installation: versions, torch, GPU, OpenSlide, Annoy, paths, offline weights.
+    """Check this installation: versions, torch, GPU, OpenSlide, kernels, Annoy, paths, weights.
 
     Exits 1 where something that patchknn needs does not work, and says what to do about it.
     """
@@ -94,6 +94,7 @@ def _checks(paths: list[Path]) -> Iterator[Check]:
     yield from _torch()
     yield _timm()
     yield _probe("openslide", _OPENSLIDE_PROBE, "pip install --force-reinstall openslide-bin")
+    yield _kernels()
     yield _annoy()
     yield _threads()
     for path in paths:
@@ -151,6 +152,25 @@ def _timm() -> Check:
         return Check("torchvision and timm", "fail", detail, remedy)
     remedy = "pip install --force-reinstall timm torchvision"
     return Check("torchvision and timm", "fail", _last_line(err) or _signal_name(code), remedy)
+
+
+def _kernels() -> Check:
+    from patchknn.errors import UsageError
+    from patchknn.hamming import kernels
+
+    try:
+        chosen, available = kernels.chosen(), kernels.available()
+    except UsageError as error:
+        return Check("kernels", "fail", str(error), "unset PATCHKNN_KERNELS")
+    missing = kernels.why_not()
+    if missing is not None:
+        detail = f"numpy, which finds the same and takes longer. {missing}"
+        remedy = "install a C compiler (gcc or clang) and install patchknn again"
+        return Check("kernels", "note", detail, remedy)
+    if chosen != available[-1]:
+        detail = f"{chosen}, which PATCHKNN_KERNELS forces; {available[-1]} would be faster"
+        return Check("kernels", "note", detail, "unset PATCHKNN_KERNELS")
+    return Check("kernels", "ok", f"{chosen}, the fastest of {', '.join(available)}")
 
 
 def _annoy() -> Check:

@@ -178,7 +178,7 @@ def embed(
         bundle,
         make_extractor,
         settings,
-        Report(bar.advance, lambda _, sentence: console.message(sentence)),
+        Report(bar.advance, lambda _, sentence: console.message(sentence), console.warn),
         run_id=new_run_id(),
         record=describe_run(
             ["patchknn", *sys.argv[1:]], {**asdict(settings), "device": str(chosen)}

@@ -12,7 +12,7 @@
 #include <immintrin.h>
 #include <math.h>
 
-#define TOGETHER 4 /* rows at a time: enough additions in flight, and more rows on their way */
+#define TOGETHER 4 /* rows at a time where they are few: enough additions in flight */
 
 static inline __mmask16 first_lanes(size_t count) { return (__mmask16)((1u << count) - 1); }
 
@@ -30,42 +30,36 @@ static inline __m512 load_full(const void *row, size_t first, int half) {
     return _mm512_loadu_ps((const float *)row + first);
 }
 
-static inline __attribute__((always_inline)) void
-squares_of(const void *const *rows, const void *const *ahead, int count, const float *query,
-           size_t dim, int half, float *out) {
-    __m512 sums[TOGETHER];
-    const size_t full = dim & ~(size_t)15, per_line = half ? 32 : 16;
-    for (int r = 0; r < count; r++)
-        sums[r] = _mm512_setzero_ps();
-    for (size_t first = 0; first < full; first += 16) {
-        __m512 target = _mm512_loadu_ps(query + first);
-        if (first % per_line == 0)
-            for (int r = 0; r < count; r++)
-                _mm_prefetch((const char *)ahead[r] + first * (half ? 2 : 4), _MM_HINT_T0);
-        for (int r = 0; r < count; r++) {
-            __m512 difference = _mm512_sub_ps(load_full(rows[r], first, half), target);
-            sums[r] = _mm512_fmadd_ps(difference, difference, sums[r]);
-        }
-    }
-    if (full < dim) {
-        __m512 target = _mm512_loadu_ps(query + full);
-        __mmask16 mask = first_lanes(dim - full);
-        for (int r = 0; r < count; r++) {
-            __m512 difference = _mm512_sub_ps(load(rows[r], full, half, mask), target);
-            sums[r] = _mm512_fmadd_ps(difference, difference, sums[r]);
-        }
-    }
-    for (int r = 0; r < count; r++)
-        out[r] = _mm512_reduce_add_ps(sums[r]);
-}
-
+/* One row at a time: several streams at once were a third slower. Four sums hide the latency. */
 static inline __attribute__((always_inline)) void
 squares(const void *const *rows, size_t n, const float *query, size_t dim, int half, float *out) {
-    size_t i = 0;
-    for (; i + TOGETHER <= n; i += TOGETHER)
-        squares_of(rows + i, rows + i + ROWS_AHEAD, TOGETHER, query, dim, half, out + i);
-    for (; i < n; i++)
-        squares_of(rows + i, rows + i + ROWS_AHEAD, 1, query, dim, half, out + i);
+    const size_t full = dim & ~(size_t)63, bytes = half ? 2 : 4;
+    for (size_t i = 0; i < n; i++) {
+        __m512 sums[4], difference;
+        const char *ahead = rows[i + ROWS_AHEAD];
+        size_t first = 0;
+        for (int part = 0; part < 4; part++)
+            sums[part] = _mm512_setzero_ps();
+        for (; first < full; first += 64)
+            for (int part = 0; part < 4; part++) {
+                size_t place = first + 16 * (size_t)part;
+                if (place % (64 / bytes) == 0)
+                    _mm_prefetch(ahead + place * bytes, _MM_HINT_T0);
+                difference = _mm512_sub_ps(load_full(rows[i], place, half),
+                                           _mm512_loadu_ps(query + place));
+                sums[part] = _mm512_fmadd_ps(difference, difference, sums[part]);
+            }
+        for (; first < dim; first += 16) {
+            size_t left = dim - first;
+            __mmask16 mask = left < 16 ? first_lanes(left) : (__mmask16)0xffff;
+            _mm_prefetch(ahead + first * bytes, _MM_HINT_T0);
+            difference = _mm512_sub_ps(load(rows[i], first, half, mask),
+                                       _mm512_loadu_ps(query + first));
+            sums[0] = _mm512_fmadd_ps(difference, difference, sums[0]);
+        }
+        out[i] = _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(sums[0], sums[1]),
+                                                    _mm512_add_ps(sums[2], sums[3])));
+    }
 }
 
 static void squares_half(const void *const *rows, size_t n, const float *query, size_t dim,
@@ -104,7 +98,7 @@ static void squares_sketch(const void *const *rows, size_t n, const float *query
         for (size_t group = 0; group < 4; group++) {
             const void *const *r = rows + i + 4 * group;
             for (size_t row = 0; row < 4; row++)
-                _mm_prefetch((const char *)r[row + ROWS_AHEAD], _MM_HINT_T0);
+                _mm_prefetch((const char *)r[row + SKETCHES_AHEAD], _MM_HINT_T0);
             __m512 a = sketch_sums(r[0], low, high), b = sketch_sums(r[1], low, high);
             __m512 c = sketch_sums(r[2], low, high), d = sketch_sums(r[3], low, high);
             /* Each 128-bit quarter q then holds four partial sums of row q. */
@@ -112,10 +106,14 @@ static void squares_sketch(const void *const *rows, size_t n, const float *query
         }
         __m512 pairs = fold_pairs(fold_pairs(quarters[0], quarters[1]),
                                   fold_pairs(quarters[2], quarters[3]));
-        _mm512_storeu_ps(out + i, _mm512_permutexvar_ps(order, pairs));
+        /* max() takes its second operand where the first is a NaN. */
+        pairs = _mm512_max_ps(_mm512_permutexvar_ps(order, pairs), _mm512_setzero_ps());
+        _mm512_storeu_ps(out + i, pairs);
     }
-    for (; i < n; i++)
-        out[i] = _mm512_reduce_add_ps(sketch_sums(rows[i], low, high));
+    for (; i < n; i++) {
+        float sum = _mm512_reduce_add_ps(sketch_sums(rows[i], low, high));
+        out[i] = sum > 0 ? sum : 0;
+    }
 }
 
 static inline __attribute__((always_inline)) void

@@ -57,6 +57,8 @@ static void squares_single(const void *const *rows, size_t n, const float *query
 
 static void squares_sketch(const void *const *rows, size_t n, const float *query, float *out) {
     squares(rows, n, query, SKETCH_WIDTH, 1, out);
+    for (size_t i = 0; i < n; i++)
+        out[i] = out[i] > 0 ? out[i] : 0;
 }
 
 /* Lanes of 8 in the order of the definition; 16 values are two steps of it. */

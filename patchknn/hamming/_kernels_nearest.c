@@ -13,6 +13,7 @@
 #define BLOCK 256           /* rows between two looks at the limit */
 #define FIRST_SKETCHES 4096 /* sketches read before deciding whether they pay */
 #define SKETCHES 16384      /* sketches read before the rows that they leave */
+#define LISTED 1024         /* of them between two looks at the limit */
 #define READ_AHEAD 65536    /* rows asked for from disk at once */
 
 struct candidate {
@@ -146,29 +147,38 @@ static int weigh_all(struct search *search, struct cursor *cursor) {
     }
 }
 
-/* Weigh listed positions, leaving those whose sketches `bounds` exceed the (shrinking) limit. */
-static int weigh_listed(struct search *search, uint32_t *positions, float *bounds, size_t n,
-                        double slack) {
+static int weigh_chosen(struct search *search, const uint32_t *positions, size_t n) {
     const void *rows[BLOCK + ROWS_AHEAD] = {0};
-    for (size_t first = 0; first < n;) {
-        uint32_t chosen[BLOCK];
-        size_t count = 0;
+    if (find_rows(search->table, positions, n, rows) < 0)
+        return ROWS_DAMAGED;
+    if (search->cold)
+        read_ahead(rows, n, search->table->row_bytes);
+    for (size_t i = 0; i < n && i < ROWS_AHEAD; i++)
+        __builtin_prefetch(rows[i]);
+    int status = weigh(search, rows, positions, n);
+    tighten(search);
+    return status;
+}
+
+/* Weigh listed positions, leaving those whose sketches' `bounds` exceed the (shrinking) limit. */
+static int weigh_listed(struct search *search, const uint32_t *positions, const float *bounds,
+                        size_t n, double slack) {
+    uint32_t found[LISTED + 16], chosen[BLOCK];
+    size_t count = 0;
+    int status = ROWS_OK;
+    for (size_t first = 0; first < n && status == ROWS_OK; first += LISTED) {
+        size_t some = n - first < LISTED ? n - first : LISTED;
         float most = bounds_sketch(search->furthest, slack, search->table->sketch.scale);
-        for (; first < n && count < BLOCK; first++) {
-            chosen[count] = positions[first];
-            count += !(bounds[first] > most); /* a NaN says nothing: read the row */
+        some = row_primitives->select_within(bounds + first, NULL, some, most, found);
+        for (size_t i = 0; i < some && status == ROWS_OK; i++) {
+            chosen[count++] = positions[first + found[i]];
+            if (count == BLOCK) {
+                status = weigh_chosen(search, chosen, count);
+                count = 0;
+            }
         }
-        if (find_rows(search->table, chosen, count, rows) < 0)
-            return ROWS_DAMAGED;
-        if (search->cold)
-            read_ahead(rows, count, search->table->row_bytes);
-        int status = weigh(search, rows, chosen, count);
-        if (status != ROWS_OK)
-            return status;
-        if (count)
-            tighten(search);
     }
-    return ROWS_OK;
+    return count && status == ROWS_OK ? weigh_chosen(search, chosen, count) : status;
 }
 
 /* The query's sketch, float32, and how far it may be from the true one. */
@@ -202,7 +212,7 @@ static int sketch_query(const struct search *search, float *values, double *erro
 }
 
 struct sketch_room {
-    const void *addresses[SKETCHES + ROWS_AHEAD];
+    const void *addresses[SKETCHES + SKETCHES_AHEAD];
     uint32_t positions[SKETCHES], found[SKETCHES];
     float bounds[SKETCHES], zeros[SKETCHES];
 };
@@ -211,9 +221,6 @@ struct sketch_room {
 static int weigh_nearest(struct search *search, struct sketch_room *room, size_t *n,
                          double slack) {
     size_t first = 0, left = 0;
-    for (size_t i = 0; i < *n; i++)
-        if (room->bounds[i] != room->bounds[i])
-            return ROWS_OK; /* no order among NaNs */
     if (search->k >= *n)
         return ROWS_OK;
     float near = kth_smallest(room->bounds, sizeof(float), *n, search->k);
@@ -245,7 +252,7 @@ static int weigh_by_sketch(struct search *search, struct cursor *cursor, struct 
         if (count == 0)
             break;
         size_t n = (size_t)count;
-        for (size_t i = 0; i < ROWS_AHEAD; i++)
+        for (size_t i = 0; i < SKETCHES_AHEAD; i++)
             room->addresses[n + i] = room->addresses[n - 1];
         uint64_t before = search->rows_read;
         if (search->cold)

@@ -5,7 +5,8 @@
 #include "_kernels.h"
 
 #define SKETCH_WIDTH 32 /* values in the sketch of a row: 31 projections and the residual norm */
-#define ROWS_AHEAD 8    /* rows that are prefetched before they are needed */
+#define ROWS_AHEAD 16   /* rows that are prefetched before they are needed */
+#define SKETCHES_AHEAD 64
 #define MAX_DIM 65536   /* the error bounds hold, with much room, up to here */
 
 /* Row addresses come as lists, in which ROWS_AHEAD entries beyond the n that are asked for are
@@ -23,7 +24,7 @@ struct row_primitives {
                            double *distances);
     void (*distances_single)(const void *const *rows, size_t n, const double *query, size_t dim,
                              double *distances);
-    /* squares_half at dim = SKETCH_WIDTH. */
+    /* squares_half at dim = SKETCH_WIDTH, with SKETCHES_AHEAD entries more; 0 in place of a NaN. */
     void (*squares_sketch)(const void *const *rows, size_t n, const float *query, float *squares);
     /* Rows as float32 less `mean`, one after the other, and the float32 sum of their squares. */
     void (*centre_half)(const void *const *rows, size_t n, const float *mean, size_t dim,

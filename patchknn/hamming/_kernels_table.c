@@ -59,13 +59,21 @@ ptrdiff_t next_rows(struct cursor *cursor, size_t room, uint32_t *positions, con
     const struct feature_table *table = cursor->table;
     size_t count = 0, run;
     while (count < room && (run = next_run(cursor, room - count, positions + count))) {
-        for (size_t i = count; i < count + run; i++) {
-            uint64_t row = table->rows ? table->rows[positions[i]] : positions[i];
+        size_t end = count + run;
+        while (count < end) {
+            uint64_t row = table->rows ? table->rows[positions[count]] : positions[count];
             if (row >= table->n_positions)
                 return -1;
-            rows[i] = address(table, row, &cursor->shard);
+            const char *place = address(table, row, &cursor->shard);
+            rows[count++] = place;
+            if (table->rows)
+                continue;
+            /* The rows that follow in this shard, without looking for each. */
+            uint64_t left = table->first_rows[cursor->shard + 1] - row - 1;
+            size_t last = left < end - count ? count + (size_t)left : end;
+            for (; count < last; count++)
+                rows[count] = place += table->row_bytes;
         }
-        count += run;
     }
     return (ptrdiff_t)count;
 }
@@ -75,8 +83,13 @@ ptrdiff_t next_sketches(struct cursor *cursor, size_t room, uint32_t *positions,
     const struct feature_table *table = cursor->table;
     size_t count = 0, run;
     while (count < room && (run = next_run(cursor, room - count, positions + count))) {
-        for (size_t i = count; i < count + run; i++) {
-            uint64_t row = table->rows ? table->rows[positions[i]] : positions[i];
+        if (!table->rows) {
+            const uint16_t *place = table->sketch.values + (size_t)positions[count] * SKETCH_WIDTH;
+            for (size_t i = count; i < count + run; i++, place += SKETCH_WIDTH)
+                sketches[i] = place;
+        }
+        for (size_t i = count; table->rows && i < count + run; i++) {
+            uint64_t row = table->rows[positions[i]];
             if (row >= table->n_positions)
                 return -1;
             sketches[i] = table->sketch.values + row * SKETCH_WIDTH;

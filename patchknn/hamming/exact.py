@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from patchknn.hamming.extension import extension
+from patchknn.hamming.kernels import extension
 
 _LANES = 8
 _CHUNK_BYTES = 4 << 20  # what stays in a core's cache; larger chunks were slower

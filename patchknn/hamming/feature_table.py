@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -11,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from patchknn.hamming.exact import in_place, l2_distances
-from patchknn.hamming.extension import extension
+from patchknn.hamming.kernels import extension
 from patchknn.hamming.sketch import Sketch
+from patchknn.hamming.threads import pool
 
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
@@ -100,11 +100,10 @@ class FeatureTable:
             raise ValueError(message)
         if threads > 1 and (last - first).sum() * self._row_bytes >= _WORTH_SHARING:
             parts = shared(first, last, threads)
-            with ThreadPoolExecutor(len(parts)) as pool:
-                return merged(
-                    list(pool.map(lambda part: self._nearest(target, part[0], part[1], k), parts)),
-                    k,
-                )
+            answers = pool(threads).map(
+                lambda part: self._nearest(target, part[0], part[1], k), parts
+            )
+            return merged(list(answers), k)
         return self._nearest(target, first, last, k)
 
     def _nearest(

@@ -11,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from patchknn.archive.index.after_publishing import try_update_index
 from patchknn.archive.runs import write_run
 from patchknn.archive.writer import ArchiveWriter
 from patchknn.bundle import Bundle
@@ -63,10 +64,11 @@ class Counts:
 
 @dataclass(frozen=True)
 class Report:
-    """Where progress goes: patches embedded, and each input that failed with its sentence."""
+    """Where progress goes: patches embedded, each input that failed with its sentence, warnings."""
 
     patches: Callable[[int], None]
     failure: Callable[[str, str], None]
+    warning: Callable[[str], None] = lambda _: None
 
 
 _KEPT_FAILURES = 1000
@@ -98,6 +100,7 @@ class ArchiveBuild:
         self._in_flight: deque[tuple[_Work, bool]] = deque()
         self._postponed: list[WorkUnit] = []
         self._unpublished: list[_Work] = []
+        self._indexed = True
         self._published_at = time.monotonic()
 
     def run(self, arguments: Iterable[str | Path]) -> Counts:
@@ -123,6 +126,7 @@ class ArchiveBuild:
                 for unit in self._postponed:
                     self.counts.held += len(unit.entries)
                 self._publish()
+                self._index()
             except (StoppedError, KeyboardInterrupt):
                 with signals_deferred():
                     self._keep_complete_images()
@@ -148,6 +152,7 @@ class ArchiveBuild:
         for batch in results:
             with signals_deferred():  # a batch is taken in as a whole or not at all
                 self._take(batch)
+            self._index()
 
     def _take(self, batch: list[Embedded]) -> None:
         work, last = self._in_flight.popleft()
@@ -223,9 +228,10 @@ class ArchiveBuild:
         duplicates = self._writer.duplicates
         with signals_deferred():
             try:
-                self._writer.publish()
+                self._indexed &= self._writer.publish() is None
             except ConflictError as error:
                 self._failed(Problem(str(self._archive), str(error)))
+                self._indexed = False
             works, self._unpublished = self._unpublished, []
             for work in works:
                 self._claims.release(work.unit)
@@ -233,6 +239,14 @@ class ArchiveBuild:
             self.counts.rows -= self._writer.duplicates - duplicates
             self.counts.sources += sum(work.sources for work in works)
             self._published_at = time.monotonic()
+
+    def _index(self) -> None:
+        """What was published is found without an index too, only later: a signal may end this."""
+        if not self._indexed:
+            self._indexed = True
+            warning = try_update_index(self._archive)
+            if warning is not None:
+                self._report.warning(warning)
 
     def _failed(self, problem: Problem) -> None:
         self.counts.failed += 1

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from patchknn.archive.snapshot import Snapshot
 from patchknn.bundle import Bundle
 from patchknn.errors import ConflictError, PatchknnError, UsageError
-from patchknn.hamming.kernels import chosen
+from patchknn.hamming import kernels
 from patchknn.search.answers import Answer, ClassifierOpinion, Failure, Neighbour
 from patchknn.search.coarse_annoy import AnnoyStage
 from patchknn.search.coarse_l2 import L2Stage, hash_vectors
@@ -41,9 +41,9 @@ class Searcher:
     Paper A, sections 2.4 and 2.5. ``threads`` help large balls and batches; answers do not hang
     on them. With ``explain`` every answer says what it took, and is found alone.
 
-    Raises UsageError for a label that no row can have or a radius beyond the bits, ConflictError
-    where the archive's encoder does not fit it, PatchknnError where Annoy is asked for and does
-    not work.
+    Raises UsageError for a label that no row can have, a radius beyond the bits or kernels that
+    are not there, ConflictError where the archive's encoder does not fit it, PatchknnError where
+    Annoy is asked for and does not work.
     """
 
     def __init__(
@@ -54,6 +54,7 @@ class Searcher:
         *,
         explain: bool = False,
     ) -> None:
+        kernels.chosen()  # kernels that are forced and not there are no fault of a query
         self._explain = explain
         self.snapshot = snapshot
         self.settings = settings
@@ -246,7 +247,7 @@ class Searcher:
     def _explained(self, found: Found) -> dict[str, Any]:
         stages = self._two_stage
         return {
-            "kernels": chosen(),
+            "kernels": kernels.chosen(),
             "segments": stages.n_segments,
             "shards_without_index": stages.n_bare_shards,
             **found.work.as_json(),

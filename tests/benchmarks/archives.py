@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import data
 import numpy as np
+import numpy.typing as npt
 
 from patchknn.archive.create import create_archive
+from patchknn.archive.description import SHARDS
+from patchknn.archive.index.update import update_index
 from patchknn.archive.manifests import Manifest, ShardEntry, publish
 from patchknn.archive.rows import Rows, Source
 from patchknn.archive.settings import read_settings
@@ -21,6 +26,7 @@ from patchknn.files import fsync_directory
 _VERSION = 1  # of the data: other data get another folder
 _N_SLIDES = 1000
 _SHARD_BYTES = 4_000_000_000
+CLASSES = tuple(f"class{number}" for number in range(data.N_CLASSES))
 
 
 @dataclass(frozen=True)
@@ -45,9 +51,9 @@ def archive(wanted: Wanted, cache: Path) -> Path:
     if not path.exists():
         unfinished = cache / f"{wanted.name}.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
-        _write(wanted, unfinished)
+        write_shards(unfinished, wanted.bits, data.DIM, _parts(wanted))
         unfinished.rename(path)
-    _index(path)
+    update_index(path)
     return path
 
 
@@ -56,68 +62,66 @@ def snapshot(wanted: Wanted, cache: Path) -> Snapshot:
     return open_archive(archive(wanted, cache))
 
 
-def _write(wanted: Wanted, path: Path) -> None:
+def write_shards(path: Path, bits: int, dim: int, parts: Iterable[Rows]) -> None:
+    """A new archive with a shard of each of ``parts``, not indexed."""
     encoder = path.with_suffix(".encoder")
     rng = np.random.default_rng(1)
-    names = tuple(f"class{number}" for number in range(data.N_CLASSES))
-    weight = rng.standard_normal((wanted.bits, data.DIM), np.float32)
-    # No codes are made by this map: the distributions above give them.
+    weight = rng.standard_normal((bits, dim), np.float32)
+    # No codes are made by this map: the distributions give them.
     write_bundle(
         encoder,
-        EncoderDescription(data.DIM, wanted.bits, "sign", class_names=names),
-        LinearMap(weight, np.zeros(wanted.bits, np.float32)),
+        EncoderDescription(dim, bits, "sign", class_names=CLASSES),
+        LinearMap(weight, np.zeros(bits, np.float32)),
     )
     create_archive(path, load_bundle(encoder), patch_px=224, mpp=0.5)
     shutil.rmtree(encoder)
-    rows = _rows(wanted, names)
     settings = read_settings(path)
-    size = wanted.n * (2 * data.DIM + 64)
-    pieces = max(wanted.shards, -(-size // _SHARD_BYTES))
-    # A shard holds whole slides.
-    parts = [rows.take(part) for part in np.array_split(np.arange(len(rows)), pieces)]
     written = [write_shard(path, settings, part, container="hdf5", run_id=None) for part in parts]
 
     def entries(_parent: Manifest) -> tuple[list[ShardEntry], list[str]]:
         for shard in written:
             shard.rename()
-        fsync_directory(path / "shards")
-        return [shard.entry for shard in written], list(names)
+        fsync_directory(path / SHARDS)
+        return [shard.entry for shard in written], list(CLASSES)
 
     publish(path, settings.archive_id, entries, action="embed", run_id=None)
 
 
-def _rows(wanted: Wanted, names: tuple[str, ...]) -> Rows:
-    coded = data.coded_rows(wanted.codes, wanted.n, wanted.bits)
-    slides = min(_N_SLIDES, wanted.n)
-    source = (np.arange(wanted.n) * slides // wanted.n).astype(np.int32)
-    within = np.arange(wanted.n) - np.searchsorted(source, np.arange(slides))[source]
+def rows_of(
+    coded: data.CodedRows, features: npt.NDArray[Any], slides: int, first_slide: int = 0
+) -> Rows:
+    """Rows of so many slides, equally many of each, as a writer takes them."""
+    n = len(coded)
+    source = (np.arange(n) * slides // n).astype(np.int32)
+    within = np.arange(n) - np.searchsorted(source, np.arange(slides))[source]
     coords = np.stack([within % 100, within // 100], axis=1).astype(np.int64) * 224
     sources = tuple(
         Source(
-            name=f"slide{number:04d}.svs",
-            path=f"/slides/slide{number:04d}.svs",
+            name=f"slide{number:06d}.svs",
+            path=f"/slides/slide{number:06d}.svs",
             size=1,
             mtime_ns=0,
             quickhash=number.to_bytes(16, "big"),
             mpp=0.5,
             patient=f"P{number // 2}",
         )
-        for number in range(slides)
+        for number in range(first_slide, first_slide + slides)
     )
     return Rows(
-        data.features_of(wanted.features, coded),
+        features,
         coded.codes,
         coords,
         source,
         coded.classes.astype(np.int32),
         sources,
-        names,
+        CLASSES,
     )
 
 
-def _index(path: Path) -> None:
-    try:
-        from patchknn.archive.index import update_index
-    except ImportError:  # a patchknn without an index searches its shards
-        return
-    update_index(path)
+def _parts(wanted: Wanted) -> Iterator[Rows]:
+    coded = data.coded_rows(wanted.codes, wanted.n, wanted.bits)
+    features = data.features_of(wanted.features, coded)
+    rows = rows_of(coded, features, min(_N_SLIDES, wanted.n))
+    pieces = max(wanted.shards, -(-features.nbytes // _SHARD_BYTES))
+    for part in np.array_split(np.arange(len(rows)), pieces):  # a shard holds whole slides
+        yield rows.take(part)

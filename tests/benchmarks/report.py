@@ -18,7 +18,7 @@ _PACKAGES = ("numpy", "faiss-cpu", "hnswlib", "usearch", "annoy", "scikit-learn"
 
 @dataclass(frozen=True)
 class Measurement:
-    """One line of ``--json``; ``mode`` is one, batch or process, ``recall`` None of a ceiling."""
+    """One line of ``--json``; ``mode`` is one, batch, process, open or build."""
 
     case: str
     n: int
@@ -49,6 +49,7 @@ class Log:
     def __init__(self) -> None:
         self.measurements: list[Measurement] = []
         self.rounds: dict[tuple[Setting, str], Timed] = {}
+        self.facts: dict[str, float] = {}  # what is no time per query, by name
 
     def add(self, setting: Setting, timed: Iterable[Timed]) -> None:
         """Note what took turns in one setting."""
@@ -69,6 +70,18 @@ class Log:
                 )
             )
             say(f"  {_line(self.measurements[-1])}")
+
+    def note(self, setting: Setting, method: str, us: float, bytes_per_row: float) -> None:
+        """Add one line that took no turns."""
+        one = Measurement(
+            **asdict(setting),
+            method=method,
+            exact=True,
+            recall=None,
+            us_per_query=round(us, 3),
+            bytes_per_row=round(bytes_per_row, 1),
+        )
+        self.measurements.append(one)
 
     def found(self, setting: Setting) -> dict[str, Timed]:
         """What was measured in a setting, by method."""

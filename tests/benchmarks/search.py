@@ -20,10 +20,17 @@ from pathlib import Path
 import cases_codes
 import cases_features
 import cases_process
+import scale
 from bench import Bench, default_cache
 from report import Log, environment, say, table
 from targets import verdicts
 from timing import Budget
+
+
+def _scale(bench: Bench) -> None:
+    sizes = [n // bench.scale for n in scale.SIZES]
+    scale.measure(bench.log, bench.cache, bench.budget, sizes)
+
 
 CASES: dict[str, Callable[[Bench], None]] = {
     "scan": cases_codes.scan,
@@ -36,6 +43,7 @@ CASES: dict[str, Callable[[Bench], None]] = {
     "process": cases_process.process,
     "kernels": cases_codes.levels,
     "kernels-two-stage": cases_features.levels,
+    "scale": _scale,
 }
 
 

@@ -30,30 +30,40 @@ class Target:
 
 
 @dataclass(frozen=True)
+class FactTarget:
+    """A figure of ``Log.facts``, times ``factor``, must be at most ``bound``."""
+
+    text: str
+    fact: str
+    bound: float
+    unit: str
+    factor: float = 1
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What became of a target; ``reached`` None: it was not measured."""
 
-    target: Target
-    n: int | None
+    text: str
+    at_least: bool
+    bound: float
+    unit: str
     reached: float | None
+    note: str = ""
 
     @property
     def met(self) -> bool:
         """Whether it was measured and reached."""
         if self.reached is None:
             return False
-        bound = self.target.bound
-        return self.reached >= bound if self.target.at_least else self.reached <= bound
+        return self.reached >= self.bound if self.at_least else self.reached <= self.bound
 
     def __str__(self) -> str:
-        target = self.target
-        sign = "≥" if target.at_least else "≤"
-        wanted = f"{sign} {target.bound:g} {target.unit}"
+        wanted = f"{'≥' if self.at_least else '≤'} {self.bound:g}{self.unit}"
         if self.reached is None:
-            return f"not measured  {target.text}: {wanted}"
-        at = "" if self.n == target.n else f", at n = {self.n:,} instead of {target.n:,}"
+            return f"{'not measured':<14}{self.text}: {wanted}"
         word = "reached" if self.met else "MISSED"
-        return f"{word:<12}  {target.text}: {wanted}, reached {self.reached:.3g}{at}"
+        return f"{word:<14}{self.text}: {wanted}, reached {self.reached:.3g}{self.note}"
 
 
 def faster_than(*others: str, ours: str = "patchknn") -> Value:
@@ -162,7 +172,7 @@ TARGETS = (
         Target(
             f"whole process, query {what}, {where}, {codes}, warm",
             *(f"process, {codes}", "process", seconds(f"patchknn query {what}, {where}")),
-            *(0.18, False, _MILLION, 1, 64, "s"),
+            *(0.18, False, _MILLION, 1, 64, " s"),
         )
         for codes in ("spread", "collapsed")
         for where in ("1 shard", "shards")
@@ -171,15 +181,37 @@ TARGETS = (
 )
 
 
+SCALE_TARGETS = (
+    FactTarget("1e6 to 1e8 codes, r = 2, one by one: growth", "query, one, growth", 0.4, ""),
+    FactTarget("1e6 to 1e8 codes, r = 2, batch: growth", "query, batch, growth", 0.4, ""),
+    FactTarget("index at 1e8", "bytes a code, 100000000", 40, " bytes a code"),
+    FactTarget("index open at 1e8", "open s, 100000000", 5, " ms", 1e3),
+    FactTarget("index open at 1e8, resident", "open bytes, 100000000", 10, " MB", 1e-6),
+)
+
+
 def verdicts(log: Log) -> Iterator[Verdict]:
     """Every target against what was measured."""
     for target in TARGETS:
         settings = [setting for setting, _ in log.rounds if _fits(setting, target)]
-        if not settings:
-            yield Verdict(target, None, None)
-            continue
-        largest = max(settings, key=lambda setting: setting.n)
-        yield Verdict(target, largest.n, target.value(log.found(largest)))
+        reached, note = None, ""
+        if settings:
+            largest = max(settings, key=lambda setting: setting.n)
+            reached = target.value(log.found(largest))
+            if largest.n != target.n:
+                note = f", at n = {largest.n:,} instead of {target.n:,}"
+        yield Verdict(target.text, target.at_least, target.bound, target.unit, reached, note)
+    yield from scale_verdicts(log)
+
+
+def scale_verdicts(log: Log) -> Iterator[Verdict]:
+    """Those of ``scale.py``."""
+    for target in SCALE_TARGETS:
+        found = log.facts.get(target.fact)
+        reached = None if found is None else found * target.factor
+        yield Verdict(
+            target.text, at_least=False, bound=target.bound, unit=target.unit, reached=reached
+        )
 
 
 def _fits(setting: Setting, target: Target) -> bool:

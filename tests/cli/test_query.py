@@ -268,6 +268,21 @@ print(sorted(slow & (set(sys.modules) - needed)), file=sys.stderr)
     assert slow == "[]"
 
 
+@pytest.mark.parametrize("command", ["query", "evaluate"])
+def test_unknown_kernels_are_a_wrong_command_line(world, command):
+    line = [command, str(world / "archive"), str(world / "train"), "--exclude-same", "self"]
+    finished = subprocess.run(
+        [sys.executable, "-m", "patchknn", *line],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PATCHKNN_KERNELS": "avx3"},
+    )
+    assert finished.returncode == 2, finished.stderr
+    assert finished.stdout == ""
+    (said,) = finished.stderr.splitlines()
+    assert said.startswith("patchknn: PATCHKNN_KERNELS=avx3: no such kernels here. ")
+
+
 def test_rows_of_feature_files_are_queries(patchknn, world, tmp_path):
     dim = open_archive(world / "archive").settings.feature_dim
     features = np.ones((3, dim))

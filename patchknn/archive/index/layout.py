@@ -20,6 +20,7 @@ from patchknn.files import fsync_file
 INDEX = "index"
 SEGMENTS = "segments"
 SEGMENT_FILE = "segment.json"
+SUPERSEDED = ".superseded-"  # beside a segment: since when it is out of use
 FORMAT = "patchknn-segment"
 FORMAT_VERSION = 1
 MAX_ROWS = (1 << 32) - 1  # a row of a segment is a uint32

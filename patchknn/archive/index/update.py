@@ -13,15 +13,19 @@ from pathlib import Path
 from patchknn.archive.index.build import TEMPORARY, build_segment
 from patchknn.archive.index.cover import Cover, choose_cover
 from patchknn.archive.index.heads import read_heads, vouchers
-from patchknn.archive.index.layout import INDEX, MAX_ROWS, is_segment_name, segments_folder
+from patchknn.archive.index.layout import (
+    INDEX,
+    MAX_ROWS,
+    SUPERSEDED,
+    is_segment_name,
+    segments_folder,
+)
 from patchknn.archive.index.plan import plan_merge
 from patchknn.archive.manifests import read_manifest
 from patchknn.archive.opening import open_shards
 from patchknn.archive.settings import ArchiveSettings, read_settings
 from patchknn.archive.shard import Shard
-from patchknn.errors import PatchknnError
 
-_SUPERSEDED = ".superseded-"
 _LOCK = ".lock"
 _DAY = 24 * 3600.0
 _ROUNDS = 100  # each is another writer's shard; so many in a row belong to somebody else
@@ -148,9 +152,9 @@ def _tidy(path: Path, used: set[str]) -> int:
     with os.scandir(folder) as entries:
         names = {entry.name for entry in entries}
     for name in sorted(names):
-        mark = folder / f"{_SUPERSEDED}{name}"
-        if name.startswith(_SUPERSEDED):
-            segment = name.removeprefix(_SUPERSEDED)
+        mark = folder / f"{SUPERSEDED}{name}"
+        if name.startswith(SUPERSEDED):
+            segment = name.removeprefix(SUPERSEDED)
             if segment in used or segment not in names:
                 (folder / name).unlink(missing_ok=True)
         elif name.startswith(TEMPORARY):
@@ -199,15 +203,3 @@ def _locked(path: Path, *, wait: bool) -> Iterator[bool]:
         yield True
     finally:
         os.close(descriptor)
-
-
-def try_update_index(path: Path) -> str | None:
-    """Update the index after rows were published; a sentence where that fails, which is no harm."""
-    try:
-        update_index(path, wait=False)
-    except (PatchknnError, OSError) as error:
-        return (
-            f"{path} is not indexed ({error}): searches are slower until "
-            f"'patchknn archive index {path}' succeeds."
-        )
-    return None
