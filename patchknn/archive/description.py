@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -150,9 +150,10 @@ def _problem(shard: ShardDescription, file: Path, settings: ArchiveSettings) -> 
     if not shard.rows > 0 or not 0 < shard.sources <= shard.rows:
         return f"{shard.rows} rows of {shard.sources} sources cannot be"
     expected = expected_arrays(settings, shard.rows, shard.sources)
+    container = container_name(shard.uuid, shard.container)
     sizes = {}
     for record in shard.files:
-        if not _is_inside(record.file, container_name(shard.uuid, shard.container)):
+        if not _is_inside(record.file, container):
             return f"{record.file!r} lies outside the shard"
         sizes[record.file] = record.size
     for name, (dtype, shape) in expected.items():
@@ -175,20 +176,19 @@ def _problem(shard: ShardDescription, file: Path, settings: ArchiveSettings) -> 
 
 
 def _is_inside(name: str, container: str) -> bool:
-    parts = PurePosixPath(name).parts
+    parts = name.split("/")
     return (
-        "\\" not in name
+        parts[0] == container
+        and "\\" not in name
         and "\0" not in name
-        and parts[:1] == (container,)
-        and ".." not in parts
-        and name == "/".join(parts)
+        and not any(part in {"", ".", ".."} for part in parts)
     )
 
 
 def _place(value: dict[str, Any]) -> ArrayPlace:
     dtype = _text(value["dtype"])
     np.dtype(dtype)
-    shape = tuple(_count(length) for length in value["shape"])
+    shape = tuple([_count(length) for length in value["shape"]])
     return ArrayPlace(
         _text(value["file"]), _count(value["offset"]), dtype, shape, _hex(value["checksum"])
     )

@@ -299,13 +299,14 @@ def described(
 
 def check_files(path: Path, description: ShardDescription) -> None:
     """Raise DamageError where a file of the shard is missing, no plain file, or of another size."""
+    folder = f"{path}/{SHARDS}/"  # a thousand shards have files by the ten thousand
     for record in description.files:
-        problem = file_problem(path / SHARDS / record.file, record.size)
+        problem = file_problem(folder + record.file, record.size)
         if problem is not None:
             raise damage(path, problem)
 
 
-def file_problem(file: Path, size: int) -> str | None:
+def file_problem(file: str | Path, size: int) -> str | None:
     """What is wrong with a file at first sight, as a sentence, or None."""
     try:
         found = os.lstat(file)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from patchknn.archive.description import SHARDS
 from patchknn.archive.index.array_files import write_array
-from patchknn.archive.index.codes import write_codes
+from patchknn.archive.index.code_writer import write_codes
 from patchknn.archive.index.layout import (
     MAX_ROWS,
     SHARD_LINE,
@@ -25,9 +25,9 @@ from patchknn.archive.index.layout import (
     segments_folder,
     write_head,
 )
-from patchknn.archive.index.lookups import write_lookups
+from patchknn.archive.index.lookup_writer import write_lookups
 from patchknn.archive.index.merge import UnsortedError
-from patchknn.archive.index.sketches import write_sketches
+from patchknn.archive.index.sketch_writer import write_sketches
 from patchknn.archive.sealed import checksum_of, damage
 from patchknn.archive.settings import ArchiveSettings
 from patchknn.archive.shard import Shard
@@ -118,8 +118,11 @@ def _shard_lines(
         if checksum_of(json.loads(data)) != checksum:
             raise damage(path, f"{file} is not the file that the manifest names.")
         description = shard.description
+        # Of files without arrays, which only other programs read, verify says what is wrong.
+        used = {place.file for place in description.arrays.values()}
+        files = [record for record in description.files if record.file in used]
         # Names of files begin with the uuid, and are alike in all shards of a container.
-        names = tuple(record.file[len(shard.uuid) :] for record in description.files)
+        names = tuple(record.file[len(shard.uuid) :] for record in files)
         place = description.arrays["features"]
         line["uuid"] = np.frombuffer(bytes.fromhex(shard.uuid), np.uint8)
         line["checksum"] = np.frombuffer(bytes.fromhex(checksum), np.uint8)
@@ -129,7 +132,7 @@ def _shard_lines(
         line["features_file"] = names.index(place.file[len(shard.uuid) :])
         line["file_set"] = file_sets.setdefault(names, len(file_sets))
         line["first_size"] = len(sizes)
-        sizes += [record.size for record in description.files]
+        sizes += [record.size for record in files]
     return lines, np.array(sizes, np.int64), tuple(file_sets)
 
 

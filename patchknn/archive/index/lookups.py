@@ -4,42 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from patchknn.archive.index.codes import open_bounds
-from patchknn.archive.index.hash_table import (
-    Chunks,
-    HashTable,
-    mixed,
-    prefix_bits,
-    write_hash_table,
-)
-from patchknn.archive.index.layout import ArrayRecord, SegmentError, SegmentHead, open_array
+from patchknn.archive.index.hash_table import HashTable, mixed, prefix_bits
+from patchknn.archive.index.layout import SegmentError, SegmentHead, open_array
 from patchknn.archive.locate import SourcePlace, Wanted
 from patchknn.archive.shard import Shard
 from patchknn.archive.strings import encode, name_key
 
 Found = Iterator[SourcePlace]
-_CHUNK = 1 << 20
-_ID, _NAME, _QUICKHASH, _PATIENT = "id", "source_name", "source_quickhash", "source_patient"
-
-
-def write_lookups(folder: Path, shards: Sequence[Shard]) -> dict[str, ArrayRecord]:
-    """Write the tables over these shards; DamageError where one of them is out of range."""
-    rows, sources = sum(map(len, shards)), sum(shard.n_sources for shard in shards)
-    tables: tuple[tuple[str, Chunks, int], ...] = (
-        (_ID, _id_chunks(shards), rows),
-        (_NAME, _name_chunks(shards), sources),
-        (_QUICKHASH, _quickhash_chunks(shards), sources),
-        (_PATIENT, _patient_chunks(shards), sources),
-    )
-    arrays: dict[str, ArrayRecord] = {}
-    for name, chunks, count in tables:
-        arrays |= write_hash_table(folder, name, chunks, count)
-    return arrays
+ID, NAME, QUICKHASH, PATIENT = "id", "source_name", "source_quickhash", "source_patient"
 
 
 class Lookups:
@@ -55,10 +32,10 @@ class Lookups:
         self._first_rows = np.cumsum([0, *map(len, shards)])
         self._first_sources = np.cumsum([0, *(shard.n_sources for shard in shards)])
         rows, sources = int(self._first_rows[-1]), int(self._first_sources[-1])
-        self._ids = _open(folder, head, _ID, rows, rows)
-        self._names = _open(folder, head, _NAME, sources, sources)
-        self._quickhashes = _open(folder, head, _QUICKHASH, sources, sources)
-        self._patients = _open(folder, head, _PATIENT, sources, None)
+        self._ids = _open(folder, head, ID, rows, rows)
+        self._names = _open(folder, head, NAME, sources, sources)
+        self._quickhashes = _open(folder, head, QUICKHASH, sources, sources)
+        self._patients = _open(folder, head, PATIENT, sources, None)
 
     def rows_of(self, wanted: Wanted) -> npt.NDArray[np.int64]:
         """Rows (m,) of the snapshot that hold these patches, −1 where this segment has none."""
@@ -129,52 +106,3 @@ def _open(folder: Path, head: SegmentHead, name: str, limit: int, count: int | N
     buckets = 1 << prefix_bits(len(entries))
     bounds = open_bounds(folder, head, f"{name}_bounds", buckets, len(entries))
     return HashTable(bounds, entries, limit)
-
-
-def _id_chunks(shards: Sequence[Shard]) -> Chunks:
-    first = 0
-    for shard in shards:
-        for start in range(0, len(shard), _CHUNK):
-            rows = np.arange(start, min(start + _CHUNK, len(shard)))
-            keys = shard.source_keys[shard.source_at(rows)]
-            x, y = shard.coords[start : start + _CHUNK].T
-            yield mixed(keys, x, y), (first + rows).astype(np.uint32)
-        first += len(shard)
-
-
-def _name_chunks(shards: Sequence[Shard]) -> Chunks:
-    for first, shard in _with_first_source(shards):
-        yield mixed(shard.source_keys), _numbers(first, shard.n_sources)
-
-
-def _quickhash_chunks(shards: Sequence[Shard]) -> Chunks:
-    for first, shard in _with_first_source(shards):
-        columns = np.ascontiguousarray(shard.source_quickhashes).view("<u8").T
-        yield mixed(*columns), _numbers(first, shard.n_sources)
-
-
-def _patient_chunks(shards: Sequence[Shard]) -> Chunks:
-    for first, shard in _with_first_source(shards):
-        patients = shard.patients
-        if patients.all_unknown():
-            continue
-        keys: dict[str, int] = {}
-        known, hashes = [], []
-        for number, patient in enumerate(patients):
-            if patient is not None:
-                if patient not in keys:
-                    keys[patient] = name_key(patient)
-                known.append(first + number)
-                hashes.append(keys[patient])
-        yield mixed(np.array(hashes, np.uint64)), np.array(known, np.uint32)
-
-
-def _with_first_source(shards: Sequence[Shard]) -> Iterator[tuple[int, Shard]]:
-    first = 0
-    for shard in shards:
-        yield first, shard
-        first += shard.n_sources
-
-
-def _numbers(first: int, count: int) -> npt.NDArray[Any]:
-    return np.arange(first, first + count).astype(np.uint32)
