@@ -6,13 +6,11 @@ import functools
 import itertools
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-
-if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
 
 _SMALLEST_SHARE = 64  # queries
 
@@ -23,8 +21,6 @@ Result = TypeVar("Result")
 @functools.cache
 def pool(threads: int) -> ThreadPoolExecutor:
     """A pool of ``threads`` that is kept for the next call. What runs in it must not use it."""
-    from concurrent.futures import ThreadPoolExecutor  # dear to import, and one query needs none
-
     return ThreadPoolExecutor(threads, "patchknn")
 
 
