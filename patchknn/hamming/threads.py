@@ -6,11 +6,13 @@ import functools
 import itertools
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 _SMALLEST_SHARE = 64  # queries
 
@@ -21,6 +23,8 @@ Result = TypeVar("Result")
 @functools.cache
 def pool(threads: int) -> ThreadPoolExecutor:
     """A pool of ``threads`` that is kept for the next call. What runs in it must not use it."""
+    from concurrent.futures import ThreadPoolExecutor  # which one query does without
+
     return ThreadPoolExecutor(threads, "patchknn")
 
 

@@ -44,6 +44,7 @@ class Table:
             arrays += [a for a in (part.bounds, part.order, part.window) if a is not None]
         self.bytes_per_row = sum(array.nbytes for array in arrays) / len(keys)
         self._table = CodeTable(self.arrays)
+        self._numbers = np.empty(0, np.uint32)
 
     def ball(
         self, radius: int, mode: str, *, path: str | None = None, rows: bool = True, name: str = ""
@@ -82,13 +83,16 @@ class Table:
 
     def _expanded(
         self, hits: Hits
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.uint16]]:
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32], npt.NDArray[np.uint16]]:
         """Distinct codes → offsets (Q + 1,), rows and distances, as faiss gives them."""
-        starts = self.arrays.bounds[hits.codes].astype(np.int64)
+        starts = self.arrays.bounds[hits.codes]
         lengths = self.arrays.bounds[hits.codes + np.uint32(1)] - starts
         ends = np.zeros(len(lengths) + 1, np.int64)
         np.cumsum(lengths, out=ends[1:])
-        rows = np.arange(ends[-1]) + np.repeat(starts - ends[:-1], lengths)
+        rows = np.repeat(starts - ends[:-1].astype(np.uint32), lengths)
+        if len(self._numbers) < len(rows):
+            self._numbers = np.arange(2 * len(rows), dtype=np.uint32)
+        rows += self._numbers[: len(rows)]  # uint32 goes round, and comes out right
         return ends[hits.offsets], rows, np.repeat(hits.distances, lengths)
 
     def _first(self, hits: Hits, k: int) -> list[npt.NDArray[np.int64]]:

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from patchknn.archive.create import create_archive
+from patchknn.archive.index.update import update_index
 from patchknn.archive.rows import Rows, Source
 from patchknn.archive.snapshot import open_archive
 from patchknn.archive.writer import ArchiveWriter
@@ -242,7 +243,10 @@ print(sorted(heavy & set(sys.modules)), file=sys.stderr)
 
 
 def test_a_plain_query_imports_little(world, tmp_path):
-    dim = open_archive(world / "archive").settings.feature_dim
+    archive = tmp_path / "archive"
+    shutil.copytree(world / "archive", archive)
+    update_index(archive)
+    dim = open_archive(archive).settings.feature_dim
     np.save(tmp_path / "f.npy", np.ones((1, dim), np.float32))
     program = f"""
 import sys
@@ -250,7 +254,7 @@ started_with = set(sys.modules)  # an installation for development brings its ow
 import numpy, safetensors.numpy
 needed = set(sys.modules)
 from patchknn.cli.main import run
-archive = {str(world / "archive")!r}
+archive = {str(archive)!r}
 assert run(["query", archive, "--id", {stored_ids(world)[0]!r}]) == 0
 assert run(["query", archive, {str(tmp_path / "f.npy")!r}, "--k", "3", "--format", "tsv"]) == 0
 packages = {{name.partition(".")[0] for name in set(sys.modules) - started_with}}
@@ -258,7 +262,9 @@ print(sorted(packages - set(sys.stdlib_module_names)), file=sys.stderr)
 slow = {{"asyncio", "concurrent", "csv", "email", "http", "importlib.metadata", "logging",
         "multiprocessing", "queue", "secrets", "shutil", "socket", "sqlite3", "ssl", "subprocess",
         "tempfile", "threading", "traceback", "xml", "zipfile", "patchknn.cli.query_images",
-        "patchknn.cli.query_table", "patchknn.archive.writer", "patchknn.archive.verify"}}
+        "patchknn.cli.query_table", "patchknn.archive.writer", "patchknn.archive.verify",
+        "patchknn.archive.index.build", "patchknn.archive.index.update"}}
+assert "patchknn.archive.index.segment" in sys.modules
 print(sorted(slow & (set(sys.modules) - needed)), file=sys.stderr)
 """
     finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
