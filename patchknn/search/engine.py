@@ -102,7 +102,10 @@ class Searcher:
         ``code`` (K/8,) spares making it; ``exclude_same`` leaves nothing out, as no row is known
         to be the query's own.
         """
-        (found,) = self.find_many(feature[None], None if code is None else code[None])
+        query = Query("features", feature, code=code, patient="")
+        feature, code = self._prepared(query)
+        (demand,) = self._demands([query], [code])
+        (found,) = self._find_block([feature], [code], [demand])
         return found
 
     def find_many(self, features: Features, codes: Codes | None = None) -> list[Found]:

@@ -108,7 +108,7 @@ class TwoStage:
         self, ball: Ball, feature: Features, size: int
     ) -> tuple[RowNumbers, npt.NDArray[np.float64], Work]:
         work = _work(ball)
-        rows, distances = [np.zeros(0, np.int64)], [np.zeros(0)]
+        rows, distances = [], []
         for part, ranges in zip(self.parts, ball.ranges, strict=True):
             if len(ranges.starts) == 0:
                 continue
@@ -120,7 +120,7 @@ class TwoStage:
             work.spared += int(spared)
             rows.append(part.rows(positions))
             distances.append(some)
-        return np.concatenate(rows), np.concatenate(distances), work
+        return *_joined(rows, distances), work
 
     def _ordered(
         self,
@@ -200,15 +200,14 @@ class TwoStage:
             for query, (start, stop) in enumerate(pairwise(bounds.tolist())):
                 rows[query].append(some_rows[start:stop])
                 distances[query].append(some[start:stop])
-        return [
-            (parts[0], some[0]) if len(parts) == 1 else _joined(parts, some)
-            for parts, some in zip(rows, distances, strict=True)
-        ]
+        return list(map(_joined, rows, distances))
 
 
 def _joined(
     rows: Sequence[RowNumbers], distances: Sequence[npt.NDArray[np.float64]]
 ) -> tuple[RowNumbers, npt.NDArray[np.float64]]:
+    if len(rows) == 1:
+        return rows[0], distances[0]
     nothing, nowhere = np.zeros(0, np.int64), np.zeros(0)
     return np.concatenate([nothing, *rows]), np.concatenate([nowhere, *distances])
 
