@@ -11,6 +11,7 @@
 #include <math.h>
 #include <string.h>
 
+#define PANEL_ROWS 3 /* whose products with a panel fit the registers */
 #define TOGETHER 4 /* rows at a time where they are few: enough additions in flight */
 
 static inline __m256 load_full(const void *row, size_t first, int half) {
@@ -161,11 +162,11 @@ static void distances_single(const void *const *rows, size_t n, const double *qu
 
 static inline __attribute__((always_inline)) void
 centre(const void *const *rows, size_t n, const float *mean, size_t dim, int half, float *centred,
-       float *norms) {
+       size_t stride, float *norms) {
     for (size_t i = 0; i < n; i++) {
         __m256 sum = _mm256_setzero_ps();
         const char *ahead = rows[i + ROWS_AHEAD];
-        float *out = centred + i * dim;
+        float *out = centred + i * stride;
         for (size_t first = 0; first < dim; first += 8) {
             size_t left = dim - first;
             __m256 values = left < 8 ? load_rest(rows[i], first, left, half)
@@ -186,31 +187,76 @@ centre(const void *const *rows, size_t n, const float *mean, size_t dim, int hal
 }
 
 static void centre_half(const void *const *rows, size_t n, const float *mean, size_t dim,
-                        float *centred, float *norms) {
-    centre(rows, n, mean, dim, 1, centred, norms);
+                        float *centred, size_t stride, float *norms) {
+    centre(rows, n, mean, dim, 1, centred, stride, norms);
 }
 
 static void centre_single(const void *const *rows, size_t n, const float *mean, size_t dim,
-                          float *centred, float *norms) {
-    centre(rows, n, mean, dim, 0, centred, norms);
+                          float *centred, size_t stride, float *norms) {
+    centre(rows, n, mean, dim, 0, centred, stride, norms);
 }
 
-static size_t select_within(const float *products, const float *norms, size_t n, float bound,
-                            uint32_t *found) {
-    const __m256 most = _mm256_set1_ps(bound), minus_two = _mm256_set1_ps(-2);
+/* Sums of a few rows (a constant, so that they stay in registers) with all queries of a panel. */
+static inline __attribute__((always_inline)) size_t
+match_rows(const float *rows, size_t stride, int count, size_t number, const float *panel,
+           size_t dim, const float *norms, const float *bounds, struct panel_match *found) {
+    __m256 sums[PANEL_ROWS][4];
+    for (int r = 0; r < count; r++)
+        for (int part = 0; part < 4; part++)
+            sums[r][part] = _mm256_setzero_ps();
+    for (size_t i = 0; i < dim; i++, panel += PANEL_WIDTH)
+        for (int r = 0; r < count; r++) {
+            __m256 value = _mm256_set1_ps(rows[(size_t)r * stride + i]);
+            for (int part = 0; part < 4; part++)
+                sums[r][part] = _mm256_fmadd_ps(value, _mm256_loadu_ps(panel + 8 * part),
+                                                sums[r][part]);
+        }
+    size_t n = 0;
+    for (int r = 0; r < count; r++)
+        for (int part = 0; part < 4; part++) {
+            __m256 values = _mm256_fmadd_ps(sums[r][part], _mm256_set1_ps(-2),
+                                            _mm256_set1_ps(norms[number + (size_t)r]));
+            unsigned within = (unsigned)_mm256_movemask_ps(
+                _mm256_cmp_ps(values, _mm256_loadu_ps(bounds + 8 * part), _CMP_LE_OQ));
+            if (!within)
+                continue;
+            float each[8];
+            _mm256_storeu_ps(each, values);
+            for (; within; within &= within - 1) {
+                int lane = __builtin_ctz(within);
+                struct panel_match match = {each[lane], (uint16_t)(number + (size_t)r),
+                                            (uint16_t)(8 * part + lane)};
+                found[n++] = match;
+            }
+        }
+    return n;
+}
+
+static size_t match_panel(const float *rows, size_t stride, size_t n, const float *panel,
+                          size_t dim, const float *norms, const float *bounds,
+                          struct panel_match *found) {
+    size_t i = 0, count = 0;
+    for (; i + PANEL_ROWS <= n; i += PANEL_ROWS)
+        count += match_rows(rows + i * stride, stride, PANEL_ROWS, i, panel, dim, norms, bounds,
+                            found + count);
+    for (; i < n; i++)
+        count += match_rows(rows + i * stride, stride, 1, i, panel, dim, norms, bounds,
+                            found + count);
+    return count;
+}
+
+static size_t select_within(const float *values, size_t n, float bound, uint32_t *found) {
+    const __m256 most = _mm256_set1_ps(bound);
     size_t count = 0, i = 0;
     for (; i + 8 <= n; i += 8) {
-        __m256 values = _mm256_loadu_ps(products + i);
-        if (norms)
-            values = _mm256_fmadd_ps(values, minus_two, _mm256_loadu_ps(norms + i));
-        unsigned within = (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(values, most, _CMP_LE_OQ));
+        unsigned within = (unsigned)_mm256_movemask_ps(
+            _mm256_cmp_ps(_mm256_loadu_ps(values + i), most, _CMP_LE_OQ));
         for (; within; within &= within - 1)
             found[count++] = (uint32_t)i + (uint32_t)__builtin_ctz(within);
     }
     for (; i < n; i++) {
-        float value = norms ? norms[i] - 2 * products[i] : products[i];
         found[count] = (uint32_t)i;
-        count += value <= bound;
+        count += values[i] <= bound;
     }
     return count;
 }
@@ -221,8 +267,8 @@ static void project(const double *matrix, size_t n, const double *vector, size_t
 
 const struct row_primitives row_primitives_avx2 = {
     "avx2",         squares_half, squares_single, distances_half, distances_single,
-    squares_sketch, centre_half,  centre_single,  select_within,
-    project,
+    squares_sketch, centre_half,  centre_single,  match_panel,
+    select_within,  project,
 };
 #ifdef __clang__
 #pragma clang attribute pop

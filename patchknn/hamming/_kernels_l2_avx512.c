@@ -12,6 +12,7 @@
 #include <immintrin.h>
 #include <math.h>
 
+#define PANEL_ROWS 12 /* whose products with a panel fit the registers */
 #define TOGETHER 4 /* rows at a time where they are few: enough additions in flight */
 
 static inline __mmask16 first_lanes(size_t count) { return (__mmask16)((1u << count) - 1); }
@@ -164,7 +165,7 @@ static void distances_single(const void *const *rows, size_t n, const double *qu
 
 static inline __attribute__((always_inline)) void
 centre(const void *const *rows, size_t n, const float *mean, size_t dim, int half, float *centred,
-       float *norms) {
+       size_t stride, float *norms) {
     for (size_t i = 0; i < n; i++) {
         __m512 sum = _mm512_setzero_ps();
         const char *ahead = rows[i + ROWS_AHEAD];
@@ -175,36 +176,80 @@ centre(const void *const *rows, size_t n, const float *mean, size_t dim, int hal
                                           _mm512_loadu_ps(mean + first));
             _mm_prefetch(ahead + first * (half ? 2 : 4), _MM_HINT_T0);
             sum = _mm512_fmadd_ps(values, values, sum);
-            _mm512_mask_storeu_ps(centred + i * dim + first, mask, values);
+            _mm512_mask_storeu_ps(centred + i * stride + first, mask, values);
         }
         norms[i] = _mm512_reduce_add_ps(sum);
     }
 }
 
 static void centre_half(const void *const *rows, size_t n, const float *mean, size_t dim,
-                        float *centred, float *norms) {
-    centre(rows, n, mean, dim, 1, centred, norms);
+                        float *centred, size_t stride, float *norms) {
+    centre(rows, n, mean, dim, 1, centred, stride, norms);
 }
 
 static void centre_single(const void *const *rows, size_t n, const float *mean, size_t dim,
-                          float *centred, float *norms) {
-    centre(rows, n, mean, dim, 0, centred, norms);
+                          float *centred, size_t stride, float *norms) {
+    centre(rows, n, mean, dim, 0, centred, stride, norms);
 }
 
-static size_t select_within(const float *products, const float *norms, size_t n, float bound,
-                            uint32_t *found) {
-    const __m512 most = _mm512_set1_ps(bound), minus_two = _mm512_set1_ps(-2);
+/* Sums of a few rows (a constant, so that they stay in registers) with all queries of a panel. */
+static inline __attribute__((always_inline)) size_t
+match_rows(const float *rows, size_t stride, int count, size_t number, const float *panel,
+           size_t dim, const float *norms, const float *bounds, struct panel_match *found) {
+    __m512 sums[PANEL_ROWS][2];
+    for (int r = 0; r < count; r++)
+        sums[r][0] = sums[r][1] = _mm512_setzero_ps();
+    for (size_t i = 0; i < dim; i++, panel += PANEL_WIDTH) {
+        __m512 low = _mm512_loadu_ps(panel), high = _mm512_loadu_ps(panel + 16);
+        for (int r = 0; r < count; r++) {
+            __m512 value = _mm512_set1_ps(rows[(size_t)r * stride + i]);
+            sums[r][0] = _mm512_fmadd_ps(value, low, sums[r][0]);
+            sums[r][1] = _mm512_fmadd_ps(value, high, sums[r][1]);
+        }
+    }
+    size_t n = 0;
+    for (int r = 0; r < count; r++)
+        for (int part = 0; part < 2; part++) {
+            __m512 values = _mm512_fmadd_ps(sums[r][part], _mm512_set1_ps(-2),
+                                            _mm512_set1_ps(norms[number + (size_t)r]));
+            __mmask16 within = _mm512_cmp_ps_mask(values, _mm512_loadu_ps(bounds + 16 * part),
+                                                  _CMP_LE_OQ);
+            if (!within)
+                continue;
+            float each[16];
+            _mm512_storeu_ps(each, values);
+            for (; within; within &= (__mmask16)(within - 1)) {
+                int lane = __builtin_ctz(within);
+                struct panel_match match = {each[lane], (uint16_t)(number + (size_t)r),
+                                            (uint16_t)(16 * part + lane)};
+                found[n++] = match;
+            }
+        }
+    return n;
+}
+
+static size_t match_panel(const float *rows, size_t stride, size_t n, const float *panel,
+                          size_t dim, const float *norms, const float *bounds,
+                          struct panel_match *found) {
+    size_t i = 0, count = 0;
+    for (; i + PANEL_ROWS <= n; i += PANEL_ROWS)
+        count += match_rows(rows + i * stride, stride, PANEL_ROWS, i, panel, dim, norms, bounds,
+                            found + count);
+    for (; i < n; i++)
+        count += match_rows(rows + i * stride, stride, 1, i, panel, dim, norms, bounds,
+                            found + count);
+    return count;
+}
+
+static size_t select_within(const float *values, size_t n, float bound, uint32_t *found) {
+    const __m512 most = _mm512_set1_ps(bound);
     size_t count = 0;
     for (size_t i = 0; i < n; i += 16) {
         __mmask16 mask = n - i < 16 ? first_lanes(n - i) : (__mmask16)0xffff;
-        __m512 values = _mm512_maskz_loadu_ps(mask, products + i);
-        if (norms)
-            values = _mm512_fmadd_ps(values, minus_two, _mm512_maskz_loadu_ps(mask, norms + i));
-        __mmask16 within = _mm512_mask_cmp_ps_mask(mask, values, most, _CMP_LE_OQ);
-        while (within) {
+        __mmask16 within = _mm512_mask_cmp_ps_mask(
+            mask, _mm512_maskz_loadu_ps(mask, values + i), most, _CMP_LE_OQ);
+        for (; within; within &= (__mmask16)(within - 1))
             found[count++] = (uint32_t)i + (uint32_t)__builtin_ctz(within);
-            within &= (__mmask16)(within - 1);
-        }
     }
     return count;
 }
@@ -215,8 +260,8 @@ static void project(const double *matrix, size_t n, const double *vector, size_t
 
 const struct row_primitives row_primitives_avx512 = {
     "avx512",       squares_half, squares_single, distances_half, distances_single,
-    squares_sketch, centre_half,  centre_single,  select_within,
-    project,
+    squares_sketch, centre_half,  centre_single,  match_panel,
+    select_within,  project,
 };
 #ifdef __clang__
 #pragma clang attribute pop

@@ -90,7 +90,7 @@ static void distances_single(const void *const *rows, size_t n, const double *qu
 }
 
 static inline void centre(const void *const *rows, size_t n, const float *mean, size_t dim,
-                          int half, float *centred, float *norms) {
+                          int half, float *centred, size_t stride, float *norms) {
     for (size_t i = 0; i < n; i++) {
         float sums[LANES] = {0}, values[LANES];
         for (size_t first = 0; first < dim; first += LANES) {
@@ -100,29 +100,47 @@ static inline void centre(const void *const *rows, size_t n, const float *mean, 
                 values[lane] -= mean[first + lane];
                 sums[lane] += values[lane] * values[lane];
             }
-            memcpy(centred + i * dim + first, values, count * sizeof(float));
+            memcpy(centred + i * stride + first, values, count * sizeof(float));
         }
         norms[i] = sum_lanes(sums);
     }
 }
 
 static void centre_half(const void *const *rows, size_t n, const float *mean, size_t dim,
-                        float *centred, float *norms) {
-    centre(rows, n, mean, dim, 1, centred, norms);
+                        float *centred, size_t stride, float *norms) {
+    centre(rows, n, mean, dim, 1, centred, stride, norms);
 }
 
 static void centre_single(const void *const *rows, size_t n, const float *mean, size_t dim,
-                          float *centred, float *norms) {
-    centre(rows, n, mean, dim, 0, centred, norms);
+                          float *centred, size_t stride, float *norms) {
+    centre(rows, n, mean, dim, 0, centred, stride, norms);
 }
 
-static size_t select_within(const float *products, const float *norms, size_t n, float bound,
-                            uint32_t *found) {
+static size_t match_panel(const float *rows, size_t stride, size_t n, const float *panel,
+                          size_t dim, const float *norms, const float *bounds,
+                          struct panel_match *found) {
+    size_t count = 0;
+    for (size_t first = 0; first < n; first++) {
+        float sums[PANEL_WIDTH] = {0};
+        const float *values = rows + first * stride;
+        for (size_t i = 0; i < dim; i++)
+            for (size_t query = 0; query < PANEL_WIDTH; query++)
+                sums[query] += values[i] * panel[i * PANEL_WIDTH + query];
+        for (size_t query = 0; query < PANEL_WIDTH; query++) {
+            float value = norms[first] - 2 * sums[query];
+            struct panel_match match = {value, (uint16_t)first, (uint16_t)query};
+            if (value <= bounds[query])
+                found[count++] = match;
+        }
+    }
+    return count;
+}
+
+static size_t select_within(const float *values, size_t n, float bound, uint32_t *found) {
     size_t count = 0;
     for (size_t i = 0; i < n; i++) {
-        float value = norms ? norms[i] - 2 * products[i] : products[i];
         found[count] = (uint32_t)i;
-        count += value <= bound;
+        count += values[i] <= bound;
     }
     return count;
 }
@@ -133,6 +151,6 @@ static void project(const double *matrix, size_t n, const double *vector, size_t
 
 const struct row_primitives row_primitives_portable = {
     "portable",     squares_half,   squares_single, distances_half, distances_single,
-    squares_sketch, centre_half,    centre_single,  select_within,
-    project,
+    squares_sketch, centre_half,    centre_single,  match_panel,
+    select_within,  project,
 };

@@ -98,7 +98,7 @@ static int weigh(struct search *search, const void *const *rows, const uint32_t 
     else
         row_primitives->squares_single(rows, n, search->query->single, table->dim, squares);
     search->rows_read += n;
-    size_t count = row_primitives->select_within(squares, NULL, n, search->limit, found);
+    size_t count = row_primitives->select_within(squares, n, search->limit, found);
     int status = make_room(search, count);
     if (status != ROWS_OK)
         return status;
@@ -169,7 +169,7 @@ static int weigh_listed(struct search *search, const uint32_t *positions, const 
     for (size_t first = 0; first < n && status == ROWS_OK; first += LISTED) {
         size_t some = n - first < LISTED ? n - first : LISTED;
         float most = bounds_sketch(search->furthest, slack, search->table->sketch.scale);
-        some = row_primitives->select_within(bounds + first, NULL, some, most, found);
+        some = row_primitives->select_within(bounds + first, some, most, found);
         for (size_t i = 0; i < some && status == ROWS_OK; i++) {
             chosen[count++] = positions[first + found[i]];
             if (count == BLOCK) {
@@ -274,39 +274,51 @@ static int compare(const void *left, const void *right) {
     return (a->position > b->position) - (a->position < b->position);
 }
 
-/* The candidates' float64 distances; what is within the k-th smallest, in order. */
-static int settle(struct search *search, struct matches *matches) {
-    const struct feature_table *table = search->table;
+void matches_settle(struct matches *matches, size_t k) {
+    qsort(matches->items, matches->n, sizeof *matches->items, compare);
+    if (matches->n > k) {
+        double last = k ? matches->items[k - 1].distance : -1;
+        while (matches->n && matches->items[matches->n - 1].distance > last)
+            matches->n--;
+    }
+}
+
+int rows_settle(const struct feature_table *table, const struct row_query *query,
+                const uint32_t *positions, size_t n, size_t k, struct matches *matches) {
     const void *rows[BLOCK + ROWS_AHEAD] = {0};
-    tighten(search);
     matches->n = 0;
-    matches->items = malloc((search->n + 1) * sizeof *matches->items);
+    matches->items = malloc((n + 1) * sizeof *matches->items);
     if (!matches->items)
         return ROWS_NO_MEMORY;
-    for (size_t first = 0; first < search->n; first += BLOCK) {
-        size_t n = search->n - first < BLOCK ? search->n - first : BLOCK;
-        uint32_t positions[BLOCK];
+    for (size_t first = 0; first < n; first += BLOCK) {
+        size_t some = n - first < BLOCK ? n - first : BLOCK;
         double distances[BLOCK];
-        for (size_t i = 0; i < n; i++)
-            positions[i] = search->items[first + i].position;
-        if (find_rows(table, positions, n, rows) < 0)
+        if (find_rows(table, positions + first, some, rows) < 0)
             return ROWS_DAMAGED;
+        for (size_t i = 0; i < some && i < ROWS_AHEAD; i++)
+            __builtin_prefetch(rows[i]);
         if (table->half)
-            row_primitives->distances_half(rows, n, search->query->exact, table->dim, distances);
+            row_primitives->distances_half(rows, some, query->exact, table->dim, distances);
         else
-            row_primitives->distances_single(rows, n, search->query->exact, table->dim, distances);
-        for (size_t i = 0; i < n; i++) {
-            struct match match = {distances[i], positions[i]};
+            row_primitives->distances_single(rows, some, query->exact, table->dim, distances);
+        for (size_t i = 0; i < some; i++) {
+            struct match match = {distances[i], positions[first + i]};
             matches->items[matches->n++] = match;
         }
     }
-    qsort(matches->items, matches->n, sizeof *matches->items, compare);
-    if (matches->n > search->k) {
-        double last = matches->items[search->k - 1].distance;
-        while (matches->items[matches->n - 1].distance > last)
-            matches->n--;
-    }
+    matches_settle(matches, k);
     return ROWS_OK;
+}
+
+static int settle(struct search *search, struct matches *matches) {
+    tighten(search);
+    /* The list becomes one of positions in place. */
+    uint32_t *positions = (uint32_t *)(void *)search->items;
+    for (size_t i = 0; i < search->n; i++) {
+        uint32_t position = search->items[i].position;
+        memcpy(positions + i, &position, sizeof position);
+    }
+    return rows_settle(search->table, search->query, positions, search->n, search->k, matches);
 }
 
 int rows_nearest(const struct feature_table *table, const struct row_query *query,

@@ -1,5 +1,5 @@
 /* FeatureTable as Python sees it: buffers in, bytes out; and distances of all rows of one array. */
-#include "_kernels_rows.h"
+#include "_kernels_table.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -7,16 +7,8 @@
 
 #define MAX_PENALTY 1024
 
-typedef struct {
-    PyObject_HEAD
-    struct feature_table table;
-    Py_buffer *shards, rows, values, mean, matrix;
-    size_t n_held;
-} FeatureTable;
-
-/* A contiguous buffer of exactly `items` items, or (items < 0) of any whole number of them. */
-static int get_buffer(PyObject *object, Py_buffer *view, size_t item, Py_ssize_t items,
-                      const char *what) {
+int get_buffer(PyObject *object, Py_buffer *view, size_t item, Py_ssize_t items,
+               const char *what) {
     if (PyObject_GetBuffer(object, view, PyBUF_SIMPLE) < 0)
         return -1;
     if (items >= 0 ? view->len != items * (Py_ssize_t)item : view->len % (Py_ssize_t)item != 0) {
@@ -34,7 +26,7 @@ static int get_dim(Py_ssize_t dim) {
     return -1;
 }
 
-static int fail(int status) {
+int rows_fail(int status) {
     if (status == ROWS_NO_MEMORY)
         PyErr_NoMemory();
     else if (status == ROWS_DAMAGED)
@@ -51,7 +43,7 @@ static int get_query(PyObject *object, size_t dim, struct row_query *query) {
         return -1;
     int status = query_make(query, view.buf, dim);
     PyBuffer_Release(&view);
-    return fail(status);
+    return rows_fail(status);
 }
 
 static void table_dealloc(FeatureTable *self) {
@@ -77,7 +69,7 @@ static int hold_shards(FeatureTable *self, PyObject *arrays) {
     self->shards = calloc(n + 1, sizeof *self->shards);
     table->bases = calloc(n + 1, sizeof *table->bases);
     table->first_rows = calloc(n + 2, sizeof *table->first_rows);
-    int status = self->shards && table->bases && table->first_rows ? 0 : fail(ROWS_NO_MEMORY);
+    int status = self->shards && table->bases && table->first_rows ? 0 : rows_fail(ROWS_NO_MEMORY);
     for (size_t i = 0; status == 0 && i < n; i++) {
         Py_buffer *view = self->shards + i;
         status = get_buffer(PySequence_Fast_GET_ITEM(items, (Py_ssize_t)i), view, table->row_bytes,
@@ -153,9 +145,8 @@ failed:
     return NULL;
 }
 
-/* Ranges of positions within the table. */
-static int get_ranges(const struct feature_table *table, PyObject *starts, PyObject *stops,
-                      Py_buffer *first, Py_buffer *last, size_t *n) {
+int get_ranges(const struct feature_table *table, PyObject *starts, PyObject *stops,
+               Py_buffer *first, Py_buffer *last, size_t *n) {
     if (get_buffer(starts, first, sizeof(int64_t), -1, "starts") < 0)
         return -1;
     *n = (size_t)first->len / sizeof(int64_t);
@@ -237,7 +228,7 @@ static PyObject *table_nearest(FeatureTable *self, PyObject *arguments) {
     Py_END_ALLOW_THREADS
     if (wanted && n)
         sketch_judged(&self->table, paid);
-    if (fail(status) == 0)
+    if (rows_fail(status) == 0)
         result = answer(&matches);
     free(matches.items);
     query_free(&query);
@@ -252,7 +243,7 @@ static PyMethodDef table_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static PyTypeObject table_type = {
+PyTypeObject feature_table_type = {
     PyVarObject_HEAD_INIT(NULL, 0).tp_name = "patchknn.hamming._kernels.FeatureTable",
     .tp_basicsize = sizeof(FeatureTable),
     .tp_dealloc = (destructor)table_dealloc,
@@ -329,8 +320,10 @@ static PyMethodDef functions[] = {
 };
 
 int add_feature_table(PyObject *module) {
-    if (PyType_Ready(&table_type) < 0 || PyModule_AddFunctions(module, functions) < 0)
+    if (PyType_Ready(&feature_table_type) < 0 || PyModule_AddFunctions(module, functions) < 0)
         return -1;
-    Py_INCREF(&table_type);
-    return PyModule_AddObject(module, "FeatureTable", (PyObject *)&table_type);
+    Py_INCREF(&feature_table_type);
+    if (PyModule_AddObject(module, "FeatureTable", (PyObject *)&feature_table_type) < 0)
+        return -1;
+    return add_row_batch(module);
 }

@@ -7,7 +7,13 @@
 #define SKETCH_WIDTH 32 /* values in the sketch of a row: 31 projections and the residual norm */
 #define ROWS_AHEAD 16   /* rows that are prefetched before they are needed */
 #define SKETCHES_AHEAD 64
+#define PANEL_WIDTH 32  /* queries that are multiplied with rows together */
 #define MAX_DIM 65536   /* the error bounds hold, with much room, up to here */
+
+struct panel_match {
+    float value;
+    uint16_t row, query;
+};
 
 /* Row addresses come as lists, in which ROWS_AHEAD entries beyond the n that are asked for are
    readable and are prefetched: they need not be addresses of anything. Rows have any alignment.
@@ -26,15 +32,21 @@ struct row_primitives {
                              double *distances);
     /* squares_half at dim = SKETCH_WIDTH, with SKETCHES_AHEAD entries more; 0 in place of a NaN. */
     void (*squares_sketch)(const void *const *rows, size_t n, const float *query, float *squares);
-    /* Rows as float32 less `mean`, one after the other, and the float32 sum of their squares. */
+    /* Rows as float32 less `mean` (padded with zeros), `stride` >= dim values apart, and the float32
+       sum of the squares of each. */
     void (*centre_half)(const void *const *rows, size_t n, const float *mean, size_t dim,
-                        float *centred, float *norms);
+                        float *centred, size_t stride, float *norms);
     void (*centre_single)(const void *const *rows, size_t n, const float *mean, size_t dim,
-                          float *centred, float *norms);
-    /* Numbers i, ascending, with norms[i] - 2 * products[i] <= bound (norms NULL: with
-       products[i] <= bound); room for n + 16. Returns how many; a NaN is never found. */
-    size_t (*select_within)(const float *products, const float *norms, size_t n, float bound,
-                            uint32_t *found);
+                          float *centred, size_t stride, float *norms);
+    /* The products p of n rows, as centre_*() leaves them, with the PANEL_WIDTH queries of a panel
+       (dim, PANEL_WIDTH): those with norms[row] - 2 p <= bounds[query], and this value of them.
+       Room for n * PANEL_WIDTH; returns how many. */
+    size_t (*match_panel)(const float *rows, size_t stride, size_t n, const float *panel,
+                          size_t dim, const float *norms, const float *bounds,
+                          struct panel_match *found);
+    /* Numbers i, ascending, of the n values that are <= bound; room for n + 16. Returns how many; a
+       NaN is never found. */
+    size_t (*select_within)(const float *values, size_t n, float bound, uint32_t *found);
     /* Products (n) of a matrix (n, dim) and a vector (dim), in float64. */
     void (*project)(const double *matrix, size_t n, const double *vector, size_t dim, double *out);
 };
@@ -112,6 +124,11 @@ void query_free(struct row_query *query);
 int rows_nearest(const struct feature_table *table, const struct row_query *query,
                  const int64_t *starts, const int64_t *stops, size_t n_ranges, uint64_t k,
                  int *use_sketch, struct matches *matches);
+
+/* Exact matches of n positions, as rows_nearest() gives them; and of a list of matches in place. */
+int rows_settle(const struct feature_table *table, const struct row_query *query,
+                const uint32_t *positions, size_t n, size_t k, struct matches *matches);
+void matches_settle(struct matches *matches, size_t k);
 
 /* Bounds; see _kernels_bounds.c. */
 struct bounds {

@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from patchknn.hamming.exact import in_place, l2_distances
+from patchknn.hamming.feature_batch import rank_many
 from patchknn.hamming.kernels import extension
+from patchknn.hamming.overlaps import Ranges
 from patchknn.hamming.sketch import Sketch
 from patchknn.hamming.threads import pool
 
@@ -18,6 +20,8 @@ Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
 
 _CHUNK_BYTES = 4 << 20
+_BATCH_BYTES = 64 << 20  # of queries
+_LEAST_TOGETHER = 256
 _WORTH_SHARING = 4 << 20  # bytes that take longer to read than threads take to start
 
 
@@ -64,10 +68,10 @@ class FeatureTable:
             raise ValueError(message)
         self._rows = rows
         self._row_bytes = self.dim * first.dtype.itemsize
-        self._table = None
-        kernels = extension()
-        if kernels is not None and all(in_place(array) for array in self._arrays):
-            self._table = kernels.FeatureTable(
+        self._table: Any = None
+        self._kernels: Any = extension()
+        if self._kernels is not None and all(in_place(array) for array in self._arrays):
+            self._table = self._kernels.FeatureTable(
                 self._arrays,
                 self.dim,
                 first.dtype.itemsize == 2,
@@ -128,36 +132,83 @@ class FeatureTable:
         stops: npt.NDArray[Any],
         k: int | npt.NDArray[Any],
         *,
-        threads: int = 1,  # noqa: ARG002
+        threads: int = 1,
     ) -> tuple[Int64, Int64, Float64]:
         """``nearest`` for each of ``queries`` (Q, D): offsets (Q + 1,), positions, distances.
 
         The ranges of query i are ``offsets[i]`` to ``offsets[i + 1]`` of ``starts`` and
         ``stops``; ``k`` is one number or one for each. Answers lie one after the other.
         """
-        counts = np.broadcast_to(np.asarray(k, np.int64), len(queries))
-        found_offsets = np.zeros(len(queries) + 1, np.int64)
-        positions: list[Int64] = [np.empty(0, np.int64)]
-        distances: list[Float64] = [np.empty(0, np.float64)]
-        for i, query in enumerate(queries):
-            own = slice(int(offsets[i]), int(offsets[i + 1]))
-            found, far, _ = self.nearest(query, starts[own], stops[own], int(counts[i]))
-            positions.append(found)
-            distances.append(far)
-            found_offsets[i + 1] = found_offsets[i] + len(found)
-        return found_offsets, np.concatenate(positions), np.concatenate(distances)
+        counts = np.ascontiguousarray(np.broadcast_to(np.asarray(k, np.int64), len(queries)))
+        ranges = Ranges(
+            np.ascontiguousarray(offsets, np.int64),
+            np.ascontiguousarray(starts, np.int64),
+            np.ascontiguousarray(stops, np.int64),
+        )
+        found: list[tuple[Int64, Int64, Float64]] = [
+            (np.zeros(1, np.int64), np.empty(0, np.int64), np.empty(0, np.float64))
+        ]
+        step = max(_LEAST_TOGETHER, _BATCH_BYTES // (8 * self.dim))
+        for first in range(0, len(queries), step):
+            some = slice(first, min(first + step, len(queries)))
+            found.append(
+                self._nearest_block(queries[some], ranges.of(some), counts[some], max(1, threads))
+            )
+        lengths = np.concatenate([np.diff(part[0]) for part in found])
+        return (
+            np.append(0, np.cumsum(lengths)),
+            np.concatenate([part[1] for part in found]),
+            np.concatenate([part[2] for part in found]),
+        )
+
+    def _nearest_block(
+        self, queries: npt.NDArray[Any], ranges: Ranges, counts: Int64, threads: int
+    ) -> tuple[Int64, Int64, Float64]:
+        targets = np.ascontiguousarray(queries, np.float64)
+        if targets.shape[1:] != (self.dim,):
+            message = f"queries of shape {targets.shape} do not fit features of {self.dim} values"
+            raise ValueError(message)
+        if self._table is not None:
+            self._check(ranges.starts, ranges.stops)
+            batch = self._kernels.RowBatch(self._table, targets, counts, threads)
+            return rank_many(batch, self._row, targets, ranges, threads)
+        answers = [
+            self._nearest_numpy(target, ranges.starts[low:high], ranges.stops[low:high], k)
+            for target, low, high, k in zip(
+                targets,
+                ranges.offsets[:-1].tolist(),
+                ranges.offsets[1:].tolist(),
+                counts.tolist(),
+                strict=True,
+            )
+        ]
+        return (
+            np.append(0, np.cumsum([len(answer[0]) for answer in answers])),
+            np.concatenate([answer[0] for answer in answers]),
+            np.concatenate([answer[1] for answer in answers]),
+        )
+
+    def _row(self, position: int) -> Float64:
+        row = position if self._rows is None else int(self._rows[position])
+        shard = int(np.searchsorted(self._first_rows, row, side="right")) - 1
+        if shard >= len(self._arrays):
+            message = "the segment's rows hold a number out of range"
+            raise ValueError(message)
+        found: Float64 = self._arrays[shard][row - self._first_rows[shard]].astype(np.float64)
+        return found
+
+    def _check(self, starts: Int64, stops: Int64) -> None:
+        if starts.shape != stops.shape or starts.ndim != 1:
+            message = f"ranges of shapes {starts.shape} and {stops.shape} do not fit"
+            raise ValueError(message)
+        if not ((starts >= 0) & (starts <= stops) & (stops <= self.n_rows)).all():
+            message = f"positions outside the table, which has {self.n_rows}"
+            raise ValueError(message)
 
     def _nearest_numpy(
         self, target: Float64, starts: Int64, stops: Int64, k: int
     ) -> tuple[Int64, Float64, RowsWork]:
-        if starts.shape != stops.shape or starts.ndim != 1:
-            message = f"ranges of shapes {starts.shape} and {stops.shape} do not fit"
-            raise ValueError(message)
-        if len(starts) and not (
-            (starts >= 0).all() and (starts <= stops).all() and (stops <= self.n_rows).all()
-        ):
-            message = f"positions outside the table, which has {self.n_rows}"
-            raise ValueError(message)
+        self._check(starts, stops)
         if not np.isfinite(target).all():
             message = "the query holds a NaN or an infinity"
             raise ValueError(message)

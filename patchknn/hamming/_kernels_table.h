@@ -1,0 +1,30 @@
+/* FeatureTable as a Python object, for the files that give it methods. */
+#ifndef PATCHKNN_KERNELS_TABLE_H
+#define PATCHKNN_KERNELS_TABLE_H
+
+#include "_kernels_rows.h"
+
+typedef struct {
+    PyObject_HEAD
+    struct feature_table table;
+    Py_buffer *shards, rows, values, mean, matrix;
+    size_t n_held;
+} FeatureTable;
+
+extern PyTypeObject feature_table_type;
+
+/* A contiguous buffer of exactly `items` items, or (items < 0) of any whole number of them. */
+int get_buffer(PyObject *object, Py_buffer *view, size_t item, Py_ssize_t items, const char *what);
+/* Ranges of positions within the table. */
+int get_ranges(const struct feature_table *table, PyObject *starts, PyObject *stops,
+               Py_buffer *first, Py_buffer *last, size_t *n);
+/* 0, or -1 with the exception that says what ROWS_* says. */
+int rows_fail(int status);
+
+/* Whether the next query is to use the sketch, and whether it paid; with the GIL held. */
+int sketch_wanted(struct feature_table *table, int asked);
+void sketch_judged(struct feature_table *table, int paid);
+
+int add_row_batch(PyObject *module); /* _kernels_blocks.c */
+
+#endif
