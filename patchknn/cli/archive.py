@@ -216,9 +216,8 @@ def index(
     started = time.monotonic()
     with console.ProgressBar(None, "index", "row") as bar:
         report = update_index(archive, rebuild=rebuild, progress=bar.advance)
-    if not rebuild:
-        for problem in report.problems:
-            console.warn(problem)
+    for problem in report.problems:
+        console.warn(problem)
     summary: dict[str, Any] = {"archive": str(archive)}
     summary |= {name: value for name, value in asdict(report).items() if name in _INDEXED}
     summary["seconds"] = round(time.monotonic() - started, 2)

@@ -211,3 +211,34 @@ def test_a_list_goes_back_through_the_readers_of_manifests(patchknn, archive, tm
         assert (line.x, line.y) == position
         assert line.mpp == row.mpp
     assert number == snapshot.n_rows - 1
+
+
+def test_index_says_what_it_did(patchknn, archive):
+    (first,) = _objects(patchknn("archive", "index", archive).out)
+    assert {k: first[k] for k in ("segments", "rows", "built", "indexed", "added", "removed")} == {
+        "segments": 1, "rows": 24, "built": 1, "indexed": 24, "added": 24, "removed": 0,
+    }  # fmt: skip
+    (second,) = _objects(patchknn("archive", "index", archive).out)
+    assert (second["built"], second["rows"]) == (0, 24)
+    (third,) = _objects(patchknn("archive", "index", archive, "--rebuild").out)
+    assert (third["built"], third["indexed"], third["added"]) == (1, 24, 0)
+    assert "segments" in patchknn("archive", "index", archive, "--format", "tsv").out
+    assert patchknn("archive", "index", archive / "none").code == 1
+
+
+def test_a_damaged_index_is_found_and_mended(patchknn, archive):
+    patchknn("archive", "index", archive)
+    (file,) = archive.glob("index/segments/*/codes.bin")
+    file.write_bytes(bytes(len(file.read_bytes())))
+    result = patchknn("archive", "verify", archive)
+    (finding,) = _objects(result.out)
+    assert finding["file"] == file.relative_to(archive).as_posix()
+    assert result.code == 1
+    remedy = f"patchknn archive index {archive} --rebuild"
+    assert f"its rows are whole: run '{remedy}'." in result.err
+    assert remedy in finding["problem"]
+    file.write_bytes(b"")
+    result = patchknn("archive", "index", archive)
+    assert (result.code, _objects(result.out)[0]["built"]) == (0, 1)
+    assert result.err == ""
+    assert patchknn("archive", "verify", archive).code == 0

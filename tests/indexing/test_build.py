@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -248,3 +249,26 @@ def test_paths_on_stdin(embed, image_folder, tmp_path, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{folder}/A/000.png\n{folder}/B/001.png\n"))
     _, summary = embed("-")
     assert summary["rows"] == 2
+
+
+def test_what_is_embedded_is_indexed(embed, image_folder, tmp_path):
+    embed(image_folder(7))
+    cover = open_archive(tmp_path / "archive").cover
+    assert [segment.n_rows for segment in cover.segments] == [7]
+    embed(image_folder(9))
+    snapshot = open_archive(tmp_path / "archive")
+    assert sum(segment.n_rows for segment in snapshot.cover.segments) == snapshot.n_rows == 9
+    assert snapshot.cover.bare == ()
+
+
+def test_a_failure_to_index_is_a_warning(embed, image_folder, tmp_path):
+    embed(image_folder(3))
+    index = tmp_path / "archive" / "index"
+    shutil.rmtree(index)
+    index.write_text("in the way")
+    result, summary = embed(image_folder(5))
+    assert (result.code, summary["rows"], summary["failed"]) == (0, 2, 0)
+    (line,) = result.err.splitlines()
+    assert line.startswith(f"warning: {tmp_path / 'archive'} is not indexed (")
+    assert line.endswith(f"until 'patchknn archive index {tmp_path / 'archive'}' succeeds.")
+    assert open_archive(tmp_path / "archive").n_rows == 5

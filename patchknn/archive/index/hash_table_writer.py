@@ -33,7 +33,7 @@ def write_hash_table(
         del whole
     else:
         found, ranges = spread
-        if found <= in_memory:
+        if found <= in_memory or parts > prefix_bits(found):
             parts, ranges = 0, iter([_joined(ranges)])
     prefix = prefix_bits(found)
     with (

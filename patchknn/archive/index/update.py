@@ -37,7 +37,7 @@ class IndexReport:
 
     ``built`` segments over ``indexed`` rows, of which ``added`` had no index before; ``segments``
     now serve ``rows`` rows; ``removed``: folders deleted; ``busy``: another process is at it, and
-    does this one's work too.
+    does this one's work too; ``problems``: sentences about segments that are still unusable.
     """
 
     segments: int = 0
@@ -75,10 +75,8 @@ def update_index(
         if not held:
             return IndexReport(busy=True)
         built = indexed = added = 0
-        problems: dict[str, None] = {}
         for _ in range(_ROUNDS):
             state = _state(path, settings)
-            problems |= dict.fromkeys(state.cover.problems)
             chosen = _all(state) if rebuild else _due(state)
             if not chosen:
                 break
@@ -101,7 +99,7 @@ def update_index(
         indexed=indexed,
         added=added,
         removed=removed,
-        problems=tuple(problems),
+        problems=cover.problems,
     )
 
 
