@@ -136,8 +136,8 @@ def _ceilings(
     for threads in sorted({1, bench.threads}):
         by_query = [ceilings.readers(features, threads, bench.cache, own) for own in runs]
         for way in zip(*by_query, strict=True):
-            name = f"{way[0].method}, {threads} thread{'s' if threads > 1 else ''}"
-            contenders.append(Contender(name, _in_turn([one.run for one in way]), recall=None))
+            run = _in_turn([one.run for one in way])
+            contenders.append(Contender(way[0].method, run, recall=None))
     return contenders
 
 

@@ -67,7 +67,14 @@ def readers(
 
         return once
 
-    return [Contender(f"plain read, {name}", run(read), recall=None) for name, read in ways.items()]
+    return [
+        Contender(
+            f"plain read, {threads} thread{'s' if threads > 1 else ''}, {name}",
+            run(read),
+            recall=None,
+        )
+        for name, read in ways.items()
+    ]
 
 
 def products(work_per_query: float, threads: int) -> Callable[[int], None]:

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from exact import Codebook, Found, Neighbourhood, ball_recall, nearest_recall, ranking_recall
-from patchknn.hamming.code_table import CodeArrays, CodeTable, Hits, build_parts
 from peers import answer_all
 from timing import Contender
 
 from patchknn.archive.snapshot import Snapshot
 from patchknn.hamming import kernels
+from patchknn.hamming.code_table import CodeArrays, CodeTable, Hits, build_parts
 from patchknn.hamming.packing import words
 from patchknn.search.engine import Searcher
 from patchknn.search.query import Query

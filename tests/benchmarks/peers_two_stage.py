@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import faiss
@@ -14,10 +16,11 @@ from peers_ball import Balls, Search
 from timing import Contender
 
 _CHECKED = 10
+_BLOCK = 50  # queries whose balls fit in memory together
 
 Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
-Rank = Callable[[Floats, Rows, int], Rows]  # query (D,), rows, k → the k nearest of them
+Rank = Callable[[Floats, list[Rows], int], list[Rows]]  # the k nearest of each query's rows
 
 
 class Pipelines:
@@ -39,13 +42,19 @@ class Pipelines:
         result = []
         # Indexes of codes are small beside the features in float32.
         size = 4 * self.features.shape[1]
-        for way, rank in self._ways():
-            find = self._finder(ball.search, rank, k)
+        for way in (self._by_numpy, self._by_knn, self._in_place):
+            answer = self._one_by_one if mode == "one" else self._batch
+            found = answer(ball.search, way, k, _CHECKED)
             recall = ranking_recall(
-                self._near, k, lambda query: self._book.ball(query, radius)[0], find, _CHECKED
+                self._near,
+                k,
+                lambda query: self._book.ball(query, radius)[0],
+                found.__getitem__,
+                _CHECKED,
             )
-            run = self._runner(ball.search, rank, k, mode)
-            result.append(Contender(f"faiss {ball.name} + {way}", run, recall == 1, recall, size))
+            run = partial(answer, ball.search, way, k)
+            name = f"faiss {ball.name} + {_WAYS[way.__name__]}"
+            result.append(Contender(name, run, recall == 1, recall, size))
         return result
 
     def all_rows(self, k: int, mode: str) -> Contender:
@@ -58,56 +67,71 @@ class Pipelines:
         size = 4 * self.features.shape[1]
         return Contender("faiss IndexFlatL2, all rows", run, recall=None, bytes_per_row=size)
 
-    def _ways(self) -> Iterator[tuple[str, Rank]]:
-        yield "NumPy", self._by_numpy
-        yield "faiss.knn", self._by_knn
-        yield "compute_distance_subset", self._in_place
+    def _one_by_one(self, search: Search, rank: Rank, k: int, count: int) -> list[Rows]:
+        faiss.omp_set_num_threads(1)
+        found = []
+        for query in range(count):
+            rows = search(self._book.queries[query : query + 1])[2]
+            found += rank(self._queries[query : query + 1], [rows], k)
+        return found
 
-    def _by_numpy(self, query: Floats, rows: Rows, k: int) -> Rows:
-        difference = self.features[rows] - query
-        distances = np.einsum("nd,nd->n", difference, difference)
-        nearest = np.argpartition(distances, k)[:k] if k < len(rows) else np.arange(len(rows))
-        return rows[nearest[np.argsort(distances[nearest])]]
+    def _batch(self, search: Search, rank: Rank, k: int, count: int) -> list[Rows]:
+        found = []
+        for first in range(0, count, _BLOCK):
+            last = min(first + _BLOCK, count)
+            faiss.omp_set_num_threads(self._threads)
+            lims, _, rows = search(self._book.queries[first:last])
+            own = [rows[low:high] for low, high in pairwise(lims.astype(np.int64).tolist())]
+            found += rank(self._queries[first:last], own, k)
+        return found
 
-    def _by_knn(self, query: Floats, rows: Rows, k: int) -> Rows:
-        return rows[faiss.knn(query[None], self.features[rows], min(k, len(rows)))[1][0]]
+    def _by_numpy(self, queries: Floats, balls: list[Rows], k: int) -> list[Rows]:
+        found = []
+        for query, rows in zip(queries, balls, strict=True):
+            difference = self.features[rows] - query
+            found.append(_nearest(np.einsum("nd,nd->n", difference, difference), rows, k))
+        return found
 
-    def _in_place(self, query: Floats, rows: Rows, k: int) -> Rows:
-        distances = np.empty(len(rows), np.float32)
-        labels = np.ascontiguousarray(rows, np.int64)
+    def _by_knn(self, queries: Floats, balls: list[Rows], k: int) -> list[Rows]:
+        faiss.omp_set_num_threads(1)  # two were slower for one query
+        found = []
+        for number, rows in enumerate(balls):
+            query, count = queries[number : number + 1], min(k, len(rows))
+            near = faiss.knn(query, self.features[rows], count)[1][0] if count else slice(0)
+            found.append(rows[near])
+        return found
+
+    def _in_place(self, queries: Floats, balls: list[Rows], k: int) -> list[Rows]:
+        """Without a copy of the features; balls of a batch are padded to equal length."""
+        longest = max(map(len, balls))
+        if not longest:
+            return balls
+        labels = np.full((len(balls), longest), -1, np.int64)
+        for line, rows in zip(labels, balls, strict=True):
+            line[: len(rows)] = rows
+        distances = np.empty(labels.shape, np.float32)
         self._flat.compute_distance_subset(
-            1,
-            faiss.swig_ptr(query),
-            len(rows),
+            len(balls),
+            faiss.swig_ptr(queries),
+            longest,
             faiss.swig_ptr(distances),
             faiss.swig_ptr(labels),
         )
-        nearest = np.argpartition(distances, k)[:k] if k < len(rows) else np.arange(len(rows))
-        return rows[nearest[np.argsort(distances[nearest])]]
+        return [
+            _nearest(line[: len(rows)], rows, k)
+            for line, rows in zip(distances, balls, strict=True)
+        ]
 
-    def _finder(self, search: Search, rank: Rank, k: int) -> Callable[[int], Rows]:
-        def find(query: int) -> Rows:
-            rows = search(self._book.queries[query : query + 1])[2]
-            return rank(self._queries[query], rows, k) if len(rows) else rows
 
-        return find
+_WAYS = {
+    "_by_numpy": "NumPy",
+    "_by_knn": "faiss.knn",
+    "_in_place": "compute_distance_subset",
+}
 
-    def _runner(self, search: Search, rank: Rank, k: int, mode: str) -> Callable[[int], None]:
-        find, block = self._finder(search, rank, k), 100  # a block's balls fit in memory
 
-        def one_by_one(count: int) -> None:
-            faiss.omp_set_num_threads(1)
-            for query in range(count):
-                find(query)
-
-        def batch(count: int) -> None:
-            faiss.omp_set_num_threads(self._threads)
-            for first in range(0, count, block):
-                last = min(first + block, count)
-                lims, _, rows = search(self._book.queries[first:last])
-                for query in range(first, last):
-                    own = rows[int(lims[query - first]) : int(lims[query - first + 1])]
-                    if len(own):
-                        rank(self._queries[query], own, k)
-
-        return batch if mode == "batch" else one_by_one
+def _nearest(distances: Floats, rows: Rows, k: int) -> Rows:
+    if k < len(rows):
+        chosen = np.argpartition(distances, k)[:k]
+        distances, rows = distances[chosen], rows[chosen]
+    return rows[np.argsort(distances)]

@@ -135,11 +135,13 @@ TARGETS = (
     ),
     *(
         Target(
-            f"two-stage, collapsed, {features}, one by one, against one read of the ball",
-            f"two-stage, collapsed, {features}",
-            *("one", share_of("plain read"), bound, False, _MILLION, 1),
+            f"two-stage, collapsed, {features}, one by one, against a read of the ball, {threads}",
+            *(f"two-stage, collapsed, {features}", "one"),
+            share_of(f"plain read, {threads}", ours=ours),
+            *(bound, False, _MILLION, 1),
         )
         for features, bound in (("isotropic", 1.15), ("low-rank", 0.35))
+        for threads, ours in (("1 thread", "patchknn"), ("2 threads", "patchknn, 2 threads"))
     ),
     Target(
         "two-stage, collapsed, isotropic, batch: share of sgemm over the balls' products",
