@@ -261,7 +261,7 @@ packages = {{name.partition(".")[0] for name in set(sys.modules) - started_with}
 print(sorted(packages - set(sys.stdlib_module_names)), file=sys.stderr)
 slow = {{"asyncio", "concurrent", "csv", "email", "http", "importlib.metadata", "logging",
         "multiprocessing", "queue", "secrets", "shutil", "socket", "sqlite3", "ssl", "subprocess",
-        "tempfile", "threading", "traceback", "xml", "zipfile", "patchknn.cli.query_images",
+        "tempfile", "traceback", "xml", "zipfile", "patchknn.cli.query_images",
         "patchknn.cli.query_table", "patchknn.archive.writer", "patchknn.archive.verify",
         "patchknn.archive.index.build", "patchknn.archive.index.update"}}
 assert "patchknn.archive.index.segment" in sys.modules
