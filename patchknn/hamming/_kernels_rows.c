@@ -36,8 +36,7 @@ int rows_fail(int status) {
     return status == ROWS_OK ? 0 : -1;
 }
 
-/* A query of `dim` float64 values. */
-static int get_query(PyObject *object, size_t dim, struct row_query *query) {
+int get_query(PyObject *object, size_t dim, struct row_query *query) {
     Py_buffer view;
     if (get_buffer(object, &view, sizeof(double), (Py_ssize_t)dim, "query") < 0)
         return -1;
@@ -166,8 +165,7 @@ int get_ranges(const struct feature_table *table, PyObject *starts, PyObject *st
     return 0;
 }
 
-/* (positions int64, distances float64, rows read, rows skipped), the arrays as bytearrays. */
-static PyObject *answer(const struct matches *matches) {
+PyObject *rows_answer(const struct matches *matches) {
     Py_ssize_t bytes = (Py_ssize_t)(matches->n * 8);
     PyObject *positions = PyByteArray_FromStringAndSize(NULL, bytes);
     PyObject *distances = PyByteArray_FromStringAndSize(NULL, bytes);
@@ -229,7 +227,7 @@ static PyObject *table_nearest(FeatureTable *self, PyObject *arguments) {
     if (wanted && n)
         sketch_judged(&self->table, paid);
     if (rows_fail(status) == 0)
-        result = answer(&matches);
+        result = rows_answer(&matches);
     free(matches.items);
     query_free(&query);
     PyBuffer_Release(&starts);
@@ -325,5 +323,5 @@ int add_feature_table(PyObject *module) {
     Py_INCREF(&feature_table_type);
     if (PyModule_AddObject(module, "FeatureTable", (PyObject *)&feature_table_type) < 0)
         return -1;
-    return add_row_batch(module);
+    return add_row_batch(module) < 0 ? -1 : add_two_stage(module);
 }

@@ -25,6 +25,12 @@ int rows_fail(int status);
 int sketch_wanted(struct feature_table *table, int asked);
 void sketch_judged(struct feature_table *table, int paid);
 
+/* A query of `dim` float64 values; 0, or -1 with an exception set. */
+int get_query(PyObject *object, size_t dim, struct row_query *query);
+/* (positions int64, distances float64, rows read, rows skipped), the arrays as bytearrays. */
+PyObject *rows_answer(const struct matches *matches);
+
 int add_row_batch(PyObject *module); /* _kernels_blocks.c */
+int add_two_stage(PyObject *module); /* _kernels_two_stage.c */
 
 #endif

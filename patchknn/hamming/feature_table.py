@@ -66,12 +66,12 @@ class FeatureTable:
         if sketch is not None and len(sketch.values) != self.n_rows:
             message = f"a sketch of {len(sketch.values)} rows for {self.n_rows} rows of features"
             raise ValueError(message)
-        self._rows = rows
+        self.rows = rows
         self._row_bytes = self.dim * first.dtype.itemsize
-        self._table: Any = None
+        self.kernel: Any = None  # the C table, where it serves
         self._kernels: Any = extension()
         if self._kernels is not None and all(in_place(array) for array in self._arrays):
-            self._table = self._kernels.FeatureTable(
+            self.kernel = self._kernels.FeatureTable(
                 self._arrays,
                 self.dim,
                 first.dtype.itemsize == 2,
@@ -113,9 +113,9 @@ class FeatureTable:
     def _nearest(
         self, target: Float64, starts: Int64, stops: Int64, k: int
     ) -> tuple[Int64, Float64, RowsWork]:
-        if self._table is None:
+        if self.kernel is None:
             return self._nearest_numpy(target, starts, stops, k)
-        positions, distances, read, skipped = self._table.nearest(
+        positions, distances, read, skipped = self.kernel.nearest(
             target, starts, stops, max(0, k), self._has_sketch
         )
         return (
@@ -168,9 +168,9 @@ class FeatureTable:
         if targets.shape[1:] != (self.dim,):
             message = f"queries of shape {targets.shape} do not fit features of {self.dim} values"
             raise ValueError(message)
-        if self._table is not None:
+        if self.kernel is not None:
             self._check(ranges.starts, ranges.stops)
-            batch = self._kernels.RowBatch(self._table, targets, counts, threads)
+            batch = self._kernels.RowBatch(self.kernel, targets, counts, threads)
             return rank_many(batch, self._row, targets, ranges, threads)
         answers = [
             self._nearest_numpy(target, ranges.starts[low:high], ranges.stops[low:high], k)
@@ -189,7 +189,7 @@ class FeatureTable:
         )
 
     def _row(self, position: int) -> Float64:
-        row = position if self._rows is None else int(self._rows[position])
+        row = position if self.rows is None else int(self.rows[position])
         shard = int(np.searchsorted(self._first_rows, row, side="right")) - 1
         if shard >= len(self._arrays):
             message = "the segment's rows hold a number out of range"
@@ -231,7 +231,7 @@ class FeatureTable:
                 yield np.arange(first, min(first + step, stop))
 
     def _distances(self, target: Float64, positions: Int64) -> Float64:
-        rows = positions if self._rows is None else self._rows[positions].astype(np.int64)
+        rows = positions if self.rows is None else self.rows[positions].astype(np.int64)
         if len(rows) and int(rows.max()) >= self.n_rows:
             message = "the segment's rows hold a number out of range"
             raise ValueError(message)

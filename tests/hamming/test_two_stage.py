@@ -1,0 +1,95 @@
+"""Both stages at once find what a literal search in two steps finds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from patchknn.hamming import kernels, parts
+from patchknn.hamming.code_table import CodeArrays, CodeTable, build_parts
+from patchknn.hamming.exact import l2_distances
+from patchknn.hamming.feature_table import FeatureTable
+from patchknn.hamming.packing import words
+from patchknn.hamming.two_stage import TwoStage
+
+EVERY = kernels.available()
+
+
+def make(random, n, n_bytes, dim, n_shards):
+    """Codes and features of n rows by segment row, and the two tables over them."""
+    centres = random.integers(0, 256, (3, n_bytes), np.uint8)
+    flips = np.packbits(random.random((n, 8 * n_bytes)) < 0.1, axis=1)
+    codes = centres[random.integers(0, 3, n)] ^ flips
+    features = random.normal(size=(n, dim)).astype(np.float16)
+    if n_shards == 1:
+        order = np.lexsort(codes.T[::-1])
+        codes, features = codes[order], features[order]
+    columns = words(codes)
+    rows = np.lexsort((np.arange(n), *columns.T[::-1])).astype(np.uint32)
+    distinct, counts = np.unique(columns, axis=0, return_counts=True)
+    bounds = np.append(0, np.cumsum(counts)).astype(np.uint32)
+    bits = 8 * n_bytes
+    arrays = CodeArrays(bits, distinct, bounds, build_parts(bits, distinct))
+    cuts = np.sort(random.integers(0, n + 1, n_shards - 1))
+    table = FeatureTable(np.split(features, cuts), rows=None if n_shards == 1 else rows)
+    return codes, features, rows, TwoStage(CodeTable(arrays), table)
+
+
+@pytest.mark.parametrize("name", EVERY)
+@given(
+    n=st.integers(1, 300),
+    n_bytes=st.sampled_from([1, 2, 6, 8, 9]),
+    radius=st.integers(0, 12),
+    k=st.integers(0, 30),
+    n_shards=st.integers(1, 4),
+    n_skip=st.sampled_from([0, 1, 5, 200]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_it_finds_what_a_literal_search_finds(
+    *, name, n, n_bytes, radius, k, n_shards, n_skip, seed
+):
+    random = np.random.default_rng(seed)
+    with pytest.MonkeyPatch.context() as patch, kernels.use(name):
+        patch.setattr(parts, "_WORTH_INDEXING", 2)
+        codes, features, rows, tables = make(random, n, n_bytes, 9, n_shards)
+        row = int(random.integers(0, n))
+        skip = np.unique(np.append(random.integers(0, n, n_skip), row)) if n_skip else None
+        found = tables.search(words(codes[row : row + 1])[0], features[row], radius, k, skip)
+    near = np.bitwise_count(codes ^ codes[row]).sum(axis=1) <= radius
+    if skip is not None:
+        near[skip] = False
+    assert found.n_rows == near.sum()
+    if near.sum() < k:
+        assert found.positions is None
+        assert found.distances is None
+        return
+    ball = np.flatnonzero(near)
+    distances = l2_distances(features, features[row])[ball]
+    kept = distances <= (np.sort(distances)[k - 1] if k else -1)
+    pairs = zip(found.distances.tolist(), rows[found.positions].tolist(), strict=True)
+    assert sorted(pairs) == sorted(zip(distances[kept].tolist(), ball[kept].tolist(), strict=True))
+    assert (np.diff(found.distances) >= 0).all()
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_what_is_out_of_range_or_does_not_fit_is_refused(name):
+    random = np.random.default_rng(1)
+    with kernels.use(name):
+        codes, features, _, tables = make(random, 50, 6, 9, 1)
+        code = words(codes[:1])[0]
+        with pytest.raises(ValueError, match="NaN"):
+            tables.search(code, np.full(9, np.nan), 48, 3)
+        with pytest.raises(ValueError, match="query"):
+            tables.search(code, np.zeros(8), 48, 3)
+        arrays = tables._codes.arrays
+        for value in (51, 1 << 31, (1 << 32) - 1):
+            bounds = arrays.bounds.copy()
+            bounds[3] = value
+            damaged = CodeArrays(48, arrays.codes, bounds, ())
+            table = TwoStage(CodeTable(damaged), FeatureTable([features]))
+            with pytest.raises(ValueError, match="out of range"):
+                table.search(code, features[0], 48, 3)
+        with pytest.raises(ValueError, match="codes of 50 rows"):
+            TwoStage(CodeTable(arrays), FeatureTable([features[:49]]))
