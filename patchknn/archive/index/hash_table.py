@@ -1,4 +1,4 @@
-"""Tables from 64-bit hashes to numbers: sorted by hash, found by the hash's first bits.
+"""Tables from 64-bit hashes to numbers: sorted and found by the hash's first bits.
 
 A table holds no hashes: whoever looks something up compares the few candidates with the data.
 """
@@ -17,7 +17,7 @@ _MAX_PREFIX = 30
 
 @dataclass(frozen=True)
 class HashTable:
-    """``entries`` (n,) uint32 by hash; those of prefix v lie from ``bounds[v]`` to ``bounds[v+1]``.
+    """``entries`` (n,) uint32; those of prefix v, ascending, from ``bounds[v]`` to ``bounds[v+1]``.
 
     ``limit``: every entry is smaller. Both arrays may be mapped, and are checked as they are used.
     """
