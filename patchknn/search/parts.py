@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from patchknn.hamming.code_table import Hits
 from patchknn.hamming.feature_table import FeatureTable
 from patchknn.hamming.packing import words
 from patchknn.hamming.scan import scan_rows
+from patchknn.hamming.two_stage import TwoStage, TwoStageAnswer
 from patchknn.search.rows import RowNumbers
 
 Codes = npt.NDArray[np.uint8]
@@ -138,6 +139,27 @@ class SegmentPart:
         """As ``Part``."""
         with self.watched():
             return self.segment.snapshot_rows(self.segment.segment_rows(positions))
+
+    def search(
+        self, code: Codes, feature: npt.NDArray[Any], radius: int, k: int, skip: RowNumbers
+    ) -> TwoStageAnswer:
+        """The nearest rows to ``feature`` (D,) in the ball of ``code`` (K/8,), in one call.
+
+        ``skip`` (s,) rows of the snapshot, all of them of this segment, are left out.
+        """
+        skipped = self._segment_rows(skip) if len(skip) else None
+        with self.watched():
+            return self._both_stages.search(words(code[None])[0], feature, radius, k, skipped)
+
+    @cached_property
+    def _both_stages(self) -> TwoStage:
+        return TwoStage(self.segment.table, self.segment.features)
+
+    def _segment_rows(self, rows: RowNumbers) -> RowNumbers:
+        firsts = np.array([shard.first_row for shard in self.shards], np.int64)
+        order = np.argsort(firsts)
+        owners = order[np.searchsorted(firsts[order], rows, side="right") - 1]
+        return np.sort(rows - firsts[owners] + self.segment.first_rows[owners])
 
     @contextmanager
     def watched(self) -> Iterator[None]:

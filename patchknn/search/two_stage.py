@@ -27,6 +27,7 @@ from patchknn.search.work import Work
 
 Features = npt.NDArray[Any]
 T = TypeVar("T")
+_SHARED_ROWS = 4096  # a ball that takes longer to read than threads take to start
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class TwoStage:
         self._reader = reader
         self._radii = (radius, widest)
         self._threads = threads
+        self._last_ball = 0
 
     @property
     def n_segments(self) -> int:
@@ -91,23 +93,55 @@ class TwoStage:
         self.parts = parts_of(self._snapshot)
 
     def _find(self, feature: Features, code: Codes, demand: Demand) -> Found:
+        found = self._found_at_once(feature, code, demand)
+        if found is not None:
+            return found
         ball = find_ball(self.parts, code, self._radii, demand, self._threads)
         return self._ranked(ball, feature, demand)
+
+    def _found_at_once(self, feature: Features, code: Codes, demand: Demand) -> Found | None:
+        """The answer of one call for both stages, None where there is no such thing.
+
+        That is: one segment, no filter but known rows, a ball that suffices. Large balls are left
+        to several threads where there are, as soon as one was seen.
+        """
+        part = self.parts[0] if len(self.parts) == 1 else None
+        if not isinstance(part, SegmentPart) or demand.skip is None or demand.groups is not None:
+            return None
+        if self._threads > 1 and self._last_ball > _SHARED_ROWS:
+            self._last_ball = 0
+            return None
+        radius, widest = self._radii
+        k = demand.k
+        answer = part.search(code, feature, radius, k, demand.skip)
+        if 0 < answer.n_rows < k and widest <= radius:
+            answer = part.search(code, feature, radius, answer.n_rows, demand.skip)
+        self._last_ball = answer.n_rows
+        distances = answer.distances
+        if answer.positions is None or distances is None:
+            return None
+        rows = part.rows(answer.positions)
+        order = nearest(distances, k, lambda tied: self._reader.tie_keys(rows[tied]))
+        work = Work(answer.path, answer.lookups, answer.candidates, answer.scanned, *answer.rows)
+        return Found(rows[order], distances[order], radius, answer.n_rows, widened=False, work=work)
 
     def _ranked(self, ball: Ball, feature: Features, demand: Demand) -> Found:
         size = _size(demand)
         while True:
-            rows, distances, work = self._candidates(ball, feature, size)
+            rows, distances, work, complete_to = self._candidates(ball, feature, size)
+            if demand.groups is not None:  # rows passed over let in what lies behind them
+                known = distances <= complete_to
+                rows, distances = rows[known], distances[known]
             found = self._ordered(ball, rows, distances, demand, work)
-            total = sum(ranges.n_rows for ranges in ball.ranges)
-            if demand.groups is None or len(found.rows) == demand.k or len(rows) >= total:
+            if demand.groups is None or len(found.rows) == demand.k or complete_to == np.inf:
                 return found
-            size = min(4 * size, total)
+            size *= 4
 
     def _candidates(
         self, ball: Ball, feature: Features, size: int
-    ) -> tuple[RowNumbers, npt.NDArray[np.float64], Work]:
-        work = _work(ball)
+    ) -> tuple[RowNumbers, npt.NDArray[np.float64], Work, float]:
+        """At least the ``size`` nearest rows, and the distance up to which none is missing."""
+        work, complete_to = _work(ball), np.inf
         rows, distances = [], []
         for part, ranges in zip(self.parts, ball.ranges, strict=True):
             if len(ranges.starts) == 0:
@@ -120,7 +154,9 @@ class TwoStage:
             work.spared += int(spared)
             rows.append(part.rows(positions))
             distances.append(some)
-        return *_joined(rows, distances), work
+            if len(positions) < ranges.n_rows:
+                complete_to = min(complete_to, float(some[-1]))
+        return *_joined(rows, distances), work, complete_to
 
     def _ordered(
         self,

@@ -7,7 +7,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 from sklearn.neighbors import BallTree
@@ -132,6 +132,14 @@ def cases(draw):
 
 @settings(
     max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@example(  # an indexed part and one that is not, each of which ranks its own nearest rows
+    (
+        SearchSettings(k=18, radius=4, exclude_same="none", max_per=("patient", 3)),
+        {"sizes": [24, 19, 17], "bits": 8, "dim": 2, "dtype": "float16", "spread": 1, "indexed": 2},
+        0,
+        "numpy",
+    )
 )
 @given(cases())
 def test_the_search_equals_brute_force(make_snapshot, case):
