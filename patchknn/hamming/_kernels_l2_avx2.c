@@ -45,7 +45,7 @@ squares(const void *const *rows, size_t n, const float *query, size_t dim, int h
     const size_t full = dim & ~(size_t)31, bytes = half ? 2 : 4;
     for (size_t i = 0; i < n; i++) {
         __m256 sums[4], difference;
-        const char *ahead = rows[i + ROWS_AHEAD];
+        const void *ahead = rows[i + ROWS_AHEAD];
         size_t first = 0;
         for (int part = 0; part < 4; part++)
             sums[part] = _mm256_setzero_ps();
@@ -53,7 +53,7 @@ squares(const void *const *rows, size_t n, const float *query, size_t dim, int h
             for (int part = 0; part < 4; part++) {
                 size_t place = first + 8 * (size_t)part;
                 if (place % (64 / bytes) == 0)
-                    _mm_prefetch(ahead + place * bytes, _MM_HINT_T0);
+                    prefetch(ahead, place * bytes);
                 difference = _mm256_sub_ps(load_full(rows[i], place, half),
                                            _mm256_loadu_ps(query + place));
                 sums[part] = _mm256_fmadd_ps(difference, difference, sums[part]);
@@ -62,7 +62,7 @@ squares(const void *const *rows, size_t n, const float *query, size_t dim, int h
             size_t left = dim - first;
             __m256 values = left < 8 ? load_rest(rows[i], first, left, half)
                                      : load_full(rows[i], first, half);
-            _mm_prefetch(ahead + first * bytes, _MM_HINT_T0);
+            prefetch(ahead, first * bytes);
             difference = _mm256_sub_ps(values, _mm256_loadu_ps(query + first));
             sums[0] = _mm256_fmadd_ps(difference, difference, sums[0]);
         }
@@ -165,14 +165,14 @@ centre(const void *const *rows, size_t n, const float *mean, size_t dim, int hal
        size_t stride, float *norms) {
     for (size_t i = 0; i < n; i++) {
         __m256 sum = _mm256_setzero_ps();
-        const char *ahead = rows[i + ROWS_AHEAD];
+        const void *ahead = rows[i + ROWS_AHEAD];
         float *out = centred + i * stride;
         for (size_t first = 0; first < dim; first += 8) {
             size_t left = dim - first;
             __m256 values = left < 8 ? load_rest(rows[i], first, left, half)
                                      : load_full(rows[i], first, half);
             values = _mm256_sub_ps(values, _mm256_loadu_ps(mean + first));
-            _mm_prefetch(ahead + first * (half ? 2 : 4), _MM_HINT_T0);
+            prefetch(ahead, first * (half ? 2 : 4));
             sum = _mm256_fmadd_ps(values, values, sum);
             if (left < 8) {
                 float rest[8];

@@ -37,7 +37,7 @@ squares(const void *const *rows, size_t n, const float *query, size_t dim, int h
     const size_t full = dim & ~(size_t)63, bytes = half ? 2 : 4;
     for (size_t i = 0; i < n; i++) {
         __m512 sums[4], difference;
-        const char *ahead = rows[i + ROWS_AHEAD];
+        const void *ahead = rows[i + ROWS_AHEAD];
         size_t first = 0;
         for (int part = 0; part < 4; part++)
             sums[part] = _mm512_setzero_ps();
@@ -45,7 +45,7 @@ squares(const void *const *rows, size_t n, const float *query, size_t dim, int h
             for (int part = 0; part < 4; part++) {
                 size_t place = first + 16 * (size_t)part;
                 if (place % (64 / bytes) == 0)
-                    _mm_prefetch(ahead + place * bytes, _MM_HINT_T0);
+                    prefetch(ahead, place * bytes);
                 difference = _mm512_sub_ps(load_full(rows[i], place, half),
                                            _mm512_loadu_ps(query + place));
                 sums[part] = _mm512_fmadd_ps(difference, difference, sums[part]);
@@ -53,7 +53,7 @@ squares(const void *const *rows, size_t n, const float *query, size_t dim, int h
         for (; first < dim; first += 16) {
             size_t left = dim - first;
             __mmask16 mask = left < 16 ? first_lanes(left) : (__mmask16)0xffff;
-            _mm_prefetch(ahead + first * bytes, _MM_HINT_T0);
+            prefetch(ahead, first * bytes);
             difference = _mm512_sub_ps(load(rows[i], first, half, mask),
                                        _mm512_loadu_ps(query + first));
             sums[0] = _mm512_fmadd_ps(difference, difference, sums[0]);
@@ -168,13 +168,13 @@ centre(const void *const *rows, size_t n, const float *mean, size_t dim, int hal
        size_t stride, float *norms) {
     for (size_t i = 0; i < n; i++) {
         __m512 sum = _mm512_setzero_ps();
-        const char *ahead = rows[i + ROWS_AHEAD];
+        const void *ahead = rows[i + ROWS_AHEAD];
         for (size_t first = 0; first < dim; first += 16) {
             size_t left = dim - first;
             __mmask16 mask = left < 16 ? first_lanes(left) : (__mmask16)0xffff;
             __m512 values = _mm512_sub_ps(load(rows[i], first, half, mask),
                                           _mm512_loadu_ps(mean + first));
-            _mm_prefetch(ahead + first * (half ? 2 : 4), _MM_HINT_T0);
+            prefetch(ahead, first * (half ? 2 : 4));
             sum = _mm512_fmadd_ps(values, values, sum);
             _mm512_mask_storeu_ps(centred + i * stride + first, mask, values);
         }

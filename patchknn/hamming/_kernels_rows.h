@@ -145,6 +145,11 @@ float bounds_sketch(double distance, double slack, double scale);
 /* The k-th smallest (k from 1 to n) of n values >= 0 `stride` bytes apart; none is NaN. */
 float kth_smallest(const float *values, size_t stride, size_t n, size_t k);
 
+/* As an integer: `row` need not be the address of anything. */
+static inline void prefetch(const void *row, size_t offset) {
+    __builtin_prefetch((const void *)((uintptr_t)row + offset));
+}
+
 /* What project() does, for each file to compile for its machine. */
 static inline void project_lanes(const double *matrix, size_t n, const double *vector, size_t dim,
                                  double *out) {
@@ -162,15 +167,14 @@ static inline void project_lanes(const double *matrix, size_t n, const double *v
     }
 }
 
+/* Without branches, for the compiler to do several at once; and without arithmetic on subnormals,
+   which would hang on the processor's rounding state. */
 static inline float half_to_single(uint16_t half) {
-    /* No multiplication of subnormals: it would hang on the processor's rounding state. */
-    uint32_t magnitude = half & 0x7fffu, bits;
-    float value;
-    if (magnitude < 0x400u) {
-        value = (float)(int32_t)magnitude * 0x1p-24f;
-        return half & 0x8000u ? -value : value;
-    }
-    bits = (magnitude << 13) + (magnitude < 0x7c00u ? 112u << 23 : 224u << 23);
+    uint32_t magnitude = half & 0x7fffu, bits, small_bits;
+    float value, small = (float)(int32_t)magnitude * 0x1p-24f;
+    __builtin_memcpy(&small_bits, &small, sizeof small);
+    bits = (magnitude << 13) + (112u << 23) + (magnitude < 0x7c00u ? 0 : 112u << 23);
+    bits = magnitude < 0x400u ? small_bits : bits;
     bits |= (uint32_t)(half & 0x8000u) << 16;
     __builtin_memcpy(&value, &bits, sizeof value);
     return value;

@@ -76,7 +76,92 @@ def stress_scan_rows(kernels: ModuleType, generator: np.random.Generator) -> Non
                 kernels.scan_rows(codes, queries, n_bytes, radius)
 
 
-STRESSES = (stress_code_table, stress_scan_rows)
+def stress_feature_table(kernels: ModuleType, generator: np.random.Generator) -> None:
+    """One query and many over shards of every alignment, by rows and by sketches, then damaged."""
+    for dim in (1, 7, 8, 15, 16, 33, 129, 512):
+        for dtype in (np.float16, np.float32):
+            held = [generator.normal(size=(n, dim)).astype(dtype) for n in (0, 1, 700, 40, 0)]
+            n = sum(map(len, held))
+            bytes_held = [b"x" + shard.tobytes() for shard in held]
+            shards = [np.frombuffer(data, np.uint8)[1:] for data in bytes_held]
+            sketch = (
+                generator.normal(size=(n, 32)).astype(np.float16),
+                np.zeros(dim),
+                generator.normal(size=(31, dim)),
+                1.0,
+                0.5,
+            )
+            rows = generator.permutation(n).astype(np.uint32)
+            for damaged in (False, True):
+                if damaged:
+                    rows[generator.integers(0, n, 30)] = generator.integers(n, 2**32, 30)
+                for mapping in (None, rows):
+                    for given in (None, sketch):
+                        half = dtype == np.float16
+                        table = kernels.FeatureTable(shards, dim, half, mapping, given)
+                        _rank(kernels, table, generator, n, dim, damaged=damaged)
+
+
+def _rank(kernels, table, generator, n: int, dim: int, *, damaged: bool) -> None:
+    starts, stops = np.array([0, 3, 200]), np.array([2, 199, n])
+    for k in (0, 1, 10, 600, 10**6):
+        for query in (generator.normal(size=dim), np.full(dim, 1e39), np.full(dim, 1e-50)):
+            _call(table.nearest, query, starts, stops, k, 1, damaged=damaged)
+    many = generator.normal(size=(70, dim))
+    many[9] *= 1e30
+    batch = kernels.RowBatch(table, many, generator.integers(0, 20, 70), 2)
+    offsets, ends = np.arange(71), np.full(70, n)
+    _call(batch.search, 0, 70, offsets, ends - 5, ends, damaged=damaged)
+    batch.share()
+    panels = np.zeros((3, 32, dim), np.float32)
+    own = np.delete(np.arange(70), 9)
+    panels.reshape(-1, dim)[:69] = many[own]
+    panels = np.ascontiguousarray(panels.transpose(0, 2, 1))
+    lengths = np.linalg.norm(many[own], axis=1)
+    mean = np.zeros(-(-dim // 16) * 16, np.float32)
+    for slot, start in ((0, 0), (1, 300)):
+        stop = start + 300
+        _call(batch.match, slot, start, stop, own, panels, lengths, mean, damaged=damaged)
+    _call(batch.finish, 0, 70, damaged=damaged)
+
+
+def stress_two_stage(kernels: ModuleType, generator: np.random.Generator) -> None:
+    """Both stages over sound and damaged bounds and rows, with rows to leave out."""
+    n, dim = 900, 24
+    coded, counts = np.unique(
+        generator.integers(0, 3, (n, 1), np.uint64), axis=0, return_counts=True
+    )
+    features = generator.normal(size=(n, dim)).astype(np.float16)
+    skip = np.unique(generator.integers(-5, n + 5, 40))
+    for damage in (None, 0, n + 1, 2**32 - 1):
+        bounds = np.concatenate([[0], np.cumsum(counts)]).astype(np.uint32)
+        rows = generator.permutation(n).astype(np.uint32)
+        if damage is not None:
+            bounds[1] = rows[5] = damage
+        codes = kernels.CodeTable(64, coded, bounds, ())
+        for mapping in (None, rows):
+            table = kernels.FeatureTable([features], dim, 1, mapping, None)
+            for radius in (0, 1, 64):
+                for left_out in (None, skip):
+                    _call(
+                        kernels.two_stage,
+                        codes,
+                        table,
+                        coded[0],
+                        generator.normal(size=dim),
+                        radius,
+                        10,
+                        left_out,
+                        damaged=damage is not None,
+                    )
+
+
+STRESSES = (
+    stress_code_table,
+    stress_scan_rows,
+    stress_feature_table,
+    stress_two_stage,
+)
 
 
 def main() -> None:

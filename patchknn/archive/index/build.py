@@ -27,6 +27,7 @@ from patchknn.archive.index.layout import (
 )
 from patchknn.archive.index.lookup_writer import write_lookups
 from patchknn.archive.index.merge import UnsortedError
+from patchknn.archive.index.segment import Segment
 from patchknn.archive.index.sketch_writer import write_sketches
 from patchknn.archive.sealed import checksum_of, damage
 from patchknn.archive.settings import ArchiveSettings
@@ -43,11 +44,13 @@ def build_segment(
     *,
     advance: Callable[[int], None] | None = None,
     replace: bool = False,
+    donor: Segment | None = None,
 ) -> str:
     """Write the segment over ``shards`` (shard, checksum of its JSON) and return its name.
 
     A segment of that name that is there already stays, unless ``replace``. Whatever goes wrong,
-    nothing of it is left. ``advance`` is told of rows as they are merged. Raises DamageError
+    nothing of it is left. ``advance`` is told of rows as they are merged; ``donor`` is a segment
+    over most of these shards, whose sketches serve again. Raises DamageError
     where a shard is not what it must be, OSError where the archive cannot be written to.
     """
     own = [shard for shard, _ in shards]
@@ -60,7 +63,7 @@ def build_segment(
     try:
         with errors_named(folder, temporary):
             temporary.mkdir(parents=True)
-            _fill(temporary, path, settings, shards, advance)
+            _fill(temporary, path, settings, shards, advance=advance, donor=donor)
             fsync_directory(temporary)
             _give_name(temporary, folder / name, replace=replace)
             fsync_directory(folder)
@@ -74,7 +77,9 @@ def _fill(
     path: Path,
     settings: ArchiveSettings,
     shards: Sequence[tuple[Shard, str]],
+    *,
     advance: Callable[[int], None] | None,
+    donor: Segment | None,
 ) -> None:
     own = [shard for shard, _ in shards]
     lines, sizes, file_sets = _shard_lines(path, shards)
@@ -84,7 +89,7 @@ def _fill(
         file = own[error.run].description.arrays["codes"].file
         problem = f"{path / SHARDS / file}: its rows are not in the order of their codes."
         raise damage(path, problem) from None
-    sketch_arrays, sketch = write_sketches(folder, own)
+    sketch_arrays, sketch = write_sketches(folder, own, donor)
     arrays: dict[str, ArrayRecord] = {
         **written.arrays,
         **write_lookups(folder, own),

@@ -33,6 +33,7 @@ class Segment:
         """Map its arrays; SegmentError where one is missing, too short, or ends wrongly."""
         folder, head = found.folder, found.head
         self.folder: Path = folder
+        self.head = head
         self.shards = tuple(shards)
         self.first_rows: npt.NDArray[np.int64] = np.cumsum([0, *map(len, self.shards)])
         self.n_rows = int(self.first_rows[-1])

@@ -21,6 +21,7 @@ from patchknn.archive.index.layout import (
     segments_folder,
 )
 from patchknn.archive.index.plan import plan_merge
+from patchknn.archive.index.segment import Segment
 from patchknn.archive.manifests import read_manifest
 from patchknn.archive.opening import open_shards
 from patchknn.archive.settings import ArchiveSettings, read_settings
@@ -77,14 +78,21 @@ def update_index(
         built = indexed = added = 0
         for _ in range(_ROUNDS):
             state = _state(path, settings)
-            chosen = _all(state) if rebuild else _due(state)
+            chosen = _groups(list(state.shards)) if rebuild else _due(state)
             if not chosen:
                 break
             fresh = {shard.uuid for shard in state.cover.bare}
             for group in chosen:
                 # Of the same name and not in use: it is damaged.
                 broken = all(shard.uuid in fresh for shard, _ in group)
-                build_segment(path, settings, group, advance=progress, replace=rebuild or broken)
+                build_segment(
+                    path,
+                    settings,
+                    group,
+                    advance=progress,
+                    replace=rebuild or broken,
+                    donor=None if rebuild else _donor(state, group),
+                )
                 built += 1
                 indexed += sum(len(shard) for shard, _ in group)
                 added += sum(len(shard) for shard, _ in group if shard.uuid in fresh)
@@ -122,8 +130,14 @@ def _due(state: _State) -> list[list[tuple[Shard, str]]]:
     return _groups([pair for pair in state.shards if pair[0].uuid in new])
 
 
-def _all(state: _State) -> list[list[tuple[Shard, str]]]:
-    return _groups(list(state.shards))
+def _donor(state: _State, group: list[tuple[Shard, str]]) -> Segment | None:
+    """The segment that has at least half of the rows of a group, and no others."""
+    uuids = {shard.uuid for shard, _ in group}
+    rows = sum(len(shard) for shard, _ in group)
+    for segment in state.cover.segments:
+        if 2 * segment.n_rows >= rows and all(shard.uuid in uuids for shard in segment.shards):
+            return segment
+    return None
 
 
 def _groups(shards: list[tuple[Shard, str]]) -> list[list[tuple[Shard, str]]]:
