@@ -54,7 +54,10 @@ def write_ndjson(value: Mapping[str, Any]) -> None:
 
     Floats are written shortest-exact; a float that is not a number becomes null.
     """
-    text = json.dumps(_json_safe(value), ensure_ascii=False, allow_nan=False)
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError):  # rare, and to look for it takes longer than to write
+        text = json.dumps(_json_safe(value), ensure_ascii=False, allow_nan=False)
     sys.stdout.write(_encodable(text) + "\n")
     sys.stdout.flush()
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from patchknn.search.parts import Codes, Part, Ranges
+from patchknn.search.parts import Balls, Codes, Part, Ranges
 from patchknn.search.pool import Demand, Yield
 
 
@@ -41,8 +41,54 @@ def find_ball(
     if ball is not None or widest <= radius:
         return ball or search.last(radius, widened=False)
     if demand.skip is not None and demand.groups is None:
-        return search.by_counting(radius, widest)
+        return widened_balls(parts, code[None], radii, [demand], threads)[0]
     return search.ring_by_ring(radius, widest)
+
+
+def widened_balls(
+    parts: Sequence[Part],
+    codes: Codes,
+    radii: tuple[int, int],
+    demands: Sequence[Demand],
+    threads: int,
+) -> list[Ball]:
+    """The balls of codes (Q, K/8) that hold too few rows within ``radii[0]``.
+
+    For demands whose filters look at no row: rows need only be counted.
+    """
+    skipped = [demand.skip_bits for demand in demands]
+    # So many, whichever of the rows to be skipped lie within.
+    wanted = max(demand.k + len(bits) for demand, bits in zip(demands, skipped, strict=True))
+    found = [part.nearest(codes, wanted, radii[1], threads) for part in parts]
+    balls = []
+    for number, (demand, bits) in enumerate(zip(demands, skipped, strict=True)):
+        reached = [int(radius[number]) for _, radius in found if radius[number] >= 0]
+        ranges = [part_balls.of(number) for part_balls, _ in found]
+        work = total_work([part_balls for part_balls, _ in found], number)
+        # What a part holds within its own radius holds what it has within the smallest.
+        bound = min(reached, default=radii[1])
+        counts = np.zeros(bound + 1, np.int64)
+        for one in ranges:
+            near = one.chosen(one.distances <= bound)
+            lengths = near.stops - near.starts
+            counts += np.bincount(near.distances, lengths, bound + 1).astype(np.int64)
+        counts -= np.bincount(bits[bits <= bound], minlength=bound + 1)
+        totals = np.cumsum(counts)
+        enough = np.flatnonzero(totals >= demand.k)
+        smallest = max(int(enough[0]), radii[0]) if len(enough) else radii[1]
+        kept = tuple(one.chosen(one.distances <= smallest) for one in ranges)
+        n_rows = int(totals[min(smallest, bound)])
+        balls.append(Ball(kept, n_rows, smallest, widened=True, work=work))
+    return balls
+
+
+def total_work(balls: Sequence[Balls], number: int) -> npt.NDArray[np.int64]:
+    """What one query took in all parts, (4,)."""
+    work = np.zeros(4, np.int64)
+    for one in balls:
+        work[0] = max(work[0], one.work[number, 0])
+        work[1:] += one.work[number, 1:]
+    return work
 
 
 class _Widening:
@@ -76,26 +122,6 @@ class _Widening:
         """What was found last, as an answer."""
         return Ball(tuple(self._ranges), self._n_rows, radius, widened, self._work)
 
-    def by_counting(self, radius: int, widest: int) -> Ball:
-        """Widen where rows need only be counted: no filter looks at each of them."""
-        assert self._demand.skip is not None
-        wanted = self._demand.k + len(self._demand.skip)
-        reached = [part.nearest(self._code, wanted, widest) for part in self._parts]
-        bound = max(min((r for r in reached if r >= 0), default=widest), radius)
-        all_ranges = self._unfiltered(bound)
-        counts = np.zeros(bound + 1, np.int64)
-        for ranges in all_ranges:
-            lengths = ranges.stops - ranges.starts
-            counts += np.bincount(ranges.distances, lengths, bound + 1).astype(np.int64)
-        skipped = self._demand.skip_bits[self._demand.skip_bits <= bound]
-        counts -= np.bincount(skipped, minlength=bound + 1)
-        totals = np.cumsum(counts)
-        enough = np.flatnonzero(totals >= self._demand.k)
-        smallest = max(int(enough[0]), radius) if len(enough) else widest
-        self._ranges = [ranges.chosen(ranges.distances <= smallest) for ranges in all_ranges]
-        self._n_rows = int(totals[min(smallest, bound)])
-        return self.last(smallest, widened=True)
-
     def ring_by_ring(self, radius: int, widest: int) -> Ball:
         """Widen where filters must see the rows: those at each distance, nearest first."""
         all_ranges = self._unfiltered(widest)
@@ -118,13 +144,11 @@ class _Widening:
         return self.last(smallest, widened=True)
 
     def _unfiltered(self, radius: int) -> list[Ranges]:
-        found = []
-        for part in self._parts:
-            balls = part.balls(self._code[None], radius, self._threads)
-            self._work[0] = max(self._work[0], balls.work[0, 0])
-            self._work[1:] += balls.work[0, 1:]
-            found.append(balls.of(0))
-        return found
+        balls = [part.balls(self._code[None], radius, self._threads) for part in self._parts]
+        work = total_work(balls, 0)
+        self._work[0] = max(self._work[0], work[0])
+        self._work[1:] += work[1:]
+        return [one.of(0) for one in balls]
 
     def _admitted(self, part: Part, ranges: Ranges, found: Yield) -> Ranges:
         """The ranges without the rows that the demand keeps out; ``found`` counts what is left."""

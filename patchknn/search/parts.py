@@ -97,8 +97,13 @@ class Part(Protocol):
     def balls(self, codes: Codes, radius: int, threads: int) -> Balls:
         """Every range within ``radius`` bits of each of codes (Q, K/8), inclusive."""
 
-    def nearest(self, code: Codes, k: int, widest: int) -> int:
-        """The smallest radius up to ``widest`` with k rows around a code (K/8,), or −1."""
+    def nearest(
+        self, codes: Codes, k: int, widest: int, threads: int
+    ) -> tuple[Balls, npt.NDArray[np.int32]]:
+        """The balls of the smallest radii (Q,) up to ``widest`` that hold k rows.
+
+        Around codes (Q, K/8); the ball of ``widest`` and −1 where that holds fewer.
+        """
 
     def rows(self, positions: RowNumbers) -> RowNumbers:
         """Rows of the snapshot (m,) at positions (m,)."""
@@ -129,11 +134,13 @@ class SegmentPart:
             hits = self.segment.table.ball(words(codes), radius, threads=threads)
             return Balls(hits.offsets, self._ranges(hits), hits.work)
 
-    def nearest(self, code: Codes, k: int, widest: int) -> int:
+    def nearest(
+        self, codes: Codes, k: int, widest: int, threads: int
+    ) -> tuple[Balls, npt.NDArray[np.int32]]:
         """As ``Part``."""
         with self.watched():
-            _, radius = self.segment.table.nearest(words(code[None]), k, widest)
-            return int(radius[0])
+            hits, radii = self.segment.table.nearest(words(codes), k, widest, threads=threads)
+            return Balls(hits.offsets, self._ranges(hits), hits.work), radii
 
     def rows(self, positions: RowNumbers) -> RowNumbers:
         """As ``Part``."""
@@ -223,13 +230,20 @@ class ScanPart:
         work[:, 3] = first_rows[-1]
         return Balls(np.searchsorted(owner[first], np.arange(len(codes) + 1)), ranges, work)
 
-    def nearest(self, code: Codes, k: int, widest: int) -> int:
-        """As ``Part``."""
-        ranges = self.balls(code[None], widest, 1).ranges
-        lengths = ranges.stops - ranges.starts
-        counts = np.bincount(ranges.distances, weights=lengths, minlength=widest + 1)
-        reached = np.flatnonzero(np.cumsum(counts) >= k)
-        return int(reached[0]) if len(reached) else -1
+    def nearest(
+        self, codes: Codes, k: int, widest: int, threads: int
+    ) -> tuple[Balls, npt.NDArray[np.int32]]:
+        """As ``Part``; the balls are those of ``widest``, which hold the smaller ones."""
+        balls = self.balls(codes, widest, threads)
+        radii = np.full(len(codes), -1, np.int32)
+        for query in range(len(codes)):
+            ranges = balls.of(query)
+            lengths = ranges.stops - ranges.starts
+            counts = np.bincount(ranges.distances, weights=lengths, minlength=widest + 1)
+            reached = np.flatnonzero(np.cumsum(counts) >= k)
+            if len(reached):
+                radii[query] = reached[0]
+        return balls, radii
 
     def rows(self, positions: RowNumbers) -> RowNumbers:
         """As ``Part``."""

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from patchknn.archive.snapshot import Snapshot
-from patchknn.search.ball import Ball, find_ball
+from patchknn.search.ball import Ball, find_ball, total_work, widened_balls
 from patchknn.search.parts import (
     Codes,
     DamagedPartError,
@@ -202,21 +202,29 @@ class TwoStage:
         radius, widest = self._radii
         per_part = [part.balls(codes, radius, self._threads) for part in self.parts]
         counts = sum((balls.counts() for balls in per_part), np.zeros(len(codes), np.int64))
-        result = []
+        result: list[Ball | None] = [None] * len(demands)
+        lacking = []
         for number, demand in enumerate(demands):
-            n_rows = int(counts[number])
-            if demand.skip is not None and demand.groups is None:
-                n_rows -= int((demand.skip_bits <= radius).sum())
-                if n_rows >= demand.k or widest <= radius:
-                    ranges = tuple(balls.of(number) for balls in per_part)
-                    work = np.zeros(4, np.int64)
-                    for balls in per_part:
-                        work[0] = max(work[0], balls.work[number, 0])
-                        work[1:] += balls.work[number, 1:]
-                    result.append(Ball(ranges, n_rows, radius, widened=False, work=work))
-                    continue
-            result.append(find_ball(self.parts, codes[number], self._radii, demand, self._threads))
-        return result
+            if demand.skip is None or demand.groups is not None:
+                continue
+            n_rows = int(counts[number]) - int((demand.skip_bits <= radius).sum())
+            if n_rows >= demand.k or widest <= radius:
+                ranges = tuple(balls.of(number) for balls in per_part)
+                work = total_work(per_part, number)
+                result[number] = Ball(ranges, n_rows, radius, widened=False, work=work)
+            else:
+                lacking.append(number)
+        if lacking:
+            some = [demands[number] for number in lacking]
+            wider = widened_balls(self.parts, codes[lacking], self._radii, some, self._threads)
+            for number, ball in zip(lacking, wider, strict=True):
+                result[number] = ball
+        return [
+            find_ball(self.parts, code, self._radii, demand, self._threads)
+            if ball is None
+            else ball
+            for ball, code, demand in zip(result, codes, demands, strict=True)
+        ]
 
     def _candidates_of_many(
         self, balls: Sequence[Ball], features: Features, sizes: npt.NDArray[np.int64]
