@@ -124,7 +124,8 @@ def pack_strings(
 
 def offsets_fit(data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> bool:
     """Whether offsets ascend from 0 and end within the data."""
-    return bool(offsets[0] == 0 and offsets[-1] <= len(data) and (np.diff(offsets) >= 0).all())
+    ascending = (offsets[1:] >= offsets[:-1]).all()
+    return bool(offsets[0] == 0 and offsets[-1] <= len(data) and ascending)
 
 
 def name_key(name: str) -> int:

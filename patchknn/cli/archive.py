@@ -87,7 +87,11 @@ def info(archive: Archive, format: options.Format = None) -> int:
         "shards": summary.shards,
         "formats": summary.formats,
         "bytes": summary.bytes,
+        "indexed": sum(segment.n_rows for segment in snapshot.cover.segments),
+        "segments": len(snapshot.cover.segments),
     }
+    for problem in snapshot.cover.problems:
+        console.warn(problem)
     style = console.output_format(format)
     if style == "ndjson":
         console.write_ndjson(value)

@@ -15,8 +15,7 @@
 struct code_costs {
     double word;      /* comparing one word that is in the cache */
     double memory;    /* fetching one word of a long scan from memory */
-    double lookup;    /* finding the entries of one bucket */
-    double bucket;    /* opening one that has entries */
+    double lookup;    /* finding a bucket and its entries, in memory rather than in the cache */
     double entry;     /* comparing one of them */
 };
 

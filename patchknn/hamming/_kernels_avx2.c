@@ -80,7 +80,7 @@ static size_t scan_bytes(const uint8_t *codes, size_t n, size_t width, const uin
 
 const struct code_primitives code_primitives_avx2 = {
     .name = "avx2",
-    .costs = {.word = 0.3, .memory = 0.15, .lookup = 6, .bucket = 20, .entry = 0.5},
+    .costs = {.word = 0.17, .memory = 0.08, .lookup = 30, .entry = 1.3},
     .scan_words = scan_words,
     .scan_fresh = scan_fresh,
     .scan_wide = scalar_scan_wide,

@@ -225,7 +225,7 @@ static size_t scan_wide(const uint64_t *codes, size_t n, size_t width, const uin
 
 const struct code_primitives code_primitives_avx512 = {
     .name = "avx512",
-    .costs = {.word = 0.06, .memory = 0.2, .lookup = 5, .bucket = 15, .entry = 0.3},
+    .costs = {.word = 0.05, .memory = 0.17, .lookup = 30, .entry = 0.7},
     .scan_words = scan_words,
     .scan_fresh = scan_fresh,
     .scan_wide = scan_wide,

@@ -16,8 +16,8 @@ int codes_ball(const struct code_table *table, const uint64_t *query, uint32_t r
     hits->lookups = hits->candidates = hits->scanned = 0;
     if (radius > table->bits)
         radius = table->bits;
-    if (path != PATH_SCAN && table->n_parts) {
-        double budget = path == PATH_AUTO ? scan_cost(table, 1) : INFINITY;
+    const double budget = path == PATH_AUTO ? scan_cost(table, 1) : INFINITY;
+    if (path != PATH_SCAN && !walks_are_dear(table, radius, budget)) {
         int status = index_ball(table, query, radius, path, budget, hits);
         if (status != SEARCH_DEAR)
             return status;
@@ -136,7 +136,7 @@ int batch_scan(struct batch *batch, uint32_t radius, size_t first, size_t last) 
 int batch_ball(struct batch *batch, uint32_t radius, int path, int defer) {
     const struct code_table *table = batch->table;
     const double budget = path == PATH_AUTO ? scan_cost(table, batch->n) : INFINITY;
-    if (path == PATH_SCAN || !table->n_parts)
+    if (path == PATH_SCAN || walks_are_dear(table, radius, budget))
         for (size_t i = 0; i < batch->n; i++)
             end(batch, i, 0, SEARCH_DEAR);
     else
@@ -158,13 +158,15 @@ int batch_nearest(struct batch *batch, uint64_t k, uint32_t max_radius) {
     const double budget = scan_cost(table, batch->n);
     struct tally *tally = malloc(sizeof *tally);
     uint32_t *limits = malloc((batch->n + 1) * sizeof *limits);
+    /* At least one step in each part is needed to learn anything. */
+    const int scan = walks_are_dear(table, table->n_parts - 1, budget / TRIAL);
     uint32_t guess = 3;
     int status = tally && limits ? SEARCH_OK : SEARCH_NO_MEMORY;
     for (size_t i = 0; status == SEARCH_OK && i < batch->n; i++) {
         const size_t first = batch->walked.n;
         limits[i] = max_radius;
         begin(batch);
-        if (!table->n_parts) {
+        if (scan) {
             status = end(batch, i, first, SEARCH_DEAR);
             continue;
         }

@@ -57,14 +57,17 @@ struct tally {
     uint64_t counts[MAX_BITS + 1];
 };
 void tally_start(struct tally *tally, uint64_t wanted, uint32_t limit);
-/* Count the hits from number `first` on; SEARCH_OK or SEARCH_DAMAGED. */
-int tally_add(const struct code_table *table, struct tally *tally, const struct hits *hits,
-              size_t first);
+/* Count the hits from number `first` on as one position each, by their distances alone. */
+void tally_codes(struct tally *tally, const struct hits *hits, size_t first);
+/* Count the other positions of the same hits; SEARCH_OK or SEARCH_DAMAGED. */
+int tally_positions(const struct code_table *table, struct tally *tally, const struct hits *hits,
+                    size_t first);
 /* Drop the hits from number `first` on that lie beyond the limit. */
 void tally_trim(const struct tally *tally, struct hits *hits, size_t first);
 
 /* A plain scan of codes [first, last), tile by tile for all queries; appends to each query's hits.
-   With tallies it looks for the nearest (radius is not used), else for the ball. */
+   With tallies it looks for the nearest (radius is not used, and the queries have no hits yet),
+   else for the ball. */
 int scan_codes(const struct code_table *table, const uint64_t *const *queries,
                struct hits *const *hits, struct tally *const *tallies, size_t n_queries,
                uint32_t radius, size_t first, size_t last);
@@ -78,6 +81,10 @@ struct plan {
 };
 /* Cost of a plain scan, for one of `together` queries. */
 double scan_cost(const struct code_table *table, size_t together);
+/* A search for the nearest may cost this part of its budget before it is known how far it goes. */
+#define TRIAL 16
+/* Whether even walks that meet empty buckets alone would cost more than the scan. */
+int walks_are_dear(const struct code_table *table, uint32_t radius, double budget);
 void plan_start(struct plan *plan, const struct code_table *table, const uint32_t *sizes);
 /* Reach one bit further in the part where that is cheapest (or in `part` if >= 0). Once this was
    called r + 1 times, each code within distance r lies within the reach of some part. */

@@ -5,19 +5,38 @@
 #include <string.h>
 
 #define LANES 16
+#define CHUNK 256 /* values converted at a time */
 
-/* 16 values from `row` on, zeros from the `count`-th. */
-static inline void load(const void *row, size_t first, size_t count, int half, float *values) {
+/* half_to_single() of many, in steps that compilers turn into vector instructions. */
+static void widen(const uint16_t *halves, float *values, size_t count) {
+    union {
+        float value[CHUNK];
+        uint32_t bits[CHUNK];
+    } small, wide;
+    for (size_t i = 0; i < count; i++)
+        small.value[i] = (float)(int32_t)(halves[i] & 0x7fffu) * 0x1p-24f;
+    for (size_t i = 0; i < count; i++) {
+        uint32_t magnitude = halves[i] & 0x7fffu, sign = (uint32_t)(halves[i] & 0x8000u) << 16;
+        uint32_t bits = (magnitude << 13) + (magnitude < 0x7c00u ? 112u << 23 : 224u << 23);
+        wide.bits[i] = (magnitude < 0x400u ? small.bits[i] : bits) | sign;
+    }
+    memcpy(values, wide.value, count * sizeof *values);
+}
+
+/* `count` <= CHUNK values of `row` from `first` on, then zeros up to a multiple of LANES; returns
+   that multiple. */
+static size_t load(const void *row, size_t first, size_t count, int half, float *values) {
+    size_t padded = (count + LANES - 1) / LANES * LANES;
     if (half) {
-        uint16_t raw[LANES] = {0};
-        memcpy(raw, (const char *)row + 2 * first, 2 * count);
-        for (size_t lane = 0; lane < LANES; lane++)
-            values[lane] = half_to_single(raw[lane]);
+        uint16_t halves[CHUNK];
+        memset(halves + padded - LANES, 0, LANES * sizeof *halves);
+        memcpy(halves, (const char *)row + 2 * first, 2 * count);
+        widen(halves, values, padded);
     } else {
-        if (count < LANES)
-            memset(values, 0, LANES * sizeof(float));
+        memset(values + padded - LANES, 0, LANES * sizeof *values);
         memcpy(values, (const char *)row + 4 * first, 4 * count);
     }
+    return padded;
 }
 
 static inline size_t at_most(size_t count, size_t most) { return count < most ? count : most; }
@@ -32,14 +51,15 @@ static inline float sum_lanes(const float *lanes) {
 static inline void squares(const void *const *rows, size_t n, const float *query, size_t dim,
                            int half, float *out) {
     for (size_t i = 0; i < n; i++) {
-        float sums[LANES] = {0}, values[LANES];
+        float sums[LANES] = {0}, values[CHUNK];
         __builtin_prefetch(rows[i + 1]);
-        for (size_t first = 0; first < dim; first += LANES) {
-            load(rows[i], first, at_most(dim - first, LANES), half, values);
-            for (size_t lane = 0; lane < LANES; lane++) {
-                float difference = values[lane] - query[first + lane];
-                sums[lane] += difference * difference;
-            }
+        for (size_t first = 0; first < dim; first += CHUNK) {
+            size_t count = load(rows[i], first, at_most(dim - first, CHUNK), half, values);
+            for (size_t j = 0; j < count; j += LANES)
+                for (size_t lane = 0; lane < LANES; lane++) {
+                    float difference = values[j + lane] - query[first + j + lane];
+                    sums[lane] += difference * difference;
+                }
         }
         out[i] = sum_lanes(sums);
     }
@@ -66,10 +86,10 @@ static inline void distances(const void *const *rows, size_t n, const double *qu
                              int half, double *out) {
     for (size_t i = 0; i < n; i++) {
         double s[8] = {0};
-        float values[LANES];
-        for (size_t first = 0; first < dim; first += LANES) {
-            load(rows[i], first, at_most(dim - first, LANES), half, values);
-            for (size_t step = 0; step < LANES; step += 8)
+        float values[CHUNK];
+        for (size_t first = 0; first < dim; first += CHUNK) {
+            size_t count = load(rows[i], first, at_most(dim - first, CHUNK), half, values);
+            for (size_t step = 0; step < count; step += 8)
                 for (size_t lane = 0; lane < 8; lane++) {
                     double difference = (double)values[step + lane] - query[first + step + lane];
                     s[lane] += difference * difference;
@@ -92,15 +112,16 @@ static void distances_single(const void *const *rows, size_t n, const double *qu
 static inline void centre(const void *const *rows, size_t n, const float *mean, size_t dim,
                           int half, float *centred, size_t stride, float *norms) {
     for (size_t i = 0; i < n; i++) {
-        float sums[LANES] = {0}, values[LANES];
-        for (size_t first = 0; first < dim; first += LANES) {
-            size_t count = at_most(dim - first, LANES);
-            load(rows[i], first, count, half, values);
-            for (size_t lane = 0; lane < LANES; lane++) {
-                values[lane] -= mean[first + lane];
-                sums[lane] += values[lane] * values[lane];
-            }
-            memcpy(centred + i * stride + first, values, count * sizeof(float));
+        float sums[LANES] = {0}, values[CHUNK];
+        for (size_t first = 0; first < dim; first += CHUNK) {
+            size_t own = at_most(dim - first, CHUNK);
+            size_t count = load(rows[i], first, own, half, values);
+            for (size_t j = 0; j < count; j += LANES)
+                for (size_t lane = 0; lane < LANES; lane++) {
+                    values[j + lane] -= mean[first + j + lane];
+                    sums[lane] += values[j + lane] * values[j + lane];
+                }
+            memcpy(centred + i * stride + first, values, own * sizeof(float));
         }
         norms[i] = sum_lanes(sums);
     }

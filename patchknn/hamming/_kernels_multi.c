@@ -12,8 +12,10 @@
 
 #include <string.h>
 
-#define CHUNK 256
-#define LINES_AHEAD 16 /* of a bucket's windows; the processor fetches the rest by itself */
+#define CHUNK 128
+/* Lines of windows that are prefetched; the processor goes on by itself. */
+#define LINES_AHEAD 8
+#define LINES_FIRST 16 /* of the buckets that the query falls into, which tend to be the largest */
 
 struct step {
     uint8_t part;
@@ -32,6 +34,7 @@ struct walk {
     const uint64_t *query;
     uint32_t limit;
     struct hits *hits;
+    struct tally *tally;         /* in a search for the nearest, else NULL */
     double spent, budget, left;  /* nanoseconds; `left`: lookups still to come */
     uint32_t own[MAX_PARTS];     /* the query's bucket in each part */
     uint32_t sizes[MAX_PARTS];   /* entries in it */
@@ -79,16 +82,19 @@ static inline uint64_t window_of(const struct code_table *table, size_t p, const
     return left < 64 ? bits | query[0] >> left : bits;
 }
 
-static inline void prefetch_entries(const struct code_table *table, size_t p, uint32_t first,
-                                    uint32_t last) {
+/* Inlined by force: a function that only prefetches is one without effect to gcc, and dropped. */
+static inline __attribute__((always_inline)) void
+prefetch_entries(const struct code_table *table, size_t p, uint32_t first, uint32_t last,
+                 size_t lines) {
     const size_t words = p ? 1 : table->width;
-    const char *windows = (const char *)(windows_of(table, p) + first * words);
-    size_t bytes = (size_t)(last - first) * words * 8;
-    if (bytes > LINES_AHEAD * 64)
-        bytes = LINES_AHEAD * 64;
-    for (size_t byte = 0; byte < bytes; byte += 64)
-        __builtin_prefetch(windows + byte);
-    __builtin_prefetch(windows + bytes - 1);
+    const char *begin = (const char *)(windows_of(table, p) + first * words);
+    const char *end = (const char *)(windows_of(table, p) + last * words);
+    /* Most buckets are small, and a branch on what was just read is likely to go wrong. */
+    __builtin_prefetch(begin);
+    __builtin_prefetch(end - 1);
+    if (__builtin_expect(end - begin > 128, 0))
+        for (size_t line = 1; line < lines && begin + 64 * line < end; line++)
+            __builtin_prefetch(begin + 64 * line);
 }
 
 void index_touch(const struct code_table *table, const uint64_t *query) {
@@ -100,7 +106,7 @@ void index_fetch(const struct code_table *table, const uint64_t *query) {
     for (size_t p = 0; p < table->n_parts; p++) {
         const uint32_t *bounds = table->parts[p].bounds + bucket_of(table, p, query);
         if (bounds[0] < bounds[1] && bounds[1] <= table->n_codes)
-            prefetch_entries(table, p, bounds[0], bounds[1]);
+            prefetch_entries(table, p, bounds[0], bounds[1], LINES_FIRST);
     }
 }
 
@@ -137,14 +143,54 @@ static int compare(struct walk *walk, struct bucket *bucket) {
         kept = code_primitives->scan_words(table->parts[p].window + bucket->first, n,
                                            window_of(table, p, walk->query), walk->limit, found,
                                            distances);
-    const uint32_t *order = table->parts[p].order;
-    for (size_t i = 0; i < kept; i++) {
+    for (size_t i = 0; i < kept; i++)
         found[i] += bucket->first;
-        if (order)
-            __builtin_prefetch(order + found[i]);
-    }
     hits->n += kept;
     bucket->end = hits->n;
+    if (walk->tally && table->width == 1) { /* the distances are known: the limit may fall */
+        tally_codes(walk->tally, hits, hits->n - kept);
+        walk->limit = walk->tally->limit;
+    }
+    return SEARCH_OK;
+}
+
+/* Drop hits that the limit has left behind since, and prefetch the numbers of the others. */
+static void sift(struct walk *walk, size_t first, struct bucket *buckets, size_t n) {
+    struct hits *hits = walk->hits;
+    size_t i = first, kept = first;
+    for (size_t b = 0; b < n; b++) {
+        const uint32_t *order = walk->table->parts[buckets[b].step->part].order;
+        for (; i < buckets[b].end; i++) {
+            if (hits->distances[i] > walk->limit)
+                continue;
+            hits->codes[kept] = hits->codes[i];
+            hits->distances[kept++] = hits->distances[i];
+            if (order)
+                __builtin_prefetch(order + hits->codes[i]);
+        }
+        buckets[b].end = kept;
+    }
+    hits->n = kept;
+}
+
+/* Entries become code numbers; SEARCH_OK or SEARCH_DAMAGED. */
+static int resolve(struct walk *walk, size_t first, const struct bucket *buckets, size_t n) {
+    const struct code_table *table = walk->table;
+    uint32_t *codes = walk->hits->codes;
+    size_t i = first;
+    for (size_t b = 0; b < n; b++) {
+        const uint32_t *order = table->parts[buckets[b].step->part].order;
+        for (; i < buckets[b].end; i++) {
+            if (order)
+                codes[i] = order[codes[i]];
+            if (codes[i] >= table->n_codes)
+                return SEARCH_DAMAGED;
+            if (table->width > 1)
+                __builtin_prefetch(table->codes + codes[i] * (size_t)table->width);
+            if (walk->tally)
+                __builtin_prefetch(table->bounds + codes[i]);
+        }
+    }
     return SEARCH_OK;
 }
 
@@ -182,14 +228,12 @@ static int flush(struct walk *walk) {
         const uint32_t first = bounds[0], last = bounds[1];
         if (first > last || last > table->n_codes)
             return SEARCH_DAMAGED;
-        if (first == last)
-            continue;
-        prefetch_entries(table, p, first, last);
-        buckets[n++] = (struct bucket){.first = first, .last = last, .step = walk->steps[i]};
+        prefetch_entries(table, p, first, last, LINES_AHEAD);
+        buckets[n] = (struct bucket){.first = first, .last = last, .step = walk->steps[i]};
+        n += first < last;
         entries += last - first;
     }
-    double cost = (double)walk->n * costs->lookup + (double)n * costs->bucket +
-                  (double)entries * costs->entry;
+    double cost = (double)walk->n * costs->lookup + (double)entries * costs->entry;
     hits->lookups += (int64_t)walk->n;
     walk->left -= (double)walk->n;
     if (walk->spent + cost + walk->left * (cost / (double)(walk->n + 1)) > walk->budget)
@@ -204,21 +248,18 @@ static int flush(struct walk *walk) {
         if (status != SEARCH_OK)
             return status;
     }
-    size_t i = begun;
-    for (size_t b = 0; b < n; b++) {
-        const uint32_t *order = table->parts[buckets[b].step->part].order;
-        for (; i < buckets[b].end; i++) {
-            if (order)
-                hits->codes[i] = order[hits->codes[i]];
-            if (hits->codes[i] >= table->n_codes)
-                return SEARCH_DAMAGED;
-            if (table->width > 1)
-                __builtin_prefetch(table->codes + hits->codes[i] * (size_t)table->width);
-        }
-    }
-    if (table->width > 1)
+    sift(walk, begun, buckets, n);
+    int status = resolve(walk, begun, buckets, n);
+    if (status == SEARCH_OK && table->width > 1) {
         verify(walk, begun, buckets, n);
-    return SEARCH_OK;
+        if (walk->tally)
+            tally_codes(walk->tally, hits, begun);
+    }
+    if (status == SEARCH_OK && walk->tally) {
+        status = tally_positions(table, walk->tally, hits, begun);
+        walk->limit = walk->tally->limit;
+    }
+    return status;
 }
 
 /* Look up all buckets of a step. */
@@ -251,6 +292,7 @@ static int start(struct walk *walk, const struct code_table *table, const uint64
     walk->table = table;
     walk->query = query;
     walk->hits = hits;
+    walk->tally = NULL;
     walk->spent = walk->left = 0;
     walk->budget = budget;
     walk->n = 0;
@@ -308,14 +350,17 @@ int index_ball(const struct code_table *table, const uint64_t *query, uint32_t r
     return status;
 }
 
-/* What the steps from here to radius `limit` would cost, or more than `enough`. */
-static double cost_to(const struct plan *plan, const struct code_table *table,
-                      const uint32_t *sizes, uint32_t steps, double enough) {
+/* Whether to leave a walk that may need `steps` steps more. Each of them may lower the limit, so
+   cheap ones are taken even where all together would be too dear. */
+static int dear(const struct walk *walk, const struct plan *plan, uint32_t steps) {
     struct plan ahead = *plan;
-    ahead.cost = 0;
-    for (uint32_t i = 0; i < steps && ahead.cost <= enough; i++)
-        plan_step(&ahead, table, sizes, -1);
-    return ahead.cost;
+    ahead.cost = walk->spent;
+    plan_step(&ahead, walk->table, walk->sizes, -1);
+    if (ahead.cost < walk->budget / TRIAL)
+        return 0;
+    for (uint32_t i = 1; i < steps && ahead.cost <= walk->budget; i++)
+        plan_step(&ahead, walk->table, walk->sizes, -1);
+    return ahead.cost > walk->budget;
 }
 
 int index_nearest(const struct code_table *table, const uint64_t *query, uint32_t guess,
@@ -328,6 +373,7 @@ int index_nearest(const struct code_table *table, const uint64_t *query, uint32_
     int status = start(&walk, table, query, budget, hits);
     if (status != SEARCH_OK)
         return status;
+    walk.tally = tally;
     plan_start(&plan, table, walk.sizes);
     for (uint32_t i = 0; i < together; i++)
         plan_next(&walk, &plan, &steps[i], -1);
@@ -343,24 +389,18 @@ int index_nearest(const struct code_table *table, const uint64_t *query, uint32_
         hits->n = begun;
         walk.left = lookups;
         status = take_all(&walk, steps, together);
-        if (status == SEARCH_OK)
-            status = tally_add(table, tally, hits, begun);
         if (status != SEARCH_OK || tally->within >= tally->wanted || walk.limit == max_radius)
             break;
     }
     for (uint32_t taken = together; status == SEARCH_OK && taken <= tally->limit; taken++) {
-        const double enough = budget - walk.spent;
-        if (cost_to(&plan, table, walk.sizes, tally->limit + 1 - taken, enough) > enough) {
+        if (dear(&walk, &plan, tally->limit + 1 - taken)) {
             status = SEARCH_DEAR;
             break;
         }
-        const size_t found = hits->n;
         walk.limit = tally->limit;
         walk.left = 0;
         plan_next(&walk, &plan, steps, -1);
         status = take_all(&walk, steps, 1);
-        if (status == SEARCH_OK)
-            status = tally_add(table, tally, hits, found);
     }
     if (status == SEARCH_OK)
         tally_trim(tally, hits, begun);

@@ -23,13 +23,10 @@ static double level_cost(const struct plan *plan, const struct code_table *table
     const struct code_costs *costs = &code_primitives->costs;
     const int level = plan->reach[p] + 1;
     if (level == 0)
-        return costs->lookup + costs->bucket + size * costs->entry;
-    double density = (double)table->n_codes / ((uint64_t)1 << table->parts[p].width);
-    double lookups = plan->level[p], buckets = density < 1 ? lookups * density : lookups;
-    double entries = lookups * density + size;
-    if (buckets < lookups && size > 1)
-        buckets += lookups < size ? lookups / 4 : size / 4;
-    return lookups * costs->lookup + buckets * costs->bucket + entries * costs->entry;
+        return costs->lookup + size * costs->entry;
+    double lookups = plan->level[p];
+    double density = (double)table->n_codes / (double)((uint64_t)1 << table->parts[p].width);
+    return lookups * (costs->lookup + density * costs->entry) + size * costs->entry;
 }
 
 void plan_start(struct plan *plan, const struct code_table *table, const uint32_t *sizes) {
@@ -54,4 +51,15 @@ uint32_t plan_step(struct plan *plan, const struct code_table *table, const uint
     plan->level[best] = reached < width ? plan->level[best] * (width - reached) / (reached + 1) : 0;
     plan->next[best] = level_cost(plan, table, best, sizes[best]);
     return (uint32_t)best;
+}
+
+int walks_are_dear(const struct code_table *table, uint32_t radius, double budget) {
+    const uint32_t sizes[MAX_PARTS] = {0};
+    struct plan plan;
+    if (!table->n_parts)
+        return 1;
+    plan_start(&plan, table, sizes);
+    for (uint32_t i = 0; i <= radius && plan.cost <= budget; i++)
+        plan_step(&plan, table, sizes, -1);
+    return plan.cost > budget;
 }

@@ -19,7 +19,7 @@ static size_t scan_words(const uint64_t *words, size_t n, uint64_t query, uint32
 
 const struct code_primitives code_primitives_portable = {
     .name = "portable",
-    .costs = {.word = 0.9, .memory = 0.1, .lookup = 6, .bucket = 25, .entry = 1.1},
+    .costs = {.word = 1.3, .memory = 0.02, .lookup = 20, .entry = 4},
     .scan_words = scan_words,
     .scan_fresh = scalar_scan_fresh,
     .scan_wide = scalar_scan_wide,

@@ -41,18 +41,29 @@ void tally_start(struct tally *tally, uint64_t wanted, uint32_t limit) {
     memset(tally->counts, 0, (limit + 1) * sizeof *tally->counts);
 }
 
-int tally_add(const struct code_table *table, struct tally *tally, const struct hits *hits,
-              size_t first) {
+static inline void tally_count(struct tally *tally, uint32_t distance, uint64_t positions) {
+    if (distance > tally->limit)
+        return;
+    tally->counts[distance] += positions;
+    tally->within += positions;
+    while (tally->limit && tally->within - tally->counts[tally->limit] >= tally->wanted)
+        tally->within -= tally->counts[tally->limit--];
+}
+
+void tally_codes(struct tally *tally, const struct hits *hits, size_t first) {
+    for (size_t i = first; i < hits->n; i++)
+        tally_count(tally, hits->distances[i], 1);
+}
+
+int tally_positions(const struct code_table *table, struct tally *tally, const struct hits *hits,
+                    size_t first) {
     for (size_t i = first; i < hits->n; i++) {
+        if (hits->distances[i] > tally->limit)
+            continue;
         const uint32_t *bounds = table->bounds + hits->codes[i];
         if (bounds[0] >= bounds[1] || bounds[1] > table->n_positions)
             return SEARCH_DAMAGED;
-        if (hits->distances[i] > tally->limit)
-            continue;
-        tally->counts[hits->distances[i]] += bounds[1] - bounds[0];
-        tally->within += bounds[1] - bounds[0];
-        while (tally->limit && tally->within - tally->counts[tally->limit] >= tally->wanted)
-            tally->within -= tally->counts[tally->limit--];
+        tally_count(tally, hits->distances[i], bounds[1] - bounds[0] - 1);
     }
     return SEARCH_OK;
 }
@@ -67,78 +78,90 @@ void tally_trim(const struct tally *tally, struct hits *hits, size_t first) {
     hits->n = kept;
 }
 
-/* One query over one tile of `n` codes from `first` on. */
-static int scan_tile(const struct code_table *table, const uint64_t *query, uint32_t radius,
-                     size_t first, size_t n, struct hits *hits) {
+/* Where the primitives write what a tile gives: little of it is to be kept. */
+struct scratch {
+    uint32_t *found;
+    uint16_t *distances;
+};
+
+static int scratch_make(struct scratch *scratch, size_t tile) {
+    scratch->found = malloc((tile + 16) * sizeof *scratch->found);
+    scratch->distances = malloc((tile + 16) * sizeof *scratch->distances);
+    return scratch->found && scratch->distances ? SEARCH_OK : SEARCH_NO_MEMORY;
+}
+
+static void scratch_free(struct scratch *scratch) {
+    free(scratch->found);
+    free(scratch->distances);
+}
+
+/* Append `n` codes of the tile that begins at `first`. */
+static int hits_append(struct hits *hits, const struct scratch *scratch, size_t n, size_t first) {
+    if (!n)
+        return SEARCH_OK;
     if (hits_reserve(hits, n))
         return SEARCH_NO_MEMORY;
-    const uint64_t *codes = table->codes + first * table->width;
-    uint32_t *found = hits->codes + hits->n;
-    uint16_t *distances = hits->distances + hits->n;
-    size_t kept;
-    if (table->width == 1)
-        kept = code_primitives->scan_words(codes, n, *query, radius, found, distances);
-    else
-        kept = code_primitives->scan_wide(codes, n, table->width, query, radius, found, distances);
-    for (size_t i = 0; i < kept; i++)
-        found[i] += (uint32_t)first;
-    hits->n += kept;
-    hits->scanned += (int64_t)n;
+    for (size_t i = 0; i < n; i++)
+        hits->codes[hits->n + i] = scratch->found[i] + (uint32_t)first;
+    memcpy(hits->distances + hits->n, scratch->distances, n * sizeof *hits->distances);
+    hits->n += n;
     return SEARCH_OK;
 }
 
 int scan_codes(const struct code_table *table, const uint64_t *const *queries,
                struct hits *const *hits, struct tally *const *tallies, size_t n_queries,
                uint32_t radius, size_t first, size_t last) {
-    const size_t tile = TILE_BYTES / (8 * table->width);
-    size_t *begun = NULL;
-    if (tallies) {
-        begun = malloc(n_queries * sizeof *begun + 1);
-        if (!begun)
-            return SEARCH_NO_MEMORY;
-        for (size_t q = 0; q < n_queries; q++)
-            begun[q] = hits[q]->n;
-    }
-    int status = SEARCH_OK;
+    const size_t whole = TILE_BYTES / (8 * table->width);
+    const size_t tile = last - first < whole ? last - first : whole;
+    struct scratch scratch;
+    int status = scratch_make(&scratch, tile);
     for (size_t n; status == SEARCH_OK && first < last; first += n) {
+        const uint64_t *codes = table->codes + first * table->width;
         n = last - first < tile ? last - first : tile;
         if (tallies && first == 0 && n > FIRST_TILE)
             n = FIRST_TILE;
         for (size_t q = 0; status == SEARCH_OK && q < n_queries; q++) {
-            size_t before = hits[q]->n;
-            uint32_t limit = tallies ? tallies[q]->limit : radius;
-            status = scan_tile(table, queries[q], limit, first, n, hits[q]);
-            if (status != SEARCH_OK || !tallies || hits[q]->n == before)
+            const uint32_t limit = tallies ? tallies[q]->limit : radius;
+            const size_t before = hits[q]->n;
+            size_t found;
+            if (table->width == 1)
+                found = code_primitives->scan_words(codes, n, *queries[q], limit, scratch.found,
+                                                    scratch.distances);
+            else
+                found = code_primitives->scan_wide(codes, n, table->width, queries[q], limit,
+                                                   scratch.found, scratch.distances);
+            status = hits_append(hits[q], &scratch, found, first);
+            hits[q]->scanned += (int64_t)n;
+            if (status != SEARCH_OK || !tallies || !found)
                 continue;
-            status = tally_add(table, tallies[q], hits[q], before);
+            tally_codes(tallies[q], hits[q], before);
+            status = tally_positions(table, tallies[q], hits[q], before);
             /* While few tiles are done most of what they gave lies beyond the later limit. */
             if (tallies[q]->limit < limit)
-                tally_trim(tallies[q], hits[q], begun[q]);
+                tally_trim(tallies[q], hits[q], 0);
         }
     }
-    free(begun);
+    scratch_free(&scratch);
     return status;
 }
 
 /* The rows of a shard in balls around queries: the codes lie as K/8 bytes, in any alignment. */
 static int scan_shard(const uint8_t *codes, size_t n, size_t width, const uint8_t *queries,
                       size_t n_queries, uint32_t radius, struct hits *hits) {
-    const size_t tile = TILE_BYTES / width;
-    for (size_t first = 0; first < n; first += tile) {
-        size_t count = n - first < tile ? n - first : tile;
-        for (size_t q = 0; q < n_queries; q++) {
-            if (hits_reserve(&hits[q], count))
-                return SEARCH_NO_MEMORY;
-            uint32_t *found = hits[q].codes + hits[q].n;
-            size_t kept = code_primitives->scan_bytes(codes + first * width, count, width,
-                                                      queries + q * width, radius, found,
-                                                      hits[q].distances + hits[q].n);
-            for (size_t i = 0; i < kept; i++)
-                found[i] += (uint32_t)first;
-            hits[q].n += kept;
+    const size_t whole = TILE_BYTES / width, tile = n < whole ? n : whole;
+    struct scratch scratch;
+    int status = scratch_make(&scratch, tile);
+    for (size_t first = 0; status == SEARCH_OK && first < n; first += tile) {
+        const size_t count = n - first < tile ? n - first : tile;
+        for (size_t q = 0; status == SEARCH_OK && q < n_queries; q++) {
+            size_t found = code_primitives->scan_bytes(codes + first * width, count, width,
+                                                       queries + q * width, radius, scratch.found,
+                                                       scratch.distances);
+            status = hits_append(&hits[q], &scratch, found, first);
         }
     }
-    return SEARCH_OK;
+    scratch_free(&scratch);
+    return status;
 }
 
 static PyObject *pack_rows(const struct hits *hits, size_t n_queries) {

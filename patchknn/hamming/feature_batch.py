@@ -42,20 +42,20 @@ class _Task:
 
 def rank_many(
     batch: Any,
-    row: Callable[[int], Float64],
+    take: Callable[[Int64], Float64],
     queries: Float64,
     ranges: Ranges,
     threads: int,
 ) -> tuple[Int64, Int64, Float64]:
     """What ``FeatureTable.nearest_many`` gives, by ``batch``, a RowBatch of ``threads`` slots.
 
-    ``row`` gives the features (D,) at a position.
+    ``take`` gives the features (m, D) at positions (m,).
     """
     shared, rest = part_shared(ranges, _LEAST_QUERIES, _LEAST_PRODUCTS)
     _one_by_one(batch, rest, threads)
     if len(shared.starts):
         batch.share()
-        _by_products(batch, row, queries, shared, threads)
+        _by_products(batch, take, queries, shared, threads)
     spans = shares(ranges.rows_before(), threads)
     parts = list(pool(threads).map(lambda span: batch.finish(*span), spans))
     found = np.concatenate([np.frombuffer(part[0], np.int64) for part in parts])
@@ -77,11 +77,11 @@ def _one_by_one(batch: Any, ranges: Ranges, threads: int) -> None:
 
 
 def _by_products(
-    batch: Any, row: Callable[[int], Float64], queries: Float64, shared: Shared, threads: int
+    batch: Any, take: Callable[[Int64], Float64], queries: Float64, shared: Shared, threads: int
 ) -> None:
     dim = queries.shape[1]
     mean = np.zeros(-(-dim // 16) * 16, np.float32)
-    mean[:dim] = _mean(row, shared)
+    mean[:dim] = _mean(take, shared)
     centred = queries - mean[:dim]
     with np.errstate(over="ignore"):
         single = centred.astype(np.float32)
@@ -114,14 +114,14 @@ def _tasks(single: Float32, lengths: Float64, shared: Shared) -> Iterator[_Task]
             yield _Task(first, min(first + step, stop), own, panels, lengths[own])
 
 
-def _mean(row: Callable[[int], Float64], shared: Shared) -> Float64:
+def _mean(take: Callable[[Int64], Float64], shared: Shared) -> Float64:
     """Roughly the mean of the shared rows.
 
     Any vector would do; a near one keeps the products, and so the margins, small.
     """
-    ends = np.cumsum(shared.stops - shared.starts)
+    ends: Int64 = np.cumsum(shared.stops - shared.starts)
     wanted = np.unique(np.linspace(0, int(ends[-1]) - 1, _SAMPLE).astype(np.int64))
     pieces = np.searchsorted(ends, wanted, side="right")
-    positions = shared.stops[pieces] - (ends[pieces] - wanted)
-    mean: Float64 = np.mean([row(int(position)) for position in positions], axis=0)
+    positions: Int64 = shared.stops[pieces] - (ends[pieces] - wanted)
+    mean: Float64 = take(positions).mean(axis=0)
     return mean

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
+from time import perf_counter
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from patchknn.hamming.exact import in_place, l2_distances
+from patchknn.hamming.exact import in_place
 from patchknn.hamming.feature_batch import rank_many
+from patchknn.hamming.feature_table_numpy import NumpyRows
 from patchknn.hamming.kernels import extension
 from patchknn.hamming.overlaps import Ranges
+from patchknn.hamming.pace import Pace
 from patchknn.hamming.sketch import Sketch
 from patchknn.hamming.threads import pool
 
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
 
-_CHUNK_BYTES = 4 << 20
 _BATCH_BYTES = 64 << 20  # of queries
 _LEAST_TOGETHER = 256
-_WORTH_SHARING = 4 << 20  # bytes that take longer to read than threads take to start
+_WORTH_SHARING = 8 << 20  # bytes that take longer to read than threads take to start
 
 
 class RowsWork(NamedTuple):
@@ -57,8 +59,8 @@ class FeatureTable:
             if array.ndim != 2 or array.shape[1:] != first.shape[1:] or array.dtype != first.dtype:
                 message = f"features {array.shape} {array.dtype} beside {first.shape} {first.dtype}"
                 raise ValueError(message)
-        self._first_rows = np.cumsum([0] + [len(array) for array in self._arrays])
-        self.n_rows = int(self._first_rows[-1])
+        self._numpy = NumpyRows(self._arrays, rows)
+        self.n_rows = self._numpy.n_rows
         self.dim = int(first.shape[1])
         if rows is not None and (rows.shape != (self.n_rows,) or rows.dtype != np.uint32):
             message = f"rows of shape {rows.shape} {rows.dtype} for {self.n_rows} rows of features"
@@ -67,6 +69,7 @@ class FeatureTable:
             message = f"a sketch of {len(sketch.values)} rows for {self.n_rows} rows of features"
             raise ValueError(message)
         self.rows = rows
+        self._pace = Pace()
         self._row_bytes = self.dim * first.dtype.itemsize
         self.kernel: Any = None  # the C table, where it serves
         self._kernels: Any = extension()
@@ -102,19 +105,31 @@ class FeatureTable:
         if target.shape != (self.dim,):
             message = f"a query of shape {target.shape} does not fit features of {self.dim} values"
             raise ValueError(message)
-        if threads > 1 and (last - first).sum() * self._row_bytes >= _WORTH_SHARING:
-            parts = shared(first, last, threads)
+        n_bytes = 0
+        if threads > 1:
+            self._check(first, last)
+            n_bytes = int((last - first).sum()) * self._row_bytes
+        if n_bytes < _WORTH_SHARING:
+            return self._nearest(target, first, last, k)
+        began, share = perf_counter(), self._pace.share()
+        if share:
             answers = pool(threads).map(
-                lambda part: self._nearest(target, part[0], part[1], k), parts
+                lambda part: self._nearest(target, part[0], part[1], k),
+                shared(first, last, threads),
             )
-            return merged(list(answers), k)
-        return self._nearest(target, first, last, k)
+            answer = merged(list(answers), k)
+        else:
+            answer = self._nearest(target, first, last, k)
+        self._pace.took(perf_counter() - began, n_bytes, shared=share)
+        return answer
 
     def _nearest(
         self, target: Float64, starts: Int64, stops: Int64, k: int
     ) -> tuple[Int64, Float64, RowsWork]:
         if self.kernel is None:
-            return self._nearest_numpy(target, starts, stops, k)
+            self._check(starts, stops)
+            found = self._numpy.nearest(target, starts, stops, k)
+            return *found, RowsWork(int((stops - starts).sum()) if k > 0 else 0, 0)
         positions, distances, read, skipped = self.kernel.nearest(
             target, starts, stops, max(0, k), self._has_sketch
         )
@@ -168,18 +183,14 @@ class FeatureTable:
         if targets.shape[1:] != (self.dim,):
             message = f"queries of shape {targets.shape} do not fit features of {self.dim} values"
             raise ValueError(message)
+        self._check(ranges.starts, ranges.stops)
         if self.kernel is not None:
-            self._check(ranges.starts, ranges.stops)
             batch = self._kernels.RowBatch(self.kernel, targets, counts, threads)
-            return rank_many(batch, self._row, targets, ranges, threads)
+            return rank_many(batch, self._numpy.take, targets, ranges, threads)
         answers = [
-            self._nearest_numpy(target, ranges.starts[low:high], ranges.stops[low:high], k)
-            for target, low, high, k in zip(
-                targets,
-                ranges.offsets[:-1].tolist(),
-                ranges.offsets[1:].tolist(),
-                counts.tolist(),
-                strict=True,
+            self._numpy.nearest(target, ranges.starts[low:high], ranges.stops[low:high], k)
+            for target, (low, high), k in zip(
+                targets, pairwise(ranges.offsets.tolist()), counts.tolist(), strict=True
             )
         ]
         return (
@@ -188,15 +199,6 @@ class FeatureTable:
             np.concatenate([answer[1] for answer in answers]),
         )
 
-    def _row(self, position: int) -> Float64:
-        row = position if self.rows is None else int(self.rows[position])
-        shard = int(np.searchsorted(self._first_rows, row, side="right")) - 1
-        if shard >= len(self._arrays):
-            message = "the segment's rows hold a number out of range"
-            raise ValueError(message)
-        found: Float64 = self._arrays[shard][row - self._first_rows[shard]].astype(np.float64)
-        return found
-
     def _check(self, starts: Int64, stops: Int64) -> None:
         if starts.shape != stops.shape or starts.ndim != 1:
             message = f"ranges of shapes {starts.shape} and {stops.shape} do not fit"
@@ -204,45 +206,6 @@ class FeatureTable:
         if not ((starts >= 0) & (starts <= stops) & (stops <= self.n_rows)).all():
             message = f"positions outside the table, which has {self.n_rows}"
             raise ValueError(message)
-
-    def _nearest_numpy(
-        self, target: Float64, starts: Int64, stops: Int64, k: int
-    ) -> tuple[Int64, Float64, RowsWork]:
-        self._check(starts, stops)
-        if not np.isfinite(target).all():
-            message = "the query holds a NaN or an infinity"
-            raise ValueError(message)
-        positions, distances = np.empty(0, np.int64), np.empty(0, np.float64)
-        if k < 1:
-            return positions, distances, RowsWork(0, 0)
-        for chunk in self._chunks(starts, stops):
-            positions = np.concatenate([positions, chunk])
-            distances = np.concatenate([distances, self._distances(target, chunk)])
-            if len(positions) > k:
-                near = distances <= np.partition(distances, k - 1)[k - 1]
-                positions, distances = positions[near], distances[near]
-        order = np.lexsort((positions, distances))
-        return positions[order], distances[order], RowsWork(int((stops - starts).sum()), 0)
-
-    def _chunks(self, starts: Int64, stops: Int64) -> Iterator[Int64]:
-        step = max(1, _CHUNK_BYTES // (8 * self.dim))
-        for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
-            for first in range(start, stop, step):
-                yield np.arange(first, min(first + step, stop))
-
-    def _distances(self, target: Float64, positions: Int64) -> Float64:
-        rows = positions if self.rows is None else self.rows[positions].astype(np.int64)
-        if len(rows) and int(rows.max()) >= self.n_rows:
-            message = "the segment's rows hold a number out of range"
-            raise ValueError(message)
-        shards = np.searchsorted(self._first_rows, rows, side="right") - 1
-        distances = np.empty(len(rows), np.float64)
-        for shard in np.unique(shards):
-            own = np.flatnonzero(shards == shard)
-            distances[own] = l2_distances(
-                self._arrays[shard], target, rows[own] - self._first_rows[shard]
-            )
-        return distances
 
 
 def shared(starts: Int64, stops: Int64, parts: int) -> list[tuple[Int64, Int64]]:

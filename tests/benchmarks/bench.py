@@ -19,7 +19,10 @@ from patchknn.hamming.packing import sort_order
 
 @dataclass(frozen=True)
 class Bench:
-    """One run: ``scale`` divides every number of rows, for a quick look."""
+    """One run: ``scale`` divides every number of rows, for a quick look.
+
+    ``targets_only``: 64 bits and the largest archives, which the targets are about.
+    """
 
     log: Log
     cache: Path
@@ -28,6 +31,7 @@ class Bench:
     scale: int = 1
     n_queries: int = 1000
     k: int = 10
+    targets_only: bool = False
 
     @property
     def quick(self) -> bool:
@@ -40,9 +44,14 @@ class Bench:
         return self.budget.seconds / 3
 
     def sizes(self, *sizes: int) -> Iterator[int]:
-        """Numbers of rows to measure at; of a quick look the first alone."""
-        for n in sizes[:1] if self.quick else sizes:
+        """Numbers of rows to measure at; the first alone where the targets are about it."""
+        for n in sizes[:1] if self.quick or self.targets_only else sizes:
             yield n // self.scale
+
+    @property
+    def bits(self) -> tuple[int, ...]:
+        """Lengths of codes to measure at."""
+        return (64,) if self.targets_only else (64, 48)
 
     def measure(self, setting: Setting, contenders: list[Contender]) -> None:
         """Let contenders take turns, and note what comes out."""

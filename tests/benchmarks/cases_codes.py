@@ -20,7 +20,7 @@ _RADII = {"spread": (2, 3, 8), "collapsed": (1,), "uniform": (2, 8)}
 def balls(bench: Bench) -> None:
     """Every row within a radius, against faiss's exact indexes."""
     for kind, radii in _RADII.items():
-        for bits in (64, 48) if kind != "uniform" else (64,):
+        for bits in bench.bits if kind != "uniform" else (64,):
             for n in bench.sizes(5_000_000, 1_000_000, 100_000):
                 book = bench.book(kind, n, bits)
                 table = ours.Table(book, bench.threads)
@@ -33,7 +33,7 @@ def balls(bench: Bench) -> None:
 
 def nearest(bench: Bench) -> None:
     """The 10 nearest rows in Hamming, against exact and approximate indexes."""
-    for bits in (64, 48):
+    for bits in bench.bits:
         for n in bench.sizes(5_000_000, 1_000_000, 100_000):
             book = bench.book("spread", n, bits)
             table = ours.Table(book, bench.threads)

@@ -30,7 +30,7 @@ def two_stage(bench: Bench) -> None:
     (n,) = bench.sizes(1_000_000)
     for codes in _WHOLE:
         for features in ("low-rank", "isotropic"):
-            for bits in (64, 48):
+            for bits in bench.bits:
                 if bits == 48 and features == "isotropic":
                     continue  # the bits make no difference to the second stage
                 wanted = Wanted(codes, features, n, bits)

@@ -40,7 +40,8 @@ _SHARD_ROWS = 12_500_000
 _SLIDE_ROWS = 100_000
 _N_QUERIES = 1000
 _CHECKED = 3
-_CODE_ARRAYS = ("codes", "bounds", "rows", "part")
+# What unique codes are found by; over several shards a row has 4 bytes besides, its place.
+_CODE_ARRAYS = ("codes", "bounds", "part")
 
 
 def measure(log: Log, cache: Path, budget: Budget, sizes: Sequence[int] = SIZES) -> None:
@@ -67,7 +68,7 @@ def measure(log: Log, cache: Path, budget: Budget, sizes: Sequence[int] = SIZES)
             f"{build['anonymous'] / 1e6:,.0f} MB of memory, opened in "
             f"{opened['seconds'] * 1e3:.2f} ms with {opened['resident'] / 1e6:.1f} MB; "
             f"{of_codes / n_codes:.1f} bytes a distinct code, {of_codes / n:.1f} a row, and "
-            f"{in_all:.1f} a row with the lookups of ids"
+            f"{in_all:.1f} a row with the places and ids of rows"
         )
         for mode, seconds, memory in (
             ("build", build["seconds"], build["anonymous"]),

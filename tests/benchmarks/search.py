@@ -59,6 +59,7 @@ def main() -> int:
         Budget(2, 0.05) if asked.quick else Budget(asked.rounds, asked.seconds),
         scale=100 if asked.quick else 1,
         n_queries=50 if asked.quick else 1000,
+        targets_only=asked.targets_only,
     )
     say(environment(asked.threads))
     for case in asked.cases:
@@ -81,6 +82,9 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), metavar="CASE")
     parser.add_argument("--quick", action="store_true", help="a hundredth of the rows")
+    parser.add_argument(
+        "--targets-only", action="store_true", help="only 64 bits and the largest archives"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="one object per measurement")
     parser.add_argument("--check", action="store_true", help="show all targets; exit 1 if missed")
     parser.add_argument("--cache", type=Path, default=default_cache(), metavar="DIR")

@@ -214,10 +214,14 @@ def test_a_list_goes_back_through_the_readers_of_manifests(patchknn, archive, tm
 
 
 def test_index_says_what_it_did(patchknn, archive):
+    (info,) = _objects(patchknn("archive", "info", archive).out)
+    assert (info["indexed"], info["segments"]) == (0, 0)
     (first,) = _objects(patchknn("archive", "index", archive).out)
     assert {k: first[k] for k in ("segments", "rows", "built", "indexed", "added", "removed")} == {
         "segments": 1, "rows": 24, "built": 1, "indexed": 24, "added": 24, "removed": 0,
     }  # fmt: skip
+    (info,) = _objects(patchknn("archive", "info", archive).out)
+    assert (info["indexed"], info["segments"]) == (24, 1)
     (second,) = _objects(patchknn("archive", "index", archive).out)
     assert (second["built"], second["rows"]) == (0, 24)
     (third,) = _objects(patchknn("archive", "index", archive, "--rebuild").out)

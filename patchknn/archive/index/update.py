@@ -18,6 +18,7 @@ from patchknn.archive.index.layout import (
     MAX_ROWS,
     SUPERSEDED,
     is_segment_name,
+    segment_name,
     segments_folder,
 )
 from patchknn.archive.index.plan import plan_merge
@@ -53,8 +54,11 @@ class IndexReport:
 
 @dataclass(frozen=True)
 class _State:
+    """``present``: names of the segments there were, whatever they are worth."""
+
     shards: tuple[tuple[Shard, str], ...]
     cover: Cover
+    present: frozenset[str]
 
 
 def update_index(
@@ -83,8 +87,9 @@ def update_index(
                 break
             fresh = {shard.uuid for shard in state.cover.bare}
             for group in chosen:
-                # Of the same name and not in use: it is damaged.
-                broken = all(shard.uuid in fresh for shard, _ in group)
+                # It was there, and is not in use: it is damaged.
+                name = segment_name((shard.uuid, checksum) for shard, checksum in group)
+                broken = name in state.present and all(shard.uuid in fresh for shard, _ in group)
                 build_segment(
                     path,
                     settings,
@@ -112,13 +117,14 @@ def update_index(
 
 
 def _state(path: Path, settings: ArchiveSettings) -> _State:
+    present = frozenset(entry.name for entry in segments_folder(path).iterdir())
     heads, problems = read_heads(path)
     manifest = read_manifest(path, settings.archive_id)
     shards = open_shards(path, settings, manifest, known={}, vouchers=vouchers(heads))
     checked = tuple(
         (shard, entry.checksum) for shard, entry in zip(shards, manifest.shards, strict=True)
     )
-    return _State(checked, choose_cover(path, settings, checked, heads, problems))
+    return _State(checked, choose_cover(path, settings, checked, heads, problems), present)
 
 
 def _due(state: _State) -> list[list[tuple[Shard, str]]]:

@@ -143,6 +143,22 @@ def test_a_full_disk_leaves_nothing_and_is_said(new_archive, little_room):
     assert try_update_index(path) is None
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_an_archive_that_may_only_be_read(indexed, ids_of):
+    folders = [indexed, *(folder for folder in indexed.rglob("*") if folder.is_dir())]
+    for folder in folders:
+        folder.chmod(0o555)
+    try:
+        snapshot = open_archive(indexed)
+        assert np.array_equal(snapshot.locate_many(ids_of(snapshot)), np.arange(snapshot.n_rows))
+        with pytest.raises(OSError, match="Permission denied"):
+            update_index(indexed, rebuild=True)
+        assert try_update_index(indexed) is not None
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
+
+
 def test_a_damaged_shard_is_named(new_archive):
     from patchknn.errors import DamageError
 
