@@ -202,14 +202,15 @@ def _remove(folder: Path) -> int:
 def _locked(path: Path, *, wait: bool) -> Iterator[bool]:
     """Hold the right to index, so that the same is not built twice; nothing depends on it.
 
-    A file system without locks lets everyone in.
+    A file system without locks, or another user's lock, lets everyone in.
     """
     try:
         import fcntl
-    except ImportError:
+
+        descriptor = os.open(path / INDEX / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except (ImportError, OSError):
         yield True
         return
-    descriptor = os.open(path / INDEX / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

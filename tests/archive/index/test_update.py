@@ -153,7 +153,6 @@ def test_an_archive_that_may_only_be_read(indexed, ids_of):
         assert np.array_equal(snapshot.locate_many(ids_of(snapshot)), np.arange(snapshot.n_rows))
         with pytest.raises(OSError, match="Permission denied"):
             update_index(indexed, rebuild=True)
-        assert try_update_index(indexed) is not None
     finally:
         for folder in folders:
             folder.chmod(0o755)
