@@ -11,6 +11,7 @@
 #include <string.h>
 
 #define BLOCK 256           /* rows between two looks at the limit */
+#define WORTH_SKETCHES 96  /* rows; fewer are read sooner than the query's sketch is made */
 #define FIRST_SKETCHES 4096 /* sketches read before deciding whether they pay */
 #define SKETCHES 16384      /* sketches read before the rows that they leave */
 #define LISTED 1024         /* of them between two looks at the limit */
@@ -346,7 +347,7 @@ int rows_nearest(const struct feature_table *table, const struct row_query *quer
     if (!search.items)
         return ROWS_NO_MEMORY;
     search.cold = rows_are_cold(table, starts, stops, n_ranges);
-    if (*use_sketch) {
+    if (*use_sketch && total >= WORTH_SKETCHES) {
         struct sketch_room *room = malloc(sizeof *room);
         status = room ? weigh_by_sketch(&search, &cursor, room, use_sketch) : ROWS_NO_MEMORY;
         free(room);

@@ -190,11 +190,13 @@ int sketch_wanted(struct feature_table *table, int asked) {
         table->sketch.rest--;
         return 0;
     }
-    return 1;
+    return SKETCH_UNTRIED;
 }
 
 void sketch_judged(struct feature_table *table, int paid) {
     struct sketch *sketch = &table->sketch;
+    if (paid == SKETCH_UNTRIED)
+        return;
     if (paid) {
         sketch->penalty = 1;
         return;

@@ -120,7 +120,8 @@ int query_make(struct row_query *query, const double *values, size_t dim);
 void query_free(struct row_query *query);
 
 /* All rows within the ranges (0 <= start <= stop <= n_positions) that are at most as far as the
-   k-th nearest. Runs without the GIL. `use_sketch` is cleared where the sketch did not pay. */
+   k-th nearest. Runs without the GIL. `use_sketch` says whether the sketch may be used; where it was
+   it becomes 1 if that paid, else 0. */
 int rows_nearest(const struct feature_table *table, const struct row_query *query,
                  const int64_t *starts, const int64_t *stops, size_t n_ranges, uint64_t k,
                  int *use_sketch, struct matches *matches);

@@ -21,7 +21,9 @@ int get_ranges(const struct feature_table *table, PyObject *starts, PyObject *st
 /* 0, or -1 with the exception that says what ROWS_* says. */
 int rows_fail(int status);
 
-/* Whether the next query is to use the sketch, and whether it paid; with the GIL held. */
+#define SKETCH_UNTRIED 2
+/* Whether the next query may use the sketch (0 or SKETCH_UNTRIED), and whether it paid (1 or 0, or
+   still SKETCH_UNTRIED); with the GIL held. */
 int sketch_wanted(struct feature_table *table, int asked);
 void sketch_judged(struct feature_table *table, int paid);
 
