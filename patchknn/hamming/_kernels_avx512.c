@@ -12,7 +12,9 @@
 #include <immintrin.h>
 #include <string.h>
 
-#define AHEAD 1024 /* bytes; the processor's own prefetching stops at the end of each page */
+/* Bytes: the processor's own prefetching stops at the end of each page. */
+#define AHEAD 8192
+#define AHEAD_IN_BUCKET 1024
 
 static inline uint32_t popcount(uint64_t word) {
     return (uint32_t)_mm_popcnt_u64(word);
@@ -45,7 +47,7 @@ static inline __mmask8 fresh(__mmask8 marked, __m512i differences, const uint64_
 
 static inline __attribute__((always_inline)) size_t
 scan(const uint64_t *words, size_t n, uint64_t query, uint32_t radius, const uint64_t *masks,
-     const int64_t *limits, size_t n_masks, uint32_t *found, uint16_t *distances) {
+     const int64_t *limits, size_t n_masks, size_t ahead, uint32_t *found, uint16_t *distances) {
     const __m512i target = _mm512_set1_epi64((long long)query);
     const __m512i limit = _mm512_set1_epi64(radius);
     size_t kept = 0, i = 0;
@@ -53,7 +55,7 @@ scan(const uint64_t *words, size_t n, uint64_t query, uint32_t radius, const uin
         __m512i differences[4], counts[4];
         __mmask8 near[4];
         for (size_t j = 0; j < 4; j++) {
-            _mm_prefetch((const char *)(words + i + 8 * j) + AHEAD, _MM_HINT_T0);
+            _mm_prefetch((const char *)(words + i + 8 * j) + ahead, _MM_HINT_T0);
             differences[j] = _mm512_xor_si512(_mm512_loadu_si512(words + i + 8 * j), target);
             counts[j] = _mm512_popcnt_epi64(differences[j]);
             near[j] = _mm512_cmple_epi64_mask(counts[j], limit);
@@ -81,13 +83,14 @@ scan(const uint64_t *words, size_t n, uint64_t query, uint32_t radius, const uin
 
 static size_t scan_words(const uint64_t *words, size_t n, uint64_t query, uint32_t radius,
                          uint32_t *found, uint16_t *distances) {
-    return scan(words, n, query, radius, NULL, NULL, 0, found, distances);
+    return scan(words, n, query, radius, NULL, NULL, 0, AHEAD, found, distances);
 }
 
 static size_t scan_fresh(const uint64_t *words, size_t n, uint64_t query, uint32_t radius,
                          const uint64_t *masks, const int64_t *limits, size_t n_masks,
                          uint32_t *found, uint16_t *distances) {
-    return scan(words, n, query, radius, masks, limits, n_masks, found, distances);
+    return scan(words, n, query, radius, masks, limits, n_masks, AHEAD_IN_BUCKET, found,
+                distances);
 }
 
 /* Codes of `width` bytes of which a register holds several whole lanes: 8 codes from 2 registers
@@ -207,7 +210,7 @@ static size_t scan_bytes(const uint8_t *codes, size_t n, size_t width, const uin
     /* The order of bytes does not matter to a popcount. */
     if (width == 8)
         return scan((const uint64_t *)(const void *)codes, n, load_word(query), radius, NULL, NULL,
-                    0, found, distances);
+                    0, AHEAD, found, distances);
     if (width == 16)
         return scan_pairs(codes, n, query, radius, found, distances);
     if (width == 2 || width == 4 || width == 6)

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TILE_BYTES ((size_t)1 << 16)
+#define TILE_BYTES ((size_t)1 << 17)
 #define FIRST_TILE 512 /* codes from which the search for the nearest learns its first limit */
 
 int hits_reserve(struct hits *hits, size_t more) {
