@@ -71,7 +71,7 @@ class Table:
         """The k nearest rows of each query, by distance."""
         table, threads = self._table, self.threads if mode == "batch" else 1
 
-        def search(queries: npt.NDArray[np.uint64]) -> list[npt.NDArray[np.int64]]:
+        def search(queries: npt.NDArray[np.uint64]) -> list[npt.NDArray[np.uint32]]:
             hits, _ = table.nearest(queries, k, self.book.bits, threads=threads)
             return self._first(hits, k)
 
@@ -95,13 +95,15 @@ class Table:
         rows += self._numbers[: len(rows)]  # uint32 goes round, and comes out right
         return ends[hits.offsets], rows, np.repeat(hits.distances, lengths)
 
-    def _first(self, hits: Hits, k: int) -> list[npt.NDArray[np.int64]]:
+    def _first(self, hits: Hits, k: int) -> list[npt.NDArray[np.uint32]]:
+        """The k nearest rows of each query, in order."""
         offsets, rows, distances = self._expanded(hits)
-        result = []
-        for first, last in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
-            order = np.argsort(distances[first:last], kind="stable")[:k]
-            result.append(rows[first:last][order])
-        return result
+        lengths = np.diff(offsets)
+        queries = np.repeat(np.arange(len(lengths), dtype=np.uint32) << 16, lengths)
+        order = np.argsort(queries | distances, kind="stable")
+        places = self._numbers[: len(rows)] - np.repeat(offsets[:-1].astype(np.uint32), lengths)
+        chosen = rows[order[places < k]]
+        return np.split(chosen, np.cumsum(np.minimum(lengths, k))[:-1])
 
 
 class TwoStage:
