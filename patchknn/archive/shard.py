@@ -25,7 +25,6 @@ from patchknn.archive.sealed import damage, read_sealed
 from patchknn.archive.settings import ArchiveSettings
 from patchknn.archive.strings import OptionalStringTable, StringTable, offsets_fit
 from patchknn.errors import DamageError
-from patchknn.hamming.ball import BallIndex
 
 
 @dataclass(frozen=True)
@@ -177,15 +176,6 @@ class Shard:
     def source_quickhashes(self) -> npt.NDArray[np.uint8]:
         """(S, 16) uint8, the quickhash of each source."""
         return self.array("source_quickhash")
-
-    @cached_property
-    def ball_index(self) -> BallIndex:
-        """The distinct codes and their runs of rows."""
-        try:
-            return BallIndex.from_sorted(self.codes)
-        except ValueError:
-            problem = "its rows are not in the order of their codes"
-            raise self._damaged(problem, "codes") from None
 
     def source_record(self, number: int) -> Source:
         """All that is known of one source."""

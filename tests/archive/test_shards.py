@@ -181,10 +181,11 @@ import sys
 from pathlib import Path
 from patchknn.archive.snapshot import open_archive
 from patchknn.archive.verify import verify_archive
+from patchknn.hamming.scan import scan_rows
 path = Path({str(archive)!r})
 snapshot = open_archive(path)
 for shard in snapshot.shards:
-    shard.ball_index.ball(shard.codes[0], 1), shard.features.sum(), shard.labels.sum()
+    scan_rows(shard.codes, shard.codes[:1], 1), shard.features.sum(), shard.labels.sum()
 assert snapshot.locate(snapshot.row(5).id) == 5 and not verify_archive(path)
 print(sorted({{"zarr", "h5py", "torch", "duckdb", "sklearn"}} & set(sys.modules)))
 """

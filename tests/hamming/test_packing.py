@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from patchknn.errors import UsageError
-from patchknn.hamming.distances import hamming_distances
 from patchknn.hamming.packing import (
     check_bits,
     code_from_hex,
@@ -47,20 +46,6 @@ def test_words_keys_and_order_are_those_of_the_bytes(codes):
     assert np.bitwise_count(words(codes)).sum() == unpack_bits(codes).sum()
 
 
-@given(_CODES, st.data())
-def test_distances_count_different_bits(codes, data):
-    query = data.draw(arrays.arrays("u1", codes.shape[1:]))
-    expected = (unpack_bits(codes) != unpack_bits(query[None])).sum(axis=1)
-    distances = hamming_distances(codes, query)
-    assert distances.dtype == np.int32
-    assert distances.tolist() == expected.tolist()
-
-
-def test_distances_of_strided_codes():
-    codes = np.arange(48, dtype=np.uint8).reshape(4, 12)[::2, ::2]
-    assert hamming_distances(codes, codes[1])[1] == 0
-
-
 @given(arrays.arrays("u1", st.integers(1, 128)))
 def test_hexadecimal_text_round_trips(code):
     text = code_to_hex(code)
@@ -77,5 +62,3 @@ def test_bits_outside_the_format_are_refused(bits):
 def test_shapes_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="multiple of 8"):
         pack_bits(np.zeros((2, 7), bool))
-    with pytest.raises(ValueError, match="do not fit"):
-        hamming_distances(np.zeros((2, 2), np.uint8), np.zeros(3, np.uint8))
