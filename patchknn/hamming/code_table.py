@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,10 @@ __all__ = ["CodeArrays", "CodeTable", "Hits", "Part", "build_parts", "part_width
 PATHS = ("scan", "probe", "multi-index")
 _PATH_NUMBERS = {"scan": 0, "probe": 1, "multi-index": 2, None: -1}
 _DEFERRED = -1
+# Made once: to look up a dtype by its type takes longer than to look up a code.
+_UINT64, _INT64 = np.dtype(np.uint64), np.dtype(np.int64)
+_UINT32, _UINT16 = np.dtype(np.uint32), np.dtype(np.uint16)
+_WORK = np.dtype((np.int64, 4))
 _WORTH_SHARING = 1 << 20  # words that take longer to scan than a thread takes to be woken
 
 
@@ -35,8 +39,7 @@ class CodeArrays:
     parts: tuple[Part, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Hits:
+class Hits(NamedTuple):  # quick to make: it is made for each query
     """Codes found for Q queries: those of query q from offsets[q] to offsets[q + 1].
 
     offsets (Q + 1,) int64; codes (T,) uint32 code numbers, in no particular order within a query;
@@ -139,10 +142,10 @@ class CodeTable:
         return _joined([hits for hits, _ in blocks]), np.concatenate([r for _, r in blocks])
 
     def _checked(self, queries: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-        if queries.dtype != np.uint64 or queries.ndim != 2 or queries.shape[1] != self._width:
+        if queries.dtype != _UINT64 or queries.ndim != 2 or queries.shape[1] != self._width:
             message = f"queries {queries.shape} {queries.dtype} are not words of {self.bits} bits"
             raise ValueError(message)
-        return np.ascontiguousarray(queries)
+        return queries if queries.flags.c_contiguous else np.ascontiguousarray(queries)
 
 
 def _check(arrays: CodeArrays) -> None:
@@ -170,10 +173,10 @@ def _check(arrays: CodeArrays) -> None:
 
 def _hits(found: Sequence[Any]) -> Hits:
     return Hits(
-        np.frombuffer(found[0], np.int64),
-        np.frombuffer(found[1], np.uint32),
-        np.frombuffer(found[2], np.uint16),
-        np.frombuffer(found[3], np.int64).reshape(-1, 4),
+        np.frombuffer(found[0], _INT64),
+        np.frombuffer(found[1], _UINT32),
+        np.frombuffer(found[2], _UINT16),
+        np.frombuffer(found[3], _WORK),
     )
 
 

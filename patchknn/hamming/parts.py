@@ -40,7 +40,7 @@ def part_widths(bits: int, n_codes: int) -> list[tuple[int, int]]:
     """
     if n_codes < _WORTH_INDEXING:
         return []
-    count = 2 if bits <= 48 else 3 if bits <= 96 else 4
+    count = 2 if bits < 48 else 3 if bits <= 96 else 4
     starts = [part * bits // count for part in range(count + 1)]
     rooms = [starts[part + 1] - starts[part] for part in range(count)]
     widths = [1] * count
