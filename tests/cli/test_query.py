@@ -124,6 +124,43 @@ def stored_ids(world):
     return [snapshot.row(row).id for row in range(snapshot.n_rows)]
 
 
+EXPLAIN_KEYS = {
+    *("kernels", "segments", "shards_without_index", "path", "lookups", "candidates"),
+    *("codes_scanned", "rows_read", "rows_spared"),
+}
+
+
+def test_explain_says_what_the_search_took_and_changes_nothing_else(patchknn, world, tmp_path):
+    archive = shutil.copytree(world / "archive", tmp_path / "archive")
+    plain = patchknn("query", archive, "--id", *stored_ids(world))
+    bare = patchknn("query", archive, "--explain", "--id", *stored_ids(world))
+    update_index(archive)
+    indexed = patchknn("query", archive, "--explain", "--id", *stored_ids(world))
+    for result, segments in ((bare, 0), (indexed, 1)):
+        for answer, expected in zip(lines(result), lines(plain), strict=True):
+            explain = answer.pop("explain")
+            assert answer == expected
+            assert set(explain) == EXPLAIN_KEYS
+            assert explain["segments"] == segments
+            assert (explain["shards_without_index"] == 0) == bool(segments)
+            assert explain["rows_read"] + explain["rows_spared"] >= len(answer["neighbours"])
+
+
+def test_a_damaged_index_is_named_and_searched_around(patchknn, world, tmp_path):
+    archive = shutil.copytree(world / "archive", tmp_path / "archive")
+    expected = patchknn("query", archive, "--id", *stored_ids(world))
+    update_index(archive)
+    (segment,) = (archive / "index" / "segments").iterdir()
+    (segment / "codes.bin").write_bytes(b"")
+    result = patchknn("query", archive, "--id", *stored_ids(world))
+    assert (result.code, result.out) == (0, expected.out)
+    (warning,) = result.err.splitlines()
+    assert str(segment) in warning
+    assert f"patchknn archive index {archive}" in warning
+    assert patchknn("archive", "index", archive, "--rebuild").code == 0
+    assert patchknn("query", archive, "--id", *stored_ids(world)).err == ""
+
+
 def test_an_image_is_answered_with_the_keys_of_the_design(patchknn, world, tmp_path):
     image = write_image(tmp_path / "ü [red].png", 99, (90, 20, 120))
     result = patchknn("query", world / "archive", image, *WIDE)
