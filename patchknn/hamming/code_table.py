@@ -23,7 +23,7 @@ _DEFERRED = -1
 _UINT64, _INT64 = np.dtype(np.uint64), np.dtype(np.int64)
 _UINT32, _UINT16 = np.dtype(np.uint32), np.dtype(np.uint16)
 _WORK = np.dtype((np.int64, 4))
-_WORTH_SHARING = 1 << 20  # words that take longer to scan than a thread takes to be woken
+_WORTH_SHARING = 1 << 22  # words that take longer to scan than a thread takes to be woken
 
 
 @dataclass(frozen=True)
