@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from patchknn.search.answers import Answer
@@ -73,6 +74,8 @@ def _summary(answer: Answer, console: Console, settings: SearchSettings) -> Rend
         lines.append(Text(f"for review: {reason}", style="yellow"))
     lines += _vote_bars(answer, ascii_only=not _can_draw(console))
     lines += [Text(line, style="dim") for line in _stage_lines(answer, settings.k)]
+    if answer.explain is not None:
+        lines += [Text(line, style="dim") for line in _explain_lines(answer.explain)]
     if answer.classifier is not None:
         opinion = answer.classifier
         verdict = {True: "agrees", False: "disagrees", None: ""}[opinion.agrees]
@@ -110,6 +113,18 @@ def _can_draw(console: Console) -> bool:
     except (UnicodeEncodeError, LookupError):
         return False
     return True
+
+
+def _explain_lines(explain: Mapping[str, Any]) -> list[str]:
+    index = f"{explain['segments']} index segments"
+    if explain["shards_without_index"]:
+        index += f", {explain['shards_without_index']} shards without"
+    return [
+        f"{explain['path']} ({explain['kernels']}), {index}",
+        f"{explain['lookups']} look-ups, {explain['candidates']} candidates",
+        f"{explain['codes_scanned']} codes scanned",
+        f"{explain['rows_read']} rows read, {explain['rows_spared']} spared",
+    ]
 
 
 def _stage_lines(answer: Answer, k: int) -> list[str]:
