@@ -12,6 +12,9 @@ from patchknn.search.parts import Balls, Codes, Part, Ranges
 from patchknn.search.pool import Demand, Yield
 
 
+_LOOK = 1024  # rows whose groups are counted at once
+
+
 @dataclass(frozen=True)
 class Ball:
     """The ball of one query: ``ranges`` per part, ``n_rows`` of them after filters.
@@ -155,11 +158,16 @@ class _Widening:
         if self._demand.skip is not None and self._demand.groups is None:
             return ranges
         positions, distances = ranges.positions()
+        if self._demand.skip is not None:  # the ranges stay whole: look no further than needed
+            for start in range(0, len(positions), _LOOK):
+                if found.suffices():
+                    break
+                rows = part.rows(positions[start : start + _LOOK])
+                found.add(rows[self._demand.admits(rows)])
+            return ranges
         rows = part.rows(positions)
         admitted = self._demand.admits(rows)
         found.add(rows[admitted])
-        if self._demand.skip is not None:
-            return ranges
         return _ranges_of(positions[admitted], distances[admitted])
 
     def _skipped(self, radius: int) -> int:
