@@ -300,7 +300,7 @@ static int match_range(RowBatch *self, struct list *lists, const struct panels *
     uint32_t positions[BLOCK_ROWS];
     float norms[BLOCK_ROWS];
     double most = 0;
-    int cold = rows_are_cold(table, &start, &stop, 1);
+    int cold = pages_cold(table, &start, &stop, 1, 0);
     for (size_t i = 0; i < panels->m; i++)
         most = panels->lengths[i] > most ? panels->lengths[i] : most;
     for (ptrdiff_t n; (n = next_rows(&cursor, BLOCK_ROWS, positions, rows)) != 0;) {
@@ -309,7 +309,7 @@ static int match_range(RowBatch *self, struct list *lists, const struct panels *
         if (n < 0)
             return ROWS_DAMAGED;
         if (cold)
-            read_ahead(rows, (size_t)n, table->row_bytes);
+            read_ahead(table, cold, rows, (size_t)n, table->row_bytes);
         (table->half ? row_primitives->centre_half : row_primitives->centre_single)(
             rows, (size_t)n, panels->mean, table->dim, panels->rows, panels->stride, norms);
         for (ptrdiff_t i = 0; i < n; i++)

@@ -31,7 +31,7 @@ struct search {
     size_t n, room;
     float limit;     /* rows above it cannot be in the answer */
     double furthest; /* true distance that no row of the answer exceeds */
-    int cold;
+    int cold, cold_sketch;
     uint64_t rows_read;
 };
 
@@ -110,14 +110,14 @@ static int weigh(struct search *search, const void *const *rows, const uint32_t 
     return ROWS_OK;
 }
 
-static void fetch_ranges(const struct feature_table *table, struct cursor cursor) {
+static void fetch_ranges(const struct feature_table *table, int cold, struct cursor cursor) {
     const void *rows[1024];
     uint32_t positions[1024];
     for (size_t asked = 0; asked < READ_AHEAD; asked += 1024) {
         ptrdiff_t n = next_rows(&cursor, 1024, positions, rows);
         if (n <= 0)
             return;
-        read_ahead(rows, (size_t)n, table->row_bytes);
+        read_ahead(table, cold, rows, (size_t)n, table->row_bytes);
     }
 }
 
@@ -127,7 +127,7 @@ static int weigh_all(struct search *search, struct cursor *cursor) {
     size_t ready = 0, fetched = 0;
     for (;;) {
         if (search->cold && fetched == 0) {
-            fetch_ranges(search->table, *cursor);
+            fetch_ranges(search->table, search->cold, *cursor);
             fetched = READ_AHEAD / BLOCK;
         }
         fetched--;
@@ -153,7 +153,7 @@ static int weigh_chosen(struct search *search, const uint32_t *positions, size_t
     if (find_rows(search->table, positions, n, rows) < 0)
         return ROWS_DAMAGED;
     if (search->cold)
-        read_ahead(rows, n, search->table->row_bytes);
+        read_ahead(search->table, search->cold, rows, n, search->table->row_bytes);
     for (size_t i = 0; i < n && i < ROWS_AHEAD; i++)
         __builtin_prefetch(rows[i]);
     int status = weigh(search, rows, positions, n);
@@ -256,8 +256,8 @@ static int weigh_by_sketch(struct search *search, struct cursor *cursor, struct 
         for (size_t i = 0; i < SKETCHES_AHEAD; i++)
             room->addresses[n + i] = room->addresses[n - 1];
         uint64_t before = search->rows_read;
-        if (search->cold)
-            read_ahead(room->addresses, n, 2 * SKETCH_WIDTH);
+        if (search->cold_sketch)
+            read_ahead(search->table, search->cold_sketch, room->addresses, n, 2 * SKETCH_WIDTH);
         row_primitives->squares_sketch(room->addresses, n, target, room->bounds);
         if (search->n < search->k)
             status = weigh_nearest(search, room, &n, slack);
@@ -346,8 +346,9 @@ int rows_nearest(const struct feature_table *table, const struct row_query *quer
     search.items = malloc(search.room * sizeof *search.items);
     if (!search.items)
         return ROWS_NO_MEMORY;
-    search.cold = rows_are_cold(table, starts, stops, n_ranges);
+    search.cold = pages_cold(table, starts, stops, n_ranges, 0);
     if (*use_sketch && total >= WORTH_SKETCHES) {
+        search.cold_sketch = pages_cold(table, starts, stops, n_ranges, 1);
         struct sketch_room *room = malloc(sizeof *room);
         status = room ? weigh_by_sketch(&search, &cursor, room, use_sketch) : ROWS_NO_MEMORY;
         free(room);

@@ -1,32 +1,135 @@
 /* Rows that are still on disk: noticed by asking about a few, and fetched all together.
 
-   A page fault fetches a page at a time and waits for it; a thousand scattered rows then take a
-   thousand turns. Where the system does not say what is in memory (it does so only to those who
-   may write the file), rows count as present and come by page faults. */
+   A page fault fetches some pages and waits for them; a thousand scattered rows then take a
+   thousand turns. Linux says what is in memory only to those who own or may write the file, and
+   tells all others that everything is. For files that it does not tell about, a bit for each
+   16 KiB says whether they have been asked for before: each is asked for once. */
 #include "_kernels_rows.h"
 
 #if defined(__unix__) || defined(__APPLE__)
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define PROBES 6
+#define LEAST_REGION ((uintptr_t)16384)
 
-static uintptr_t page_size(void) {
-    static uintptr_t size;
-    if (!size)
-        size = (uintptr_t)sysconf(_SC_PAGESIZE);
-    return size;
+struct mapped { /* one array in memory */
+    uintptr_t start, stop;
+    uint64_t *asked; /* a bit for each region from that of `start` on; NULL: mincore() tells */
+};
+
+struct pages {
+    size_t n;
+    uintptr_t page, region;
+    uint64_t unasked;      /* bits that are 0 */
+    struct mapped items[]; /* by address */
+};
+
+static int by_address(const void *left, const void *right) {
+    uintptr_t a = ((const struct mapped *)left)->start, b = ((const struct mapped *)right)->start;
+    return (a > b) - (a < b);
 }
 
-static int is_cold(const void *address) {
+/* The first item that ends after `address`. */
+static size_t item_after(const struct pages *pages, uintptr_t address) {
+    size_t low = 0, high = pages->n;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (pages->items[middle].stop <= address)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+#ifdef __linux__
+/* As the kernel decides it, of the file that is mapped there. */
+static int is_told(const char *path) {
+    struct stat status;
+    return faccessat(AT_FDCWD, path, W_OK, AT_EACCESS) == 0 ||
+           (stat(path, &status) == 0 && status.st_uid == geteuid());
+}
+
+static void find_untold(struct pages *pages) {
+    FILE *maps = fopen("/proc/self/maps", "re");
+    char *line = NULL;
+    size_t room = 0;
+    for (ssize_t length; maps && (length = getline(&line, &room, maps)) > 0;) {
+        unsigned long long start, stop;
+        int place = 0, told = -1;
+        if (sscanf(line, "%llx-%llx %*s %*s %*s %*s %n", &start, &stop, &place) < 2 || !place ||
+            line[place] != '/')
+            continue; /* memory without a file */
+        for (size_t i = item_after(pages, (uintptr_t)start);
+             i < pages->n && pages->items[i].start < stop; i++) {
+            struct mapped *item = pages->items + i;
+            if (told < 0) {
+                line[length - (line[length - 1] == '\n')] = 0;
+                told = is_told(line + place);
+            }
+            if (told || item->asked)
+                continue;
+            uintptr_t regions =
+                (item->stop - 1) / pages->region - item->start / pages->region + 1;
+            item->asked = calloc(regions / 64 + 1, sizeof *item->asked);
+            pages->unasked += item->asked ? regions : 0;
+        }
+    }
+    free(line);
+    if (maps)
+        fclose(maps);
+}
+#else
+static void find_untold(struct pages *pages) { (void)pages; }
+#endif
+
+int pages_make(struct feature_table *table) {
+    const size_t most = table->n_shards + 1;
+    struct pages *pages = calloc(1, sizeof *pages + most * sizeof *pages->items);
+    if (!pages)
+        return ROWS_NO_MEMORY;
+    pages->page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    pages->region = pages->page > LEAST_REGION ? pages->page : LEAST_REGION;
+    for (size_t i = 0; i < most; i++) {
+        int shard = i < table->n_shards;
+        const void *base = shard ? (const void *)table->bases[i] : table->sketch.values;
+        uint64_t rows = shard ? table->first_rows[i + 1] - table->first_rows[i]
+                              : table->has_sketch ? table->n_positions : 0;
+        if (rows == 0)
+            continue;
+        struct mapped *item = pages->items + pages->n++;
+        item->start = (uintptr_t)base;
+        item->stop = item->start + rows * (shard ? table->row_bytes : 2 * SKETCH_WIDTH);
+    }
+    qsort(pages->items, pages->n, sizeof *pages->items, by_address);
+    find_untold(pages);
+    table->pages = pages;
+    return ROWS_OK;
+}
+
+void pages_free(struct feature_table *table) {
+    for (size_t i = 0; table->pages && i < table->pages->n; i++)
+        free(table->pages->items[i].asked);
+    free(table->pages);
+    table->pages = NULL;
+}
+
+static int is_cold(const struct pages *pages, const void *address) {
     unsigned char resident = 1;
-    uintptr_t page = (uintptr_t)address & ~(page_size() - 1);
+    uintptr_t page = (uintptr_t)address & ~(pages->page - 1);
     return mincore((void *)page, 1, (void *)&resident) == 0 && !(resident & 1);
 }
 
-int rows_are_cold(const struct feature_table *table, const int64_t *starts, const int64_t *stops,
-                  size_t n_ranges) {
+int pages_cold(const struct feature_table *table, const int64_t *starts, const int64_t *stops,
+               size_t n_ranges, int of_sketch) {
+    struct pages *pages = table->pages;
     size_t probes = n_ranges < PROBES ? n_ranges : PROBES;
+    int cold = __atomic_load_n(&pages->unasked, __ATOMIC_RELAXED) ? COLD_UNTOLD : 0;
     for (size_t probe = 0; probe < probes; probe++) {
         size_t range = probe * n_ranges / probes;
         if (starts[range] >= stops[range])
@@ -34,35 +137,89 @@ int rows_are_cold(const struct feature_table *table, const int64_t *starts, cons
         int64_t length = stops[range] - starts[range];
         uint32_t position = (uint32_t)(starts[range] + length * (int64_t)probe / (int64_t)probes);
         const void *row;
-        if (find_rows(table, &position, 1, &row) == 0 && is_cold(row))
-            return 1;
+        if (find_rows(table, &position, 1, &row) < 0)
+            continue;
+        if (of_sketch) {
+            uint64_t number = table->rows ? table->rows[position] : position;
+            row = table->sketch.values + number * SKETCH_WIDTH;
+        }
+        if (is_cold(pages, row))
+            return cold | COLD_TOLD;
     }
-    return 0;
+    return cold;
 }
 
-void read_ahead(const void *const *pieces, size_t n, size_t bytes) {
-    const uintptr_t page = page_size();
-    uintptr_t start = 0, stop = 0; /* pieces that touch or follow each other are asked for at once */
-    for (size_t i = 0; i <= n; i++) {
-        uintptr_t first = i < n ? (uintptr_t)pieces[i] & ~(page - 1) : 0;
-        uintptr_t last = i < n ? ((uintptr_t)pieces[i] + bytes + page - 1) & ~(page - 1) : 0;
-        if (i < n && first >= start && first <= stop && stop) {
-            stop = last > stop ? last : stop;
-            continue;
-        }
-        if (stop > start)
-            madvise((void *)start, stop - start, MADV_WILLNEED);
-        start = first, stop = last;
+/* Pieces that touch or follow each other are asked for at once. */
+struct request {
+    uintptr_t start, stop;
+};
+
+static void ask(struct request *request, uintptr_t start, uintptr_t stop) {
+    if (request->stop && start >= request->start && start <= request->stop) {
+        request->stop = stop > request->stop ? stop : request->stop;
+        return;
     }
+    if (request->stop > request->start)
+        madvise((void *)request->start, request->stop - request->start, MADV_WILLNEED);
+    request->start = start, request->stop = stop;
+}
+
+/* Ask for those regions of a piece that have not been asked for. */
+static void ask_once(struct pages *pages, struct mapped *item, struct request *request,
+                     uintptr_t start, uintptr_t stop) {
+    const uintptr_t base = item->start / pages->region, within = ~(pages->page - 1);
+    for (uintptr_t region = start / pages->region; region <= (stop - 1) / pages->region; region++) {
+        uint64_t *word = item->asked + (region - base) / 64;
+        uint64_t bit = (uint64_t)1 << (region - base) % 64;
+        if (__atomic_load_n(word, __ATOMIC_RELAXED) & bit ||
+            __atomic_fetch_or(word, bit, __ATOMIC_RELAXED) & bit) /* another thread was faster */
+            continue;
+        __atomic_fetch_sub(&pages->unasked, 1, __ATOMIC_RELAXED);
+        uintptr_t first = region * pages->region, last = first + pages->region;
+        uintptr_t end = (item->stop + pages->page - 1) & within;
+        ask(request, first > item->start ? first : item->start & within, last < end ? last : end);
+    }
+}
+
+void read_ahead(const struct feature_table *table, int cold, const void *const *pieces, size_t n,
+                size_t bytes) {
+    struct pages *pages = table->pages;
+    struct request request = {0};
+    uintptr_t seen = 0, seen_end = 0; /* around the last piece */
+    size_t near = 0;
+    for (size_t i = 0; i < n; i++) {
+        uintptr_t start = (uintptr_t)pieces[i], stop = start + bytes;
+        if (start >= seen && stop <= seen_end)
+            continue;
+        if (near >= pages->n || start < pages->items[near].start ||
+            start >= pages->items[near].stop)
+            near = item_after(pages, start);
+        int told = near >= pages->n || !pages->items[near].asked;
+        uintptr_t size = told ? pages->page : pages->region;
+        seen = start & ~(size - 1), seen_end = (stop + size - 1) & ~(size - 1);
+        if (!told)
+            ask_once(pages, pages->items + near, &request, start, stop);
+        else if (cold & COLD_TOLD)
+            ask(&request, seen, seen_end);
+    }
+    ask(&request, 0, 0);
 }
 #else
-int rows_are_cold(const struct feature_table *table, const int64_t *starts, const int64_t *stops,
-                  size_t n_ranges) {
-    (void)table, (void)starts, (void)stops, (void)n_ranges;
+int pages_make(struct feature_table *table) {
+    (void)table;
+    return ROWS_OK;
+}
+
+void pages_free(struct feature_table *table) { (void)table; }
+
+int pages_cold(const struct feature_table *table, const int64_t *starts, const int64_t *stops,
+               size_t n_ranges, int of_sketch) {
+    (void)table, (void)starts, (void)stops, (void)n_ranges, (void)of_sketch;
     return 0;
 }
 
-void read_ahead(const void *const *pieces, size_t n, size_t bytes) {
-    (void)pieces, (void)n, (void)bytes;
+void read_ahead(const struct feature_table *table, int cold, const void *const *pieces, size_t n,
+                size_t bytes) {
+    (void)table, (void)cold, (void)pieces, (void)n, (void)bytes;
 }
 #endif

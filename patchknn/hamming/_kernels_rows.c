@@ -53,6 +53,7 @@ static void table_dealloc(FeatureTable *self) {
     PyBuffer_Release(&self->mean);
     PyBuffer_Release(&self->matrix);
     free(self->shards);
+    pages_free(&self->table);
     free(self->table.bases);
     free(self->table.first_rows);
     Py_TYPE(self)->tp_free((PyObject *)self);
@@ -137,6 +138,8 @@ static PyObject *table_new(PyTypeObject *type, PyObject *arguments, PyObject *ke
         self->table.rows = self->rows.buf;
     }
     if (sketch != Py_None && hold_sketch(self, sketch) < 0)
+        goto failed;
+    if (rows_fail(pages_make(&self->table)) < 0)
         goto failed;
     return (PyObject *)self;
 failed:

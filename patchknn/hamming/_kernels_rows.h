@@ -69,6 +69,7 @@ struct feature_table {
     const uint32_t *rows;        /* (n_positions): position -> segment row; NULL: identity */
     int has_sketch;
     struct sketch sketch;
+    struct pages *pages;         /* _kernels_pages.c */
 };
 
 /* A query as the kernels want it; _kernels_nearest.c makes it. */
@@ -109,11 +110,18 @@ ptrdiff_t next_sketches(struct cursor *cursor, size_t room, uint32_t *positions,
 int find_rows(const struct feature_table *table, const uint32_t *positions, size_t n,
               const void **rows);
 
-/* Whether some of a few of the ranges' rows are not in memory. */
-int rows_are_cold(const struct feature_table *table, const int64_t *starts, const int64_t *stops,
-                  size_t n_ranges);
-/* Ask the system to read these addresses from disk, all together; n pieces of `bytes` each. */
-void read_ahead(const void *const *pieces, size_t n, size_t bytes);
+/* What is known of the table's memory: once its arrays are known. ROWS_OK or ROWS_NO_MEMORY. */
+int pages_make(struct feature_table *table);
+void pages_free(struct feature_table *table);
+/* Whether some of a few of the ranges' rows (or of their sketches) are said not to be in memory;
+   and whether there are pages of which the system does not say. 0 where all is well. */
+enum { COLD_TOLD = 1, COLD_UNTOLD = 2 };
+int pages_cold(const struct feature_table *table, const int64_t *starts, const int64_t *stops,
+               size_t n_ranges, int of_sketch);
+/* Ask the system to read these addresses from disk, all together; n pieces of `bytes` each. `cold`
+   as above; where the system does not say, what was asked for before is left out. */
+void read_ahead(const struct feature_table *table, int cold, const void *const *pieces, size_t n,
+                size_t bytes);
 
 /* ROWS_OK, ROWS_NO_MEMORY, or ROWS_NOT_FINITE. */
 int query_make(struct row_query *query, const double *values, size_t dim);

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import data
@@ -45,7 +45,7 @@ class Bench:
 
     def sizes(self, *sizes: int) -> Iterator[int]:
         """Numbers of rows to measure at; the first alone where the targets are about it."""
-        for n in sizes[:1] if self.quick or self.targets_only else sizes:
+        for n in sizes[:1] if self.targets_only else sizes:
             yield n // self.scale
 
     @property
@@ -55,10 +55,7 @@ class Bench:
 
     def measure(self, setting: Setting, contenders: list[Contender]) -> None:
         """Let contenders take turns, and note what comes out."""
-        budget = self.budget
-        if any(contender.whole for contender in contenders):
-            budget = replace(budget, seconds=2 * budget.seconds)
-        self.log.add(setting, take_turns(contenders, self.n_queries, budget))
+        self.log.add(setting, take_turns(contenders, self.n_queries, self.budget))
 
     def book(self, kind: str, n: int, bits: int) -> Codebook:
         """Sorted codes without features, and their queries."""

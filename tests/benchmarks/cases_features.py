@@ -120,7 +120,7 @@ def _searches(
     if setting.mode == "one" and bench.threads > 1:
         name = f"patchknn, {bench.threads} threads"
         contenders.append(searcher.find("one", bench.threads, name))
-    if setting.mode == "batch":
+    if setting.mode == "batch" and setting.case == "two-stage, collapsed, isotropic":
         contenders.append(pipelines.all_rows(bench.k, "batch"))
     return contenders
 

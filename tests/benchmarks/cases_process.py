@@ -23,7 +23,7 @@ _ROUNDS = 9
 def process(bench: Bench) -> None:
     """``patchknn query`` by id and by features, warm, in one shard and in 1000."""
     (n,) = bench.sizes(1_000_000)
-    for codes in ("spread", "collapsed"):
+    for codes in ("spread",) if bench.quick else ("spread", "collapsed"):
         contenders = []
         for shards in (1, 1000 // bench.scale):
             wanted = Wanted(codes, "low-rank", n, 64, shards)
@@ -38,7 +38,7 @@ def process(bench: Bench) -> None:
                 )
         contenders.append(Contender("python -c 'import numpy'", _numpy, recall=None))
         setting = Setting(f"process, {codes}", n, 64, 1, "process")
-        budget = replace(bench.budget, rounds=3 if bench.quick else _ROUNDS)
+        budget = replace(bench.budget, rounds=1 if bench.quick else _ROUNDS)
         bench.log.add(setting, take_turns(contenders, 1, Budget(budget.rounds, 0)))
 
 

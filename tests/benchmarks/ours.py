@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from exact import Codebook, Found, Neighbourhood, ball_recall, nearest_recall, ranking_recall
-from peers import answer_all
+from peers import BATCH, answer_all
 from timing import Contender
 
 from patchknn.archive.snapshot import Snapshot
@@ -65,7 +65,8 @@ class Table:
         recall = ball_recall(self.book, radius, find, _CHECKED)
         method = name or ("patchknn" if rows else "patchknn, distinct codes")
         run = answer_all(search, self.queries, mode, 1)
-        return Contender(method, run, recall == 1, recall, self.bytes_per_row)
+        least = BATCH if mode == "batch" else 4
+        return Contender(method, run, recall == 1, recall, self.bytes_per_row, least)
 
     def nearest(self, k: int, mode: str) -> Contender:
         """The k nearest rows of each query, by distance."""
@@ -79,7 +80,8 @@ class Table:
             self.book, k, lambda query: search(self.queries[query : query + 1])[0], _CHECKED
         )
         run = answer_all(search, self.queries, mode, 1)
-        return Contender("patchknn", run, recall == 1, recall, self.bytes_per_row)
+        least = BATCH if mode == "batch" else 4
+        return Contender("patchknn", run, recall == 1, recall, self.bytes_per_row, least)
 
     def _expanded(
         self, hits: Hits
@@ -145,7 +147,8 @@ class TwoStage:
         several = searcher.find_many(features[:_CHECKED], codes[:_CHECKED])
         recall = self._recall(found if mode == "one" else found_in_batch)
         run = one_by_one if mode == "one" else batch
-        return Contender(name, run, recall == 1, recall, self.bytes_per_row, whole=mode == "batch")
+        least = 4 if mode == "one" else len(features)
+        return Contender(name, run, recall == 1, recall, self.bytes_per_row, least)
 
     def answers(self, mode: str, threads: int) -> Contender:
         """Whole answers: neighbours with names, votes and a confidence."""
@@ -165,7 +168,8 @@ class TwoStage:
 
         recall = self._recall(found)
         run = one_by_one if mode == "one" else batch
-        return Contender(name_of, run, recall == 1, recall, self.bytes_per_row)
+        least = 4 if mode == "one" else len(self._queries)
+        return Contender(name_of, run, recall == 1, recall, self.bytes_per_row, least)
 
     def recall_of_all_rows(self) -> float:
         """The share of the nearest rows of all by L2 that the two stages give."""

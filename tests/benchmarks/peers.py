@@ -12,6 +12,8 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
+BATCH = 256  # queries: faiss has other ways, and fewer threads, for fewer
+
 Queries = npt.NDArray[Any]
 
 

@@ -9,7 +9,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 from exact import Neighbourhood, ranking_recall
-from peers import Built, annoy, answer_all, rows_of, usearch
+from peers import BATCH, Built, annoy, answer_all, rows_of, usearch
 from timing import Contender
 
 _CHECKED = 10
@@ -27,7 +27,8 @@ def contenders(near: Neighbourhood, k: int, threads: int) -> dict[str, list[Cont
         for mode, some in result.items():
             run = answer_all(built.search, queries, mode, threads)
             exact, size = built.exact and recall == 1, built.size / len(features)
-            some.append(Contender(built.name, run, exact, recall, size))
+            least = BATCH if mode == "batch" else 4
+            some.append(Contender(built.name, run, exact, recall, size, least))
     return result
 
 

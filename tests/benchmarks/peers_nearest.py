@@ -9,7 +9,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 from exact import Codebook, nearest_recall
-from peers import Built, annoy, answer_all, rows_of, usearch
+from peers import BATCH, Built, annoy, answer_all, rows_of, usearch
 from timing import Contender, fastest
 
 _CHECKED = 20
@@ -30,6 +30,7 @@ def contenders(book: Codebook, k: int, threads: int, trial_s: float) -> dict[str
                     built.exact and recall == 1,
                     recall,
                     built.size / len(book.codes),
+                    BATCH if mode == "batch" else 4,
                 )
                 for built, recall in checked
             ]

@@ -11,9 +11,9 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 from exact import Codebook, Neighbourhood, ranking_recall
-from peers import answer_all
+from peers import BATCH, answer_all
 from peers_ball import Balls, Search
-from timing import Contender
+from timing import Contender, serious
 
 _CHECKED = 10
 _BLOCK = 50  # queries whose balls fit in memory together
@@ -31,6 +31,7 @@ class Pipelines:
         self._near = near
         self._balls = Balls(book, threads, trial_s)
         self._threads = threads
+        self._trial_s = trial_s
         self.features: Floats = np.ascontiguousarray(near.features, np.float32)
         self._queries: Floats = np.ascontiguousarray(near.queries, np.float32)
         self._flat = faiss.IndexFlatL2(self.features.shape[1])
@@ -54,8 +55,9 @@ class Pipelines:
             )
             run = partial(answer, ball.search, way, k)
             name = f"faiss {ball.name} + {_WAYS[way.__name__]}"
-            result.append(Contender(name, run, recall == 1, recall, size))
-        return result
+            least = _BLOCK if mode == "batch" else 4
+            result.append(Contender(name, run, recall == 1, recall, size, least))
+        return serious(result, len(self._queries), self._trial_s)
 
     def all_rows(self, k: int, mode: str) -> Contender:
         """IndexFlatL2: the nearest of all rows, which is another question; no recall is given."""
@@ -65,7 +67,8 @@ class Pipelines:
 
         run = answer_all(search, self._queries, mode, self._threads)
         size = 4 * self.features.shape[1]
-        return Contender("faiss IndexFlatL2, all rows", run, recall=None, bytes_per_row=size)
+        name, least = "faiss IndexFlatL2, all rows", BATCH if mode == "batch" else 4
+        return Contender(name, run, recall=None, bytes_per_row=size, at_least=least)
 
     def _one_by_one(self, search: Search, rank: Rank, k: int, count: int) -> list[Rows]:
         faiss.omp_set_num_threads(1)

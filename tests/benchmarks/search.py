@@ -57,9 +57,9 @@ def main() -> int:
         asked.cache,
         asked.threads,
         Budget(2, 0.05) if asked.quick else Budget(asked.rounds, asked.seconds),
-        scale=100 if asked.quick else 1,
+        scale=500 if asked.quick else 1,
         n_queries=50 if asked.quick else 1000,
-        targets_only=asked.targets_only,
+        targets_only=asked.targets_only or asked.quick,
     )
     say(environment(asked.threads))
     for case in asked.cases:
@@ -81,7 +81,7 @@ def _arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), metavar="CASE")
-    parser.add_argument("--quick", action="store_true", help="a hundredth of the rows")
+    parser.add_argument("--quick", action="store_true", help="does everything work? few rows")
     parser.add_argument(
         "--targets-only", action="store_true", help="only 64 bits and the largest archives"
     )
@@ -92,7 +92,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=7, help="of which the median counts")
     parser.add_argument("--seconds", type=float, default=1.0, help="about, per method and round")
     parser.epilog = f"Cases: {', '.join(CASES)}."
-    return parser.parse_args()
+    asked = parser.parse_args()
+    if asked.quick and asked.check:
+        parser.error("--quick is too small to check targets with")
+    return asked
 
 
 if __name__ == "__main__":

@@ -5,18 +5,20 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
 # Threads of OpenMP and OpenBLAS spin for a while after their work is done.
 _REST_S = 0.03
+_HOPELESS = 3
 
 
 @dataclass(frozen=True)
 class Contender:
-    """One method: ``run(q)`` answers the first q queries; ``whole`` where q must be all of them.
+    """One method: ``run(q)`` answers the first q queries, of which it needs ``at_least`` so many.
 
+    Batches have their own ways from some size on: fewer queries would be another method.
     ``recall`` is the share of the exact answers that it gives, found before it is timed.
     """
 
@@ -25,7 +27,7 @@ class Contender:
     exact: bool = True
     recall: float | None = 1.0
     bytes_per_row: float | None = None
-    whole: bool = False
+    at_least: int = 4
 
 
 @dataclass(frozen=True)
@@ -74,21 +76,27 @@ def fastest(contenders: Sequence[Contender], n_queries: int, seconds: float) -> 
     return min(trials, key=lambda trial: min(trial.rounds)).contender
 
 
+def serious(contenders: Sequence[Contender], n_queries: int, seconds: float) -> list[Contender]:
+    """Those that are not hopelessly behind in a trial of a few queries."""
+    few = [replace(contender, at_least=4) for contender in contenders]
+    trials = take_turns(few, n_queries, Budget(2, seconds))
+    bound = _HOPELESS * min(min(trial.rounds) for trial in trials)
+    return [c for c, trial in zip(contenders, trials, strict=True) if min(trial.rounds) <= bound]
+
+
 def ratio(slower: Timed, faster: Timed) -> float:
     """How many times as fast: the median over rounds."""
     return median(s / f for s, f in zip(slower.rounds, faster.rounds, strict=True))
 
 
 def _affordable(contender: Contender, n_queries: int, seconds: float) -> int:
-    if contender.whole:
-        contender.run(n_queries)  # warm
-        return n_queries
-    count = min(4, n_queries)
+    least = min(contender.at_least, n_queries)
+    count = least
     while True:  # twice the first time: what is made at the first use is not the method's speed
         contender.run(count)
         spent = _per_query(contender, count) * count / 1e6
         if count == n_queries or spent > seconds / 8:
-            return max(min(n_queries, int(count * seconds / max(spent, 1e-9))), min(4, n_queries))
+            return max(min(n_queries, int(count * seconds / max(spent, 1e-9))), least)
         count = min(4 * count, n_queries)
 
 
