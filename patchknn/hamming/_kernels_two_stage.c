@@ -94,13 +94,16 @@ static int make_ranges(const struct code_table *codes, const struct feature_tabl
             qsort(hits->codes, hits->n, sizeof *hits->codes, compare);
             break;
         }
+    int64_t done = 0;
     for (size_t i = 0; i < hits->n; i++) {
         size_t code = hits->codes[i];
         if (code >= codes->n_codes)
             return ROWS_DAMAGED;
         int64_t start = codes->bounds[code], stop = codes->bounds[code + 1];
-        if (start > stop || (uint64_t)stop > table->n_positions)
+        /* Codes ascend, and their positions with them: no position is met twice. */
+        if (start > stop || start < done || (uint64_t)stop > table->n_positions)
             return ROWS_DAMAGED;
+        done = stop;
         int status = add_code(ranges, table, start, stop, skip, n_skip);
         if (status != ROWS_OK)
             return status;
@@ -112,17 +115,18 @@ static PyObject *both_stages(PyObject *module, PyObject *arguments) {
     PyObject *codes_object, *table_object, *words_object, *query_object, *skip_object;
     PyObject *found = NULL;
     Py_buffer words, skip = {0};
-    unsigned long long k;
-    unsigned int radius;
+    long long radius, k; /* the formats for unsigned numbers would wrap what does not fit */
     struct row_query query;
     (void)module;
-    if (!PyArg_ParseTuple(arguments, "OO!OOIKO", &codes_object, &feature_table_type, &table_object,
+    if (!PyArg_ParseTuple(arguments, "OO!OOLLO", &codes_object, &feature_table_type, &table_object,
                           &words_object, &query_object, &radius, &k, &skip_object))
         return NULL;
     const struct code_table *codes = code_table_of(codes_object);
     struct feature_table *table = &((FeatureTable *)table_object)->table;
     if (!codes)
         return NULL;
+    if (radius < 0)
+        return PyErr_Format(PyExc_ValueError, "a radius of %lld is less than 0", radius);
     if (codes->n_positions != table->n_positions) {
         PyErr_Format(PyExc_ValueError, "codes of %zu rows and features of %zu do not fit",
                      codes->n_positions, (size_t)table->n_positions);
@@ -136,20 +140,22 @@ static PyObject *both_stages(PyObject *module, PyObject *arguments) {
     if (get_query(query_object, table->dim, &query) < 0)
         goto no_query;
     size_t n_skip = skip.obj ? (size_t)skip.len / sizeof(int64_t) : 0;
+    const uint64_t wanted_rows = k > 0 ? (uint64_t)k : 0;
     int wanted = sketch_wanted(table, 1), paid = wanted, status, ranked = 0;
     struct hits hits = {0};
     struct ranges ranges = {0};
     struct matches matches = {0};
     Py_BEGIN_ALLOW_THREADS
-    status = codes_ball(codes, words.buf, radius, PATH_AUTO, &hits);
+    status = codes_ball(codes, words.buf, radius < codes->bits ? (uint32_t)radius : codes->bits,
+                        PATH_AUTO, &hits);
     status = status == SEARCH_OK ? ROWS_OK
              : status == SEARCH_NO_MEMORY ? ROWS_NO_MEMORY : ROWS_DAMAGED;
     if (status == ROWS_OK)
         status = make_ranges(codes, table, &hits, skip.buf, n_skip, &ranges);
-    if (status == ROWS_OK && ranges.rows >= k) {
+    if (status == ROWS_OK && ranges.rows >= wanted_rows) {
         ranked = 1;
-        status = rows_nearest(table, &query, ranges.starts, ranges.stops, ranges.n, k, &paid,
-                              &matches);
+        status = rows_nearest(table, &query, ranges.starts, ranges.stops, ranges.n, wanted_rows,
+                              &paid, &matches);
     }
     Py_END_ALLOW_THREADS
     if (wanted && ranked && ranges.n)

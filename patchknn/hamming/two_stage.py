@@ -85,7 +85,8 @@ class TwoStage:
         found = np.sort(hits.codes)
         bounds = self._codes.arrays.bounds
         starts, stops = bounds[found].astype(np.int64), bounds[found + 1].astype(np.int64)
-        if (starts > stops).any() or (stops > self._features.n_rows).any():
+        overlapping = (starts[1:] < stops[:-1]).any()
+        if overlapping or (starts > stops).any() or (stops > self._features.n_rows).any():
             message = "the segment's bounds hold a number out of range"
             raise ValueError(message)
         if skip is not None and len(skip):

@@ -93,3 +93,31 @@ def test_what_is_out_of_range_or_does_not_fit_is_refused(name):
                 table.search(code, features[0], 48, 3)
         with pytest.raises(ValueError, match="codes of 50 rows"):
             TwoStage(CodeTable(arrays), FeatureTable([features[:49]]))
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_bounds_that_give_a_position_to_two_codes_are_noticed(name):
+    codes = np.arange(0, 512, 2, dtype=np.uint64)[:, None] << np.uint64(48)
+    features = np.zeros((256, 9), np.float16)
+    bounds = np.arange(257, dtype=np.uint32)
+    bounds[11], bounds[12] = 200, 11  # code 10 ends late, code 12 begins early; code 11 is far away
+    with kernels.use(name):
+        table = TwoStage(CodeTable(CodeArrays(16, codes, bounds)), FeatureTable([features]))
+        with pytest.raises(ValueError, match="out of range"):
+            table.search(codes[10] | codes[12], features[0], 1, 1)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_numbers_beyond_what_c_holds_are_not_wrapped(name):
+    random = np.random.default_rng(2)
+    with kernels.use(name):
+        codes, features, _, tables = make(random, 50, 6, 9, 1)
+        code = words(codes[:1])[0]
+        every = tables.search(code, features[0], 48, 3)
+        for radius in (1 << 32, (1 << 32) + 1):
+            found = tables.search(code, features[0], radius, 3)
+            assert (found.n_rows, found.positions.tolist()) == (50, every.positions.tolist())
+        assert tables.search(code, features[0], 48, 1 << 62).positions is None
+        assert len(tables.search(code, features[0], 48, -1).positions) == 0
+        with pytest.raises(ValueError, match="less than 0"):
+            tables.search(code, features[0], -1, 3)
