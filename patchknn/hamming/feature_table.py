@@ -131,7 +131,7 @@ class FeatureTable:
             found = self._numpy.nearest(target, starts, stops, k)
             return *found, RowsWork(int((stops - starts).sum()) if k > 0 else 0, 0)
         positions, distances, read, skipped = self.kernel.nearest(
-            target, starts, stops, max(0, k), self._has_sketch
+            target, starts, stops, max(0, min(k, self.n_rows)), self._has_sketch
         )
         return (
             np.frombuffer(positions, np.int64),
@@ -184,6 +184,8 @@ class FeatureTable:
             message = f"queries of shape {targets.shape} do not fit features of {self.dim} values"
             raise ValueError(message)
         self._check(ranges.starts, ranges.stops)
+        # Lists grow with k; there is no use for more room than the ranges have rows.
+        counts = np.minimum(counts, np.diff(ranges.rows_before()))
         if self.kernel is not None:
             batch = self._kernels.RowBatch(self.kernel, targets, counts, threads)
             return rank_many(batch, self._numpy.take, targets, ranges, threads)

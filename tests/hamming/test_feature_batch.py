@@ -113,6 +113,21 @@ def test_collapsed_codes_with_some_rows_apart(name, threads):
 
 
 @pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("k", [1 << 40, 1 << 62, (1 << 63) - 1])
+def test_any_number_is_asked_for(name, k):
+    random = np.random.default_rng(3)
+    features = random.normal(size=(600, 16)).astype(np.float32)
+    queries = random.normal(size=(20, 16))
+    ends = np.full(20, 600)
+    with kernels.use(name):
+        table = FeatureTable([features])
+        offsets, positions, _ = table.nearest_many(queries, range(21), 0 * ends, ends, k)
+        assert len(table.nearest(queries[0], [0], [600], 4 * k)[0]) == 600
+    assert offsets.tolist() == (600 * np.arange(21)).tolist()
+    assert sorted(positions[:600].tolist()) == list(range(600))
+
+
+@pytest.mark.parametrize("name", EVERY)
 def test_no_queries_and_ranges_that_do_not_fit(name):
     features = np.zeros((10, 4), np.float16)
     none = np.empty(0, np.int64)
