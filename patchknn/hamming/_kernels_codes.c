@@ -67,14 +67,9 @@ static int hold_part(struct code_table_object *self, PyObject *tuple) {
     return 0;
 }
 
-static int table_init(PyObject *object, PyObject *arguments, PyObject *keywords) {
-    struct code_table_object *self = (struct code_table_object *)object;
+static int table_fill(struct code_table_object *self, PyObject *arguments) {
     struct code_table *table = &self->table;
     PyObject *codes, *bounds, *parts;
-    if (self->n_buffers || keywords) {
-        PyErr_SetString(PyExc_TypeError, "CodeTable is made once, from positions");
-        return -1;
-    }
     if (!PyArg_ParseTuple(arguments, "IOOO!", &table->bits, &codes, &bounds, &PyTuple_Type, &parts))
         return -1;
     if (table->bits < 1 || table->bits > MAX_BITS || PyTuple_GET_SIZE(parts) > MAX_PARTS) {
@@ -106,6 +101,18 @@ static void table_dealloc(PyObject *object) {
     for (int i = 0; i < self->n_buffers; i++)
         PyBuffer_Release(&self->buffers[i]);
     Py_TYPE(object)->tp_free(object);
+}
+
+/* What Python can hold of a table is filled: there is no making it without its arrays. */
+static PyObject *table_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords) {
+    if (keywords && PyDict_GET_SIZE(keywords)) {
+        PyErr_SetString(PyExc_TypeError, "CodeTable takes no keywords");
+        return NULL;
+    }
+    PyObject *self = type->tp_alloc(type, 0);
+    if (self && table_fill((struct code_table_object *)self, arguments) < 0)
+        Py_CLEAR(self);
+    return self;
 }
 
 /* Offsets (n + 1,) int64, codes (T,) uint32, distances (T,) uint16, work (n, 4) int64 and, for the
@@ -251,8 +258,7 @@ static PyTypeObject code_table_type = {
     .tp_basicsize = sizeof(struct code_table_object),
     .tp_flags = Py_TPFLAGS_DEFAULT,
     .tp_doc = "CodeTable(bits, codes, bounds, parts): see patchknn.hamming.code_table.",
-    .tp_new = PyType_GenericNew,
-    .tp_init = table_init,
+    .tp_new = table_new,
     .tp_dealloc = table_dealloc,
     .tp_methods = methods,
 };

@@ -199,6 +199,14 @@ def test_what_does_not_fit_is_refused(name):
                 CodeTable(dataclasses.replace(arrays, parts=parts))
 
 
+def test_no_table_of_the_kernels_is_without_its_arrays():
+    extension = kernels.extension()
+    if extension is None:
+        pytest.skip("NumPy serves")
+    with pytest.raises(TypeError):
+        extension.CodeTable.__new__(extension.CodeTable)
+
+
 def _notices(search) -> bool:
     try:
         search()
