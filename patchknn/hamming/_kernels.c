@@ -2,6 +2,9 @@
 #include "_kernels.h"
 
 #include <string.h>
+#ifdef PATCHKNN_X86
+#include <cpuid.h>
+#endif
 
 const struct code_primitives *code_primitives = &code_primitives_portable;
 const struct row_primitives *row_primitives = &row_primitives_portable;
@@ -22,12 +25,20 @@ static const struct level levels[] = {
 
 static const size_t n_levels = sizeof levels / sizeof levels[0];
 
+#ifdef PATCHKNN_X86
+/* Asked of the processor itself: gcc before 11 and clang before 18 refuse the name "f16c". */
+static int has_f16c(void) {
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+#endif
+
 /* __builtin_cpu_supports also asks whether the operating system saves the wide registers. */
 static int runs_here(const char *name) {
 #ifdef PATCHKNN_X86
     if (strcmp(name, "avx2") == 0)
         return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-               __builtin_cpu_supports("f16c") && __builtin_cpu_supports("popcnt");
+               has_f16c() && __builtin_cpu_supports("popcnt");
     if (strcmp(name, "avx512") == 0)
         return runs_here("avx2") && __builtin_cpu_supports("avx512f") &&
                __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&

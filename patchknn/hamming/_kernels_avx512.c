@@ -68,7 +68,7 @@ scan(const uint64_t *words, size_t n, uint64_t query, uint32_t radius, const uin
         }
     }
     for (; i < n; i += 8) {
-        __mmask8 there = n - i < 8 ? (__mmask8)((1u << (n - i)) - 1) : (__mmask8)255;
+        __mmask8 there = (__mmask8)(n - i < 8 ? (1u << (n - i)) - 1 : 255);
         __m512i values = _mm512_maskz_loadu_epi64(there, words + i);
         __m512i differences = _mm512_xor_si512(values, target);
         __m512i counts = _mm512_popcnt_epi64(differences);
