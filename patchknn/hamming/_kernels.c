@@ -26,7 +26,7 @@ static const struct level levels[] = {
 static const size_t n_levels = sizeof levels / sizeof levels[0];
 
 #ifdef PATCHKNN_X86
-/* Asked of the processor itself: gcc before 11 and clang before 18 refuse the name "f16c". */
+/* Asked of the processor itself: older compilers refuse the name "f16c". */
 static int has_f16c(void) {
     unsigned a, b, c, d;
     return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
