@@ -94,7 +94,8 @@ def _outcomes(
     if not answered:
         return
     stored = snapshot.settings
-    targets = [rounded_feature(q, stored.feature_dim, stored.feature_dtype) for q, _ in answered]
+    dim, dtype = stored.feature_dim, stored.feature_dtype
+    targets = [rounded_feature(query.feature, query.name, dim, dtype) for query, _ in answered]
     yardstick = exhaustive.search([query for query, _ in answered], np.stack(targets))
     empty = _empty_balls(answered, narrow)
     for (query, answer), best, is_empty in zip(answered, yardstick, empty, strict=True):

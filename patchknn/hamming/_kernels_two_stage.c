@@ -115,11 +115,11 @@ static PyObject *both_stages(PyObject *module, PyObject *arguments) {
     PyObject *codes_object, *table_object, *words_object, *query_object, *skip_object;
     PyObject *found = NULL;
     Py_buffer words, skip = {0};
-    long long radius, k; /* the formats for unsigned numbers would wrap what does not fit */
+    long long radius, k, least; /* the formats for unsigned numbers would wrap what does not fit */
     struct row_query query;
     (void)module;
-    if (!PyArg_ParseTuple(arguments, "OO!OOLLO", &codes_object, &feature_table_type, &table_object,
-                          &words_object, &query_object, &radius, &k, &skip_object))
+    if (!PyArg_ParseTuple(arguments, "OO!OOLLLO", &codes_object, &feature_table_type, &table_object,
+                          &words_object, &query_object, &radius, &k, &least, &skip_object))
         return NULL;
     const struct code_table *codes = code_table_of(codes_object);
     struct feature_table *table = &((FeatureTable *)table_object)->table;
@@ -152,7 +152,7 @@ static PyObject *both_stages(PyObject *module, PyObject *arguments) {
              : status == SEARCH_NO_MEMORY ? ROWS_NO_MEMORY : ROWS_DAMAGED;
     if (status == ROWS_OK)
         status = make_ranges(codes, table, &hits, skip.buf, n_skip, &ranges);
-    if (status == ROWS_OK && ranges.rows >= wanted_rows) {
+    if (status == ROWS_OK && (least <= 0 || ranges.rows >= (uint64_t)least)) {
         ranked = 1;
         status = rows_nearest(table, &query, ranges.starts, ranges.stops, ranges.n, wanted_rows,
                               &paid, &matches);
@@ -182,7 +182,7 @@ no_skip:
 
 static PyMethodDef functions[] = {
     {"two_stage", both_stages, METH_VARARGS,
-     "two_stage(codes, features, words, query, radius, k, skip); see patchknn.hamming.two_stage."},
+     "two_stage(codes, features, words, query, radius, k, least, skip); see patchknn.hamming.two_stage."},
     {NULL, NULL, 0, NULL},
 };
 

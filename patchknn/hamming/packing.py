@@ -47,6 +47,12 @@ def words(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
     return padded.view(">u8").astype(np.uint64)
 
 
+def words_of(code: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
+    """One code (K/8,) → (⌈K/64⌉,) uint64, as ``words`` gives it and quicker."""
+    padded = code.tobytes().ljust(-(-len(code) // 8) * 8, b"\0")
+    return np.frombuffer(padded, ">u8").astype(np.uint64)
+
+
 def sort_order(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
     """The stable permutation (N,) that puts codes (N, K/8) into the order of their bytes."""
     columns = words(codes)

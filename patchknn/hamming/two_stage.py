@@ -52,21 +52,25 @@ class TwoStage:
         radius: int,
         k: int,
         skip: Int64 | None = None,
+        *,
+        least: int | None = None,
     ) -> TwoStageAnswer:
         """The nearest rows to ``query`` (D,) within ``radius`` bits of the code ``words`` (W,).
 
+        They are ranked where the ball holds at least ``least`` rows (default: k).
         ``skip`` (s,) int64, ascending, are segment rows to be left out, as if they were not there.
         Raises ValueError where shapes do not fit, for a query that is not finite, and where an
         index array turns out to hold a value out of range.
         """
         target = np.ascontiguousarray(query, np.float64)
         code = np.ascontiguousarray(words, np.uint64)
+        least = k if least is None else least
         if skip is not None:
             skip = np.ascontiguousarray(skip, np.int64)
         if not self._fused:
-            return self._in_turn(code, target, radius, k, skip)
+            return self._in_turn(code, target, radius, k, skip, least)
         n_rows, found, path, lookups, candidates, scanned = self._kernels.two_stage(
-            self._codes.kernel, self._features.kernel, code, target, radius, k, skip
+            self._codes.kernel, self._features.kernel, code, target, radius, k, least, skip
         )
         positions = distances = None
         work = RowsWork(0, 0)
@@ -78,8 +82,14 @@ class TwoStage:
             n_rows, positions, distances, path, lookups, candidates, scanned, work
         )
 
-    def _in_turn(
-        self, code: npt.NDArray[np.uint64], target: Float64, radius: int, k: int, skip: Int64 | None
+    def _in_turn(  # noqa: PLR0917
+        self,
+        code: npt.NDArray[np.uint64],
+        target: Float64,
+        radius: int,
+        k: int,
+        skip: Int64 | None,
+        least: int,
     ) -> TwoStageAnswer:
         hits = self._codes.ball(code[None], radius)
         found = np.sort(hits.codes)
@@ -95,7 +105,7 @@ class TwoStage:
         path, lookups, candidates, scanned = hits.work[0].tolist()
         positions = distances = None
         work = RowsWork(0, 0)
-        if n_rows >= k:
+        if n_rows >= least:
             positions, distances, work = self._features.nearest(target, starts, stops, k)
         return TwoStageAnswer(
             n_rows, positions, distances, path, lookups, candidates, scanned, work

@@ -11,7 +11,6 @@ import numpy.typing as npt
 from patchknn.search.parts import Balls, Codes, Part, Ranges
 from patchknn.search.pool import Demand, Yield
 
-
 _LOOK = 1024  # rows whose groups are counted at once
 
 

@@ -65,6 +65,7 @@ class Searcher:
         widest = settings.widest_radius(snapshot.settings.bits)
         self._two_stage = TwoStage(snapshot, self._reader, settings.radius, widest, threads)
         self._stage = self._coarse_stage()
+        self._plain_demand = self._demand_of_features()
 
     @property
     def problems(self) -> Sequence[str]:
@@ -102,11 +103,13 @@ class Searcher:
         ``code`` (K/8,) spares making it; ``exclude_same`` leaves nothing out, as no row is known
         to be the query's own.
         """
-        query = Query("features", feature, code=code, patient="")
-        feature, code = self._prepared(query)
-        (demand,) = self._demands([query], [code])
-        (found,) = self._find_block([feature], [code], [demand])
-        return found
+        demand = self._plain_demand
+        if demand is None or code is None or self._stage is not None:
+            (found,) = self.find_many(feature[None], None if code is None else code[None])
+            return found
+        stored = self.snapshot.settings
+        feature = rounded_feature(feature, "features", stored.feature_dim, stored.feature_dtype)
+        return self._two_stage.find(feature, code, demand)
 
     def find_many(self, features: Features, codes: Codes | None = None) -> list[Found]:
         """The same for features (Q, D) and ``codes`` (Q, K/8)."""
@@ -157,7 +160,9 @@ class Searcher:
     def _prepared(self, query: Query) -> tuple[Features, Codes]:
         """The query's features as the archive would store them, and its code."""
         stored = self.snapshot.settings
-        feature = rounded_feature(query, stored.feature_dim, stored.feature_dtype)
+        feature = rounded_feature(
+            query.feature, query.name, stored.feature_dim, stored.feature_dtype
+        )
         # One by one: the last bits of a matrix product hang on the rows beside.
         code = self.bundle.codes(feature[None])[0] if query.code is None else query.code
         return feature, code
@@ -165,6 +170,14 @@ class Searcher:
     def _demands(self, queries: Sequence[Query], codes: Sequence[Codes]) -> list[Demand]:
         filters = self._filter.for_queries(queries)
         return [self._demand(*one) for one in zip(filters, codes, strict=True)]
+
+    def _demand_of_features(self) -> Demand | None:
+        """What features alone demand, None where rows must be looked at or grouped."""
+        settings = self.settings
+        anything = settings.labels is None and not settings.labelled_only
+        if not anything or settings.max_per or settings.exclude_same not in {"none", "self"}:
+            return None
+        return Demand(settings.k, lambda rows: np.ones(len(rows), bool), np.zeros(0, np.int64))
 
     def _demand(self, row_filter: QueryFilter, code: Codes) -> Demand:
         skip = row_filter.skip

@@ -16,7 +16,7 @@ from patchknn.archive.snapshot import Shard, Snapshot
 from patchknn.errors import PatchknnError
 from patchknn.hamming.code_table import Hits
 from patchknn.hamming.feature_table import FeatureTable
-from patchknn.hamming.packing import words
+from patchknn.hamming.packing import words, words_of
 from patchknn.hamming.scan import scan_rows
 from patchknn.hamming.two_stage import TwoStage, TwoStageAnswer
 from patchknn.search.rows import RowNumbers
@@ -144,19 +144,31 @@ class SegmentPart:
 
     def rows(self, positions: RowNumbers) -> RowNumbers:
         """As ``Part``."""
-        with self.watched():
+        try:
             return self.segment.snapshot_rows(self.segment.segment_rows(positions))
+        except ValueError as error:
+            raise DamagedPartError(self, str(error)) from None
 
-    def search(
-        self, code: Codes, feature: npt.NDArray[Any], radius: int, k: int, skip: RowNumbers
+    def search(  # noqa: PLR0917
+        self,
+        code: Codes,
+        feature: npt.NDArray[Any],
+        radius: int,
+        k: int,
+        skip: RowNumbers,
+        least: int,
     ) -> TwoStageAnswer:
         """The nearest rows to ``feature`` (D,) in the ball of ``code`` (K/8,), in one call.
 
-        ``skip`` (s,) rows of the snapshot, all of them of this segment, are left out.
+        ``skip`` (s,) rows of the snapshot, all of them of this segment, are left out; ranked
+        where ``least`` rows remain.
         """
         skipped = self._segment_rows(skip) if len(skip) else None
-        with self.watched():
-            return self._both_stages.search(words(code[None])[0], feature, radius, k, skipped)
+        word = words_of(code)
+        try:
+            return self._both_stages.search(word, feature, radius, k, skipped, least=least)
+        except ValueError as error:
+            raise DamagedPartError(self, str(error)) from None
 
     @cached_property
     def _both_stages(self) -> TwoStage:

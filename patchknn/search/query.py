@@ -93,16 +93,18 @@ def stored_queries(snapshot: Snapshot, patch_ids: Sequence[str]) -> list[Query |
     return found
 
 
-def rounded_feature(query: Query, dim: int, dtype: str) -> npt.NDArray[Any]:
-    """The query's features (D,) as the archive would have stored them.
+def rounded_feature(feature: npt.NDArray[Any], name: str, dim: int, dtype: str) -> npt.NDArray[Any]:
+    """A query's features (D,) as the archive would have stored them.
 
-    Raises InputError naming the query where they are of another length, not numbers, or too
+    Raises InputError with the query's name where they are of another length, not numbers, or too
     large for the archive's dtype.
     """
-    feature = np.asarray(query.feature)
+    feature = np.asarray(feature)
+    if feature.shape == (dim,) and feature.dtype == dtype and np.isfinite(feature).all():
+        return feature
     if feature.shape != (dim,) or feature.dtype.kind not in "fiu":
         message = (
-            f"{query.name} has features of shape {feature.shape} and type {feature.dtype}; "
+            f"{name} has features of shape {feature.shape} and type {feature.dtype}; "
             f"the archive's encoder makes {dim} numbers per patch."
         )
         raise InputError(message)
@@ -110,6 +112,6 @@ def rounded_feature(query: Query, dim: int, dtype: str) -> npt.NDArray[Any]:
         rounded = feature.astype(dtype)
     if not np.isfinite(rounded).all():
         reason = f"too large for {dtype}" if np.isfinite(feature).all() else "NaN or infinite"
-        message = f"{query.name} cannot be searched for: some of its features are {reason}."
+        message = f"{name} cannot be searched for: some of its features are {reason}."
         raise InputError(message)
     return rounded

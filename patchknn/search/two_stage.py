@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,12 +25,10 @@ from patchknn.search.rows import RowNumbers, RowReader
 from patchknn.search.work import Work
 
 Features = npt.NDArray[Any]
-T = TypeVar("T")
 _SHARED_ROWS = 4096  # a ball that takes longer to read than threads take to start
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """The rows (m,) of one query in rank order, m ≤ k, and how they were found.
 
     ``distances`` (m,) float64 are L2; ``radius`` in bits, None where no Hamming ball chose them;
@@ -75,16 +72,17 @@ class TwoStage:
 
     def find(self, feature: Features, code: Codes, demand: Demand) -> Found:
         """The answer of one query: its features (D,) in the archive's dtype, its code (K/8,)."""
-        return self._whatever_is_damaged(lambda: self._find(feature, code, demand))
+        while True:
+            try:
+                return self._find(feature, code, demand)
+            except DamagedPartError as error:
+                self._leave(error)
 
     def find_many(self, features: Features, codes: Codes, demands: Sequence[Demand]) -> list[Found]:
         """The answers of Q queries: features (Q, D), codes (Q, K/8); as ``find`` gives them."""
-        return self._whatever_is_damaged(lambda: self._find_many(features, codes, demands))
-
-    def _whatever_is_damaged(self, search: Callable[[], T]) -> T:
         while True:
             try:
-                return search()
+                return self._find_many(features, codes, demands)
             except DamagedPartError as error:
                 self._leave(error)
 
@@ -113,17 +111,17 @@ class TwoStage:
             return None
         radius, widest = self._radii
         k = demand.k
-        answer = part.search(code, feature, radius, k, demand.skip)
-        if 0 < answer.n_rows < k and widest <= radius:
-            answer = part.search(code, feature, radius, answer.n_rows, demand.skip)
+        answer = part.search(code, feature, radius, k, demand.skip, 0 if widest <= radius else k)
         self._last_ball = answer.n_rows
         distances = answer.distances
         if answer.positions is None or distances is None:
             return None
         rows = part.rows(answer.positions)
-        order = nearest(distances, k, lambda tied: self._reader.tie_keys(rows[tied]))
         work = Work(answer.path, answer.lookups, answer.candidates, answer.scanned, *answer.rows)
-        return Found(rows[order], distances[order], radius, answer.n_rows, widened=False, work=work)
+        if len(rows) > k or len(set(distances.tolist())) < len(rows):  # ties
+            order = nearest(distances, k, lambda tied: self._reader.tie_keys(rows[tied]))
+            rows, distances = rows[order], distances[order]
+        return Found(rows, distances, radius, answer.n_rows, widened=False, work=work)
 
     def _ranked(self, ball: Ball, feature: Features, demand: Demand) -> Found:
         size = _size(demand)
@@ -141,21 +139,22 @@ class TwoStage:
         self, ball: Ball, feature: Features, size: int
     ) -> tuple[RowNumbers, npt.NDArray[np.float64], Work, float]:
         """At least the ``size`` nearest rows, and the distance up to which none is missing."""
-        work, complete_to = _work(ball), np.inf
+        read, spared, complete_to = 0, 0, np.inf
         rows, distances = [], []
         for part, ranges in zip(self.parts, ball.ranges, strict=True):
             if len(ranges.starts) == 0:
                 continue
             with part.watched():
-                positions, some, (read, spared) = part.features.nearest(
+                positions, some, rows_work = part.features.nearest(
                     feature, ranges.starts, ranges.stops, size, threads=self._threads
                 )
-            work.read += int(read)
-            work.spared += int(spared)
+            read += int(rows_work.rows_read)
+            spared += int(rows_work.rows_skipped)
             rows.append(part.rows(positions))
             distances.append(some)
             if len(positions) < ranges.n_rows:
                 complete_to = min(complete_to, float(some[-1]))
+        work = _work(ball)._replace(read=read, spared=spared)
         return *_joined(rows, distances), work, complete_to
 
     def _ordered(

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 PATHS = ("scan", "probe", "multi-index")
 
 
-@dataclass
-class Work:
+class Work(NamedTuple):
     """The path of the first stage and its steps, and the rows of the second.
 
     ``path`` counts in ``PATHS``; where several parts were searched, the last of theirs.

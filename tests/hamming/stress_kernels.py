@@ -151,6 +151,7 @@ def stress_two_stage(kernels: ModuleType, generator: np.random.Generator) -> Non
                         generator.normal(size=dim),
                         radius,
                         10,
+                        5,
                         left_out,
                         damaged=damage is not None,
                     )

@@ -74,6 +74,8 @@ class Segment:
 
     def snapshot_rows(self, segment_rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Rows (m,) of the snapshot that are these rows of the segment."""
+        if len(self.shards) == 1:
+            return segment_rows + self.shards[0].first_row
         owners = np.searchsorted(self.first_rows, segment_rows, side="right") - 1
         moved: npt.NDArray[np.int64] = segment_rows + self._shifts[owners]
         return moved
