@@ -116,7 +116,7 @@ def _can_draw(console: Console) -> bool:
 
 
 def _explain_lines(explain: Mapping[str, Any]) -> list[str]:
-    index = f"{explain['segments']} index segments"
+    index = f"{explain['segments']} index segment{'s' * (explain['segments'] != 1)}"
     if explain["shards_without_index"]:
         index += f", {explain['shards_without_index']} shards without"
     return [

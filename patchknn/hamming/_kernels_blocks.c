@@ -13,41 +13,28 @@
    the last term being for underflow. So the square of the true distance lies in
    [V + Q^2 - E, V + Q^2 + E]: a row can be left where the lower end is above the k-th smallest
    upper end so far, raised by 2^-20, which is more than what float64 distances err. */
-#include "_kernels_table.h"
+#include "_kernels_blocks.h"
 
 #include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define BLOCK_ROWS 96 /* as float32 they and a panel stay in a core's cache */
-#define RAISED (1 + 0x1p-20)
-#define LARGEST 1e36  /* squares beyond it might overflow on the way */
+#define MAX_PENALTY 1024
 
-struct near { /* a row whose squared distance lies between the two */
-    float upper, lower;
-    uint32_t position;
-};
-
-/* What one slot has found for one query. */
-struct list {
-    struct matches done; /* with float64 distances, in order */
-    struct near *items;
-    size_t n, room, full; /* full: when to look what can be left */
-    float limit;          /* squared distance that no row of the answer exceeds */
-};
-
-struct asked {
-    struct row_query query;
-    size_t k;
+/* Whether a slot sifts by sketches first; found out on the way. */
+struct trial {
+    uint32_t rest, penalty; /* blocks to go without, and how many after the next failure */
 };
 
 typedef struct {
     PyObject_HEAD
     FeatureTable *owner;
     struct asked *queries;
-    struct list *lists; /* (n_slots, n) */
+    struct list *lists;   /* (n_slots, n) */
+    struct trial *trials; /* (n_slots) */
     size_t n, n_slots;
+    int prepared; /* the queries have sketches */
 } RowBatch;
 
 static void batch_dealloc(RowBatch *self) {
@@ -59,6 +46,7 @@ static void batch_dealloc(RowBatch *self) {
     }
     free(self->queries);
     free(self->lists);
+    free(self->trials);
     Py_XDECREF(self->owner);
     Py_TYPE(self)->tp_free((PyObject *)self);
 }
@@ -92,8 +80,9 @@ static PyObject *batch_new(PyTypeObject *type, PyObject *arguments, PyObject *ke
         self->owner = (FeatureTable *)owner;
         self->queries = calloc(n + 1, sizeof *self->queries);
         self->lists = calloc((size_t)n_slots * n + 1, sizeof *self->lists);
+        self->trials = calloc((size_t)n_slots, sizeof *self->trials);
         self->n_slots = (size_t)n_slots;
-        int status = self->queries && self->lists ? ROWS_OK : ROWS_NO_MEMORY;
+        int status = self->queries && self->lists && self->trials ? ROWS_OK : ROWS_NO_MEMORY;
         for (; status == ROWS_OK && self->n < n; self->n++) {
             struct asked *asked = self->queries + self->n;
             int64_t k = ((const int64_t *)counts.buf)[self->n];
@@ -146,6 +135,7 @@ static int search_one(RowBatch *self, struct list *list, const struct asked *ask
     struct matches more;
     int status = rows_nearest(&self->owner->table, &asked->query, starts, stops, n, asked->k,
                               sketch, &more);
+    list->read += more.rows_read;
     if (status == ROWS_OK)
         return merge(list, asked->k, &more);
     free(more.items);
@@ -194,6 +184,9 @@ static PyObject *batch_search(RowBatch *self, PyObject *arguments) {
                             (const int64_t *)starts.buf + from[i],
                             (const int64_t *)stops.buf + from[i],
                             (size_t)(from[i + 1] - from[i]), &paid);
+        for (int64_t range = from[i]; self->queries[first + i].k && range < from[i + 1]; range++)
+            self->lists[first + i].rows += (uint64_t)(((const int64_t *)stops.buf)[range] -
+                                                      ((const int64_t *)starts.buf)[range]);
     }
     Py_END_ALLOW_THREADS
     if (wanted && n)
@@ -220,11 +213,11 @@ static void tighten(struct list *list, size_t k) {
     list->n = kept;
 }
 
-static int push(struct list *list, size_t k, struct near near) {
+int list_push(struct list *list, size_t k, struct near near) {
     if (list->n == list->full) {
         if (list->n)
             tighten(list, k);
-        list->full = 2 * list->n + 2 * k + 64;
+        list->full = list->n + (list->n > k ? list->n / 2 : k / 2) + 32;
         if (list->full > list->room) {
             struct near *items = realloc(list->items, list->full * sizeof *items);
             if (!items)
@@ -246,88 +239,156 @@ struct panels {
     const float *mean;       /* padded */
     float *rows;             /* (BLOCK_ROWS, stride) */
     size_t stride;
+    double longest;          /* of the lengths */
     struct bounds bounds;
 };
 
-/* All queries against n rows, that lie in `rows` less the mean. */
-static int match_block(RowBatch *self, struct list *lists, const struct panels *panels, size_t n,
-                       const uint32_t *positions, const float *norms, double row) {
-    const size_t dim = self->owner->table.dim;
-    struct panel_match found[BLOCK_ROWS * PANEL_WIDTH];
-    for (size_t first = 0; first < panels->m; first += PANEL_WIDTH) {
-        double errors[PANEL_WIDTH], squares[PANEL_WIDTH];
-        float limits[PANEL_WIDTH];
-        for (size_t i = 0; i < PANEL_WIDTH; i++) {
-            limits[i] = -INFINITY;
-            if (first + i >= panels->m)
-                continue;
-            int64_t number = panels->numbers[first + i];
-            double length = panels->lengths[first + i], both = row + length;
-            errors[i] = (panels->bounds.relative + 0x1p-21) * both * both * (1 + 0x1p-10) +
-                        4 * panels->bounds.absolute * (1 + both);
-            squares[i] = length * length;
-            double bound = lists[number].limit - squares[i] + errors[i];
-            if (self->queries[number].k)
-                limits[i] = (float)(bound + fabs(bound) * 0x1p-20 + FLT_MIN);
-        }
-        size_t count = row_primitives->match_panel(panels->rows, panels->stride, n,
-                                                   panels->panels + first * dim, dim, norms,
-                                                   limits, found);
-        for (size_t i = 0; i < count; i++) {
-            size_t query = found[i].query;
-            int64_t number = panels->numbers[first + query];
-            double value = (double)found[i].value + squares[query];
-            double upper = value + errors[query], lower = value - errors[query];
-            struct near near = {
-                .upper = upper > 0 ? (float)(upper * RAISED) : 0,
-                .lower = lower > 0 ? (float)(lower / RAISED) : 0,
-                .position = positions[found[i].row],
-            };
-            int status = push(lists + number, self->queries[number].k, near);
-            if (status != ROWS_OK)
-                return status;
-        }
+/* The block's rows less the mean; 0 where numbers are too large. */
+static int centred(const struct panels *panels, struct block *block) {
+    const struct feature_table *table = block->table;
+    if (!block->centred) {
+        float largest = 0;
+        if (block->cold)
+            read_ahead(table, block->cold, block->rows, block->n, table->row_bytes);
+        (table->half ? row_primitives->centre_half : row_primitives->centre_single)(
+            block->rows, block->n, panels->mean, table->dim, panels->rows, panels->stride,
+            block->norms);
+        for (size_t i = 0; i < block->n; i++)
+            largest = block->norms[i] > largest ? block->norms[i] : largest;
+        block->largest = sqrt((double)largest) * (1 + panels->bounds.relative);
+        block->centred = 1;
     }
-    return ROWS_OK;
+    double both = block->largest + panels->longest;
+    return both * both < LARGEST;
 }
 
-static int match_range(RowBatch *self, struct list *lists, const struct panels *panels,
-                       int64_t start, int64_t stop) {
-    const struct feature_table *table = &self->owner->table;
-    struct cursor cursor = {.table = table, .starts = &start, .stops = &stop, .n_ranges = 1,
-                            .position = start};
-    const void *rows[BLOCK_ROWS + ROWS_AHEAD] = {0};
-    uint32_t positions[BLOCK_ROWS];
-    float norms[BLOCK_ROWS];
-    double most = 0;
-    int cold = pages_cold(table, &start, &stop, 1, 0);
-    for (size_t i = 0; i < panels->m; i++)
-        most = panels->lengths[i] > most ? panels->lengths[i] : most;
-    for (ptrdiff_t n; (n = next_rows(&cursor, BLOCK_ROWS, positions, rows)) != 0;) {
-        double largest = 0;
-        int status = ROWS_OK;
-        if (n < 0)
-            return ROWS_DAMAGED;
-        if (cold)
-            read_ahead(table, cold, rows, (size_t)n, table->row_bytes);
-        (table->half ? row_primitives->centre_half : row_primitives->centre_single)(
-            rows, (size_t)n, panels->mean, table->dim, panels->rows, panels->stride, norms);
-        for (ptrdiff_t i = 0; i < n; i++)
-            largest = norms[i] > largest ? norms[i] : largest;
-        double row = sqrt(largest) * (1 + panels->bounds.relative);
-        if ((row + most) * (row + most) < LARGEST) {
-            status = match_block(self, lists, panels, (size_t)n, positions, norms, row);
-        } else {
-            int64_t first = positions[0], last = first + n;
-            int sketch = 0;
-            for (size_t i = 0; i < panels->m && status == ROWS_OK; i++)
-                status = search_one(self, lists + panels->numbers[i],
-                                    self->queries + panels->numbers[i], &first, &last, 1, &sketch);
+/* The queries of a panel, from `first` on, against a block of rows one by one. */
+static int search_panel(RowBatch *self, struct list *lists, const struct panels *panels,
+                        const struct block *block, size_t first) {
+    int64_t start = block->positions[0], stop = start + (int64_t)block->n;
+    int sketch = 0, status = ROWS_OK;
+    for (size_t i = first; i < panels->m && i < first + PANEL_WIDTH && status == ROWS_OK; i++) {
+        int64_t number = panels->numbers[i];
+        status = search_one(self, lists + number, self->queries + number, &start, &stop, 1,
+                            &sketch);
+    }
+    return status;
+}
+
+/* The same by their product. */
+static int match_panel(RowBatch *self, struct list *lists, const struct panels *panels,
+                       struct block *block, size_t first) {
+    const size_t dim = block->table->dim;
+    struct panel_match found[BLOCK_ROWS * PANEL_WIDTH];
+    double errors[PANEL_WIDTH], squares[PANEL_WIDTH];
+    float limits[PANEL_WIDTH];
+    if (!centred(panels, block))
+        return search_panel(self, lists, panels, block, first);
+    for (size_t i = 0; i < PANEL_WIDTH; i++) {
+        limits[i] = -INFINITY;
+        if (first + i >= panels->m)
+            continue;
+        int64_t number = panels->numbers[first + i];
+        double length = panels->lengths[first + i], both = block->largest + length;
+        errors[i] = (panels->bounds.relative + 0x1p-21) * both * both * (1 + 0x1p-10) +
+                    4 * panels->bounds.absolute * (1 + both);
+        squares[i] = length * length;
+        double bound = lists[number].limit - squares[i] + errors[i];
+        if (self->queries[number].k) {
+            limits[i] = (float)(bound + fabs(bound) * 0x1p-20 + FLT_MIN);
+            lists[number].read += block->n;
         }
+    }
+    size_t count = row_primitives->match_panel(panels->rows, panels->stride, block->n,
+                                               panels->panels + first * dim, dim, block->norms,
+                                               limits, found);
+    for (size_t i = 0; i < count; i++) {
+        size_t query = found[i].query;
+        int64_t number = panels->numbers[first + query];
+        double value = (double)found[i].value + squares[query];
+        double upper = value + errors[query], lower = value - errors[query];
+        struct near near = {
+            .upper = upper > 0 ? (float)(upper * RAISED) : 0,
+            .lower = lower > 0 ? (float)(lower / RAISED) : 0,
+            .position = block->positions[found[i].row],
+        };
+        int status = list_push(lists + number, self->queries[number].k, near);
         if (status != ROWS_OK)
             return status;
     }
     return ROWS_OK;
+}
+
+/* All queries against a block, with a sieve or (NULL) without. */
+static int match_block(RowBatch *self, struct list *lists, const struct panels *panels,
+                       struct block *block, struct sieve *sieve) {
+    int status = ROWS_OK;
+    for (size_t first = 0; first < panels->m && status == ROWS_OK; first += PANEL_WIDTH) {
+        if (!sieve || sieve_panel(sieve, lists, block, first) < 0)
+            status = match_panel(self, lists, panels, block, first);
+        else if (sieve_is_full(sieve))
+            status = sieve_weigh(sieve, lists, block);
+    }
+    return sieve && status == ROWS_OK ? sieve_weigh(sieve, lists, block) : status;
+}
+
+static void judge(struct trial *trial, struct sieve *sieve) {
+    uint64_t looked, left;
+    sieve_count(sieve, &looked, &left);
+    if (looked == 0)
+        return;
+    if (left * 8 <= looked) {
+        trial->penalty = 0;
+        return;
+    }
+    trial->penalty = trial->penalty ? 2 * trial->penalty : 1;
+    if (trial->penalty > MAX_PENALTY)
+        trial->penalty = MAX_PENALTY;
+    trial->rest = trial->penalty;
+}
+
+static int match_range(RowBatch *self, struct list *lists, struct trial *trial,
+                       const struct panels *panels, int64_t start, int64_t stop) {
+    const struct feature_table *table = &self->owner->table;
+    struct cursor cursor = {.table = table, .starts = &start, .stops = &stop, .n_ranges = 1,
+                            .position = start};
+    struct block block = {.table = table, .cold = pages_cold(table, &start, &stop, 1, 0)};
+    struct sieve *sieve = NULL;
+    int usable = self->prepared, status = ROWS_OK;
+    if (usable)
+        block.cold_sketch = pages_cold(table, &start, &stop, 1, 1);
+    if (block.cold && (!usable || trial->rest))
+        fetch_rows(table, block.cold, cursor);
+    for (size_t i = 0; i < panels->m; i++)
+        if (self->queries[panels->numbers[i]].k)
+            lists[panels->numbers[i]].rows += (uint64_t)(stop - start);
+    for (ptrdiff_t n; status == ROWS_OK;) {
+        n = next_rows(&cursor, BLOCK_ROWS, block.positions, block.rows);
+        if (n == 0)
+            break;
+        if (n < 0) {
+            status = ROWS_DAMAGED;
+            break;
+        }
+        block.n = (size_t)n, block.centred = 0;
+        int sift = usable && trial->rest == 0;
+        if (trial->rest)
+            trial->rest--;
+        if (sift && !sieve) {
+            sieve = sieve_make(table, self->queries, panels->numbers, panels->m, &usable);
+            if (!sieve) {
+                status = ROWS_NO_MEMORY;
+                break;
+            }
+            sift = usable;
+        }
+        sift = sift && sieve_load(sieve, &block);
+        status = match_block(self, lists, panels, &block, sift ? sieve : NULL);
+        if (sift)
+            judge(trial, sieve);
+    }
+    sieve_free(sieve);
+    return status;
 }
 
 /* match(slot, start, stop, queries, panels, lengths, mean): rows of positions start to stop against
@@ -363,6 +424,8 @@ static PyObject *batch_match(RowBatch *self, PyObject *arguments) {
     panels.lengths = lengths.buf, panels.mean = mean.buf;
     int status = ROWS_OK;
     for (size_t i = 0; i < panels.m; i++)
+        panels.longest = fmax(panels.longest, panels.lengths[i]);
+    for (size_t i = 0; i < panels.m; i++)
         if (panels.numbers[i] < 0 || (uint64_t)panels.numbers[i] >= self->n)
             status = ROWS_DAMAGED;
     Py_BEGIN_ALLOW_THREADS
@@ -370,7 +433,8 @@ static PyObject *batch_match(RowBatch *self, PyObject *arguments) {
     if (!panels.rows)
         status = ROWS_NO_MEMORY;
     if (status == ROWS_OK)
-        status = match_range(self, self->lists + (size_t)slot * self->n, &panels, start, stop);
+        status = match_range(self, self->lists + (size_t)slot * self->n, self->trials + slot, &panels,
+                             start, stop);
     free(panels.rows);
     Py_END_ALLOW_THREADS
     if (rows_fail(status) == 0)
@@ -383,6 +447,29 @@ no_lengths:
 no_panels:
     PyBuffer_Release(&numbers);
     return result;
+}
+
+/* prepare(first, last): the sketches of queries first to last; all of them before any match(), where
+   the table has sketches. */
+static PyObject *batch_prepare(RowBatch *self, PyObject *arguments) {
+    const struct feature_table *table = &self->owner->table;
+    Py_ssize_t first, last;
+    int status = ROWS_OK;
+    if (!PyArg_ParseTuple(arguments, "nn", &first, &last) || get_span(self, first, last) < 0)
+        return NULL;
+    if (!table->has_sketch)
+        Py_RETURN_NONE;
+    Py_BEGIN_ALLOW_THREADS
+    for (Py_ssize_t i = first; i < last && status == ROWS_OK; i++) {
+        struct asked *asked = self->queries + i;
+        status = query_sketch(table, &asked->query, asked->sketch, &asked->slack);
+        asked->slack += table->sketch.slack;
+    }
+    Py_END_ALLOW_THREADS
+    if (rows_fail(status) < 0)
+        return NULL;
+    self->prepared = 1;
+    Py_RETURN_NONE;
 }
 
 /* share(): let every slot know the limits that the others have; when none of them is at work. */
@@ -423,7 +510,8 @@ static int settle(RowBatch *self, size_t number, struct list *list) {
     return status;
 }
 
-/* finish(first, last) -> (how many per query int64, positions int64, distances float64). */
+/* finish(first, last) -> (how many per query int64, positions int64, distances float64, rows read
+   and rows skipped per query int64). */
 static PyObject *batch_finish(RowBatch *self, PyObject *arguments) {
     Py_ssize_t first, last;
     int status = ROWS_OK;
@@ -446,28 +534,39 @@ static PyObject *batch_finish(RowBatch *self, PyObject *arguments) {
     PyObject *counts = PyByteArray_FromStringAndSize(NULL, 8 * (last - first));
     PyObject *positions = PyByteArray_FromStringAndSize(NULL, (Py_ssize_t)(8 * total));
     PyObject *distances = PyByteArray_FromStringAndSize(NULL, (Py_ssize_t)(8 * total));
-    if (!counts || !positions || !distances) {
+    PyObject *work = PyByteArray_FromStringAndSize(NULL, 16 * (last - first));
+    if (!counts || !positions || !distances || !work) {
         Py_XDECREF(counts);
         Py_XDECREF(positions);
         Py_XDECREF(distances);
+        Py_XDECREF(work);
         return NULL;
     }
     int64_t *count = (int64_t *)(void *)PyByteArray_AS_STRING(counts);
     int64_t *position = (int64_t *)(void *)PyByteArray_AS_STRING(positions);
     double *distance = (double *)(void *)PyByteArray_AS_STRING(distances);
+    int64_t *spent = (int64_t *)(void *)PyByteArray_AS_STRING(work);
     for (Py_ssize_t i = first; i < last; i++) {
         const struct matches *done = &self->lists[i].done;
+        uint64_t read = 0, rows = 0;
+        for (size_t slot = 0; slot < self->n_slots; slot++) {
+            read += self->lists[slot * self->n + (size_t)i].read;
+            rows += self->lists[slot * self->n + (size_t)i].rows;
+        }
+        *spent++ = (int64_t)read;
+        *spent++ = (int64_t)(rows - read);
         *count++ = (int64_t)done->n;
         for (size_t j = 0; j < done->n; j++) {
             *position++ = (int64_t)done->items[j].position;
             *distance++ = done->items[j].distance;
         }
     }
-    return Py_BuildValue("NNN", counts, positions, distances);
+    return Py_BuildValue("NNNN", counts, positions, distances, work);
 }
 
 static PyMethodDef batch_methods[] = {
     {"search", (PyCFunction)batch_search, METH_VARARGS, "See patchknn.hamming.feature_batch."},
+    {"prepare", (PyCFunction)batch_prepare, METH_VARARGS, "See patchknn.hamming.feature_batch."},
     {"share", (PyCFunction)batch_share, METH_NOARGS, "See patchknn.hamming.feature_batch."},
     {"match", (PyCFunction)batch_match, METH_VARARGS, "See patchknn.hamming.feature_batch."},
     {"finish", (PyCFunction)batch_finish, METH_VARARGS, "See patchknn.hamming.feature_batch."},

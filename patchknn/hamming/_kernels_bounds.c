@@ -30,7 +30,7 @@
        |x - y|^2 >= |P x - P y|^2 + (|(I - P'P)^(1/2) x| - |(I - P'P)^(1/2) y|)^2,
    and |(I - P'P)^(1/2) x| = sqrt(|x|^2 - |P x|^2). So t >= |s(x) - s(q)|, s being that map to
    p + 1 values after subtracting the mean. What is stored differs from s(x) / scale by at most
-   slack / scale in all; the query's own sketch by what sketch_query() bounds, which is added to
+   slack / scale in all; the query's own sketch by what query_sketch() bounds, which is added to
    slack. G is the float32 sum for the two sketches: it bounds their distance from below as F does,
    with D = 32. A row is left where G exceeds bounds_sketch(rho), for then t > rho. */
 #include "_kernels_rows.h"
@@ -58,13 +58,26 @@ static float round_up(double value) {
     return value < FLT_MAX / 2 ? (float)(value + SMALLEST) : INFINITY;
 }
 
+float bounds_sum(const struct bounds *bounds, double distance) {
+    double furthest = (distance + bounds->conversion) * UP;
+    return round_up((1 + bounds->relative) * furthest * furthest + bounds->absolute);
+}
+
+void bounds_squares(const struct bounds *bounds, float sum, float *lower, float *upper) {
+    double least = sqrt(fmax(fmin(sum, FLT_MAX / 2) - bounds->absolute, 0) /
+                        (1 + bounds->relative)) / UP - bounds->conversion;
+    double most = sqrt(((double)sum + bounds->absolute) / (1 - bounds->relative)) * UP +
+                  bounds->conversion;
+    *lower = least > 0 ? (float)(fmin(least * least, FLT_MAX / 2) / (1 + 0x1p-20)) : 0;
+    *upper = round_up(most * most);
+}
+
 float bounds_limit(const struct bounds *bounds, float kth, double *distance) {
     double tau = sqrt(((double)kth + bounds->absolute) / (1 - bounds->relative)) * UP;
     tau += bounds->conversion;
     double rho = tau * (1 + bounds->exact) / (1 - bounds->exact) * UP;
-    double furthest = (rho + bounds->conversion) * UP;
     *distance = rho;
-    return round_up((1 + bounds->relative) * furthest * furthest + bounds->absolute);
+    return bounds_sum(bounds, rho);
 }
 
 float bounds_sketch(double distance, double slack, double scale) {

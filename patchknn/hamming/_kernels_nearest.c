@@ -110,7 +110,7 @@ static int weigh(struct search *search, const void *const *rows, const uint32_t 
     return ROWS_OK;
 }
 
-static void fetch_ranges(const struct feature_table *table, int cold, struct cursor cursor) {
+void fetch_rows(const struct feature_table *table, int cold, struct cursor cursor) {
     const void *rows[1024];
     uint32_t positions[1024];
     for (size_t asked = 0; asked < READ_AHEAD; asked += 1024) {
@@ -127,7 +127,7 @@ static int weigh_all(struct search *search, struct cursor *cursor) {
     size_t ready = 0, fetched = 0;
     for (;;) {
         if (search->cold && fetched == 0) {
-            fetch_ranges(search->table, search->cold, *cursor);
+            fetch_rows(search->table, search->cold, *cursor);
             fetched = READ_AHEAD / BLOCK;
         }
         fetched--;
@@ -182,16 +182,15 @@ static int weigh_listed(struct search *search, const uint32_t *positions, const 
     return count && status == ROWS_OK ? weigh_chosen(search, chosen, count) : status;
 }
 
-/* The query's sketch, float32, and how far it may be from the true one. */
-static int sketch_query(const struct search *search, float *values, double *error) {
-    const struct feature_table *table = search->table;
+int query_sketch(const struct feature_table *table, const struct row_query *query, float *values,
+                 double *error) {
     const struct sketch *sketch = &table->sketch;
     double projected[SKETCH_WIDTH - 1], norm = 0, rest;
     double *centred = malloc(table->dim * sizeof *centred);
     if (!centred)
         return ROWS_NO_MEMORY;
     for (size_t i = 0; i < table->dim; i++) {
-        centred[i] = search->query->exact[i] - sketch->mean[i];
+        centred[i] = query->exact[i] - sketch->mean[i];
         norm += centred[i] * centred[i];
     }
     row_primitives->project(sketch->matrix, SKETCH_WIDTH - 1, centred, table->dim, projected);
@@ -243,7 +242,7 @@ static int weigh_by_sketch(struct search *search, struct cursor *cursor, struct 
                            int *paid) {
     float target[SKETCH_WIDTH];
     double slack;
-    int status = sketch_query(search, target, &slack);
+    int status = query_sketch(search->table, search->query, target, &slack);
     slack += search->table->sketch.slack;
     size_t most = FIRST_SKETCHES;
     for (*paid = 1; status == ROWS_OK && *paid; most = SKETCHES) {

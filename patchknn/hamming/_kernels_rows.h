@@ -123,9 +123,16 @@ int pages_cold(const struct feature_table *table, const int64_t *starts, const i
 void read_ahead(const struct feature_table *table, int cold, const void *const *pieces, size_t n,
                 size_t bytes);
 
+/* The same for the rows from a place on, as many as are asked for at once. */
+void fetch_rows(const struct feature_table *table, int cold, struct cursor cursor);
+
 /* ROWS_OK, ROWS_NO_MEMORY, or ROWS_NOT_FINITE. */
 int query_make(struct row_query *query, const double *values, size_t dim);
 void query_free(struct row_query *query);
+/* Its sketch (SKETCH_WIDTH), float32 and divided by the scale, and how far it may be from the true
+   one. ROWS_OK or ROWS_NO_MEMORY. */
+int query_sketch(const struct feature_table *table, const struct row_query *query, float *values,
+                 double *error);
 
 /* All rows within the ranges (0 <= start <= stop <= n_positions) that are at most as far as the
    k-th nearest. Runs without the GIL. `use_sketch` says whether the sketch may be used; where it was
@@ -149,6 +156,10 @@ struct bounds bounds_of(size_t dim, double conversion);
 /* The largest float32 sum that a row in the answer can have when k rows have `kth` or less; the
    second is the largest true distance of such a row. */
 float bounds_limit(const struct bounds *bounds, float kth, double *distance);
+/* The largest float32 sum of a row at most `distance` away. */
+float bounds_sum(const struct bounds *bounds, double distance);
+/* Between what the square of the true distance lies where the float32 sum is `sum`. */
+void bounds_squares(const struct bounds *bounds, float sum, float *lower, float *upper);
 float bounds_sketch(double distance, double slack, double scale);
 
 /* The k-th smallest (k from 1 to n) of n values >= 0 `stride` bytes apart; none is NaN. */

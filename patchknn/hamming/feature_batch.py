@@ -1,8 +1,9 @@
 """Many queries at once: rows that they share go through one matrix product.
 
 Reading a row for one query at a time is bound by memory; the products of a block of rows with all
-queries that want it are bound by arithmetic, which is many times faster. The products select
-candidates with a proven margin (_kernels_blocks.c); float64 distances decide.
+queries that want it are bound by arithmetic, which is many times faster. Where there are sketches,
+theirs are multiplied first, and rule out most rows where that pays (_kernels_sieve.c). The products
+select candidates with a proven margin (_kernels_blocks.c); float64 distances decide.
 """
 
 from __future__ import annotations
@@ -46,22 +47,26 @@ def rank_many(
     queries: Float64,
     ranges: Ranges,
     threads: int,
-) -> tuple[Int64, Int64, Float64]:
+) -> tuple[Int64, Int64, Float64, Int64]:
     """What ``FeatureTable.nearest_many`` gives, by ``batch``, a RowBatch of ``threads`` slots.
 
-    ``take`` gives the features (m, D) at positions (m,).
+    ``take`` gives the features (m, D) at positions (m,). The last are the rows that each query read
+    and skipped, (Q, 2).
     """
     shared, rest = part_shared(ranges, _LEAST_QUERIES, _LEAST_PRODUCTS)
     _one_by_one(batch, rest, threads)
     if len(shared.starts):
         batch.share()
+        spans = shares(np.arange(len(queries) + 1), threads)
+        list(pool(threads).map(lambda span: batch.prepare(*span), spans))
         _by_products(batch, take, queries, shared, threads)
     spans = shares(ranges.rows_before(), threads)
     parts = list(pool(threads).map(lambda span: batch.finish(*span), spans))
     found = np.concatenate([np.frombuffer(part[0], np.int64) for part in parts])
     positions = np.concatenate([np.frombuffer(part[1], np.int64) for part in parts])
     distances = np.concatenate([np.frombuffer(part[2], np.float64) for part in parts])
-    return np.append(0, np.cumsum(found)), positions, distances
+    work = np.concatenate([np.frombuffer(part[3], np.int64) for part in parts]).reshape(-1, 2)
+    return np.append(0, np.cumsum(found)), positions, distances, work
 
 
 def _one_by_one(batch: Any, ranges: Ranges, threads: int) -> None:

@@ -148,11 +148,13 @@ class FeatureTable:
         k: int | npt.NDArray[Any],
         *,
         threads: int = 1,
+        work: Int64 | None = None,
     ) -> tuple[Int64, Int64, Float64]:
         """``nearest`` for each of ``queries`` (Q, D): offsets (Q + 1,), positions, distances.
 
         The ranges of query i are ``offsets[i]`` to ``offsets[i + 1]`` of ``starts`` and
-        ``stops``; ``k`` is one number or one for each. Answers lie one after the other.
+        ``stops``; ``k`` is one number or one for each. Answers lie one after the other. ``work``
+        (Q, 2) int64 takes the rows that each query read and skipped, as RowsWork has them.
         """
         counts = np.ascontiguousarray(np.broadcast_to(np.asarray(k, np.int64), len(queries)))
         ranges = Ranges(
@@ -160,15 +162,18 @@ class FeatureTable:
             np.ascontiguousarray(starts, np.int64),
             np.ascontiguousarray(stops, np.int64),
         )
-        found: list[tuple[Int64, Int64, Float64]] = [
-            (np.zeros(1, np.int64), np.empty(0, np.int64), np.empty(0, np.float64))
+        found: list[list[Any]] = [
+            [np.zeros(1, np.int64), np.empty(0, np.int64), np.empty(0, np.float64)]
         ]
         step = max(_LEAST_TOGETHER, _BATCH_BYTES // (8 * self.dim))
         for first in range(0, len(queries), step):
             some = slice(first, min(first + step, len(queries)))
-            found.append(
-                self._nearest_block(queries[some], ranges.of(some), counts[some], max(1, threads))
+            *answer, spent = self._nearest_block(
+                queries[some], ranges.of(some), counts[some], max(1, threads)
             )
+            found.append(answer)
+            if work is not None:
+                work[some] = spent
         lengths = np.concatenate([np.diff(part[0]) for part in found])
         return (
             np.append(0, np.cumsum(lengths)),
@@ -178,7 +183,7 @@ class FeatureTable:
 
     def _nearest_block(
         self, queries: npt.NDArray[Any], ranges: Ranges, counts: Int64, threads: int
-    ) -> tuple[Int64, Int64, Float64]:
+    ) -> tuple[Int64, Int64, Float64, Int64]:
         targets = np.ascontiguousarray(queries, np.float64)
         if targets.shape[1:] != (self.dim,):
             message = f"queries of shape {targets.shape} do not fit features of {self.dim} values"
@@ -199,6 +204,7 @@ class FeatureTable:
             np.append(0, np.cumsum([len(answer[0]) for answer in answers])),
             np.concatenate([answer[0] for answer in answers]),
             np.concatenate([answer[1] for answer in answers]),
+            np.stack([np.diff(ranges.rows_before()) * (counts > 0), np.zeros_like(counts)], axis=1),
         )
 
     def _check(self, starts: Int64, stops: Int64) -> None:

@@ -23,6 +23,7 @@ from patchknn.archive.snapshot import open_archive
 from patchknn.archive.writer import ArchiveWriter
 from patchknn.bundle import load_bundle
 from patchknn.cli.query_inputs import available
+from patchknn.cli.query_table import _explain_lines
 from patchknn.datasets.listing import iter_patches
 from patchknn.encoder.backbones import create_backbone
 from patchknn.encoder.inference import FeatureExtractor
@@ -144,6 +145,12 @@ def test_explain_says_what_the_search_took_and_changes_nothing_else(patchknn, wo
             assert explain["segments"] == segments
             assert (explain["shards_without_index"] == 0) == bool(segments)
             assert explain["rows_read"] + explain["rows_spared"] >= len(answer["neighbours"])
+
+
+@pytest.mark.parametrize(("segments", "words"), [(0, "0 index segments"), (1, "1 index segment\n")])
+def test_explain_counts_segments_in_plain_words(segments, words):
+    explain = dict.fromkeys(EXPLAIN_KEYS, 0) | {"segments": segments}
+    assert words in "\n".join(_explain_lines(explain)) + "\n"
 
 
 def test_a_damaged_index_is_named_and_searched_around(patchknn, world, tmp_path):
@@ -400,6 +407,7 @@ def test_filters_reach_the_search(patchknn, world):
     ("arguments", "sentence"),
     [
         (["a.png", "--k", "0"], "--k 0 asks for no neighbours"),
+        (["a.png", "--k", "99999999999999999999"], "--k 99999999999999999999 is too many"),
         (["a.png", "--radius", "17"], "--radius 17 is more than the archive's codes have bits"),
         (["a.png", "--label", "TUN"], "has no such class; did you mean 'TUM'?"),
         (["a.png", "--max-per", "site", "2"], "--max-per site is none of slide, patient."),

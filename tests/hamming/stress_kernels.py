@@ -113,6 +113,7 @@ def _rank(kernels, table, generator, n: int, dim: int, *, damaged: bool) -> None
     offsets, ends = np.arange(71), np.full(70, n)
     _call(batch.search, 0, 70, offsets, ends - 5, ends, damaged=damaged)
     batch.share()
+    batch.prepare(0, 70)
     panels = np.zeros((3, 32, dim), np.float32)
     own = np.delete(np.arange(70), 9)
     panels.reshape(-1, dim)[:69] = many[own]

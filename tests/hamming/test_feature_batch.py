@@ -6,12 +6,13 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patchknn.hamming import feature_batch, kernels
 from patchknn.hamming.exact import l2_distances
 from patchknn.hamming.feature_table import FeatureTable
+from patchknn.hamming.sketch import WIDTH, Projection, Sketch, fit_projection
 
 EVERY = kernels.available()
 
@@ -34,11 +35,29 @@ def alone(features, query, ranges, k):
     return positions[order][kept].tolist(), distances[order][kept].tolist()
 
 
+def some_sketch(stored, random):
+    """By random directions, a few rows damaged; None where all rows are the same."""
+    dim = stored.shape[1]
+    values = stored.astype(np.float64)
+    mean = values.mean(axis=0)
+    largest = np.linalg.norm(values - mean, axis=1).max()
+    if largest == 0:
+        return None
+    matrix = np.zeros((WIDTH - 1, dim))
+    directions = np.linalg.qr(random.normal(size=(dim, min(dim, WIDTH - 1))))[0].T
+    matrix[: len(directions)] = directions * 0.999
+    projection = Projection(mean, matrix, largest / 200)
+    sketches, slack = projection.bounded_sketch(stored)
+    sketches[random.random(len(sketches)) < 0.05] = np.nan
+    return Sketch(projection, sketches, slack)
+
+
 def check(table, features, queries, per_query, counts, **options):
     flat = np.array([pair for of in per_query for pair in of], np.int64).reshape(-1, 2)
     offsets = np.cumsum([0] + [len(of) for of in per_query])
+    work = np.full((len(queries), 2), -1)
     found, positions, distances = table.nearest_many(
-        queries, offsets, flat[:, 0], flat[:, 1], counts, **options
+        queries, offsets, flat[:, 0], flat[:, 1], counts, work=work, **options
     )
     assert len(found) == len(queries) + 1
     for i, (query, ranges) in enumerate(zip(queries, per_query, strict=True)):
@@ -46,6 +65,10 @@ def check(table, features, queries, per_query, counts, **options):
         own = slice(found[i], found[i + 1])
         expected = alone(features, query, ranges, k)
         assert (positions[own].tolist(), distances[own].tolist()) == expected
+        n_rows = sum(stop - start for start, stop in ranges)
+        assert work[i].sum() == (n_rows if k else 0)
+        assert (work[i] >= 0).all()
+    return work
 
 
 @pytest.mark.usefixtures("everything_shared")
@@ -59,9 +82,12 @@ def check(table, features, queries, per_query, counts, **options):
     dim=st.integers(1, 40),
     n_queries=st.integers(1, 9),
     mapped=st.booleans(),
+    sketched=st.booleans(),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_each_finds_what_it_finds_alone(*, name, dtype, kind, n, dim, n_queries, mapped, seed):
+def test_each_finds_what_it_finds_alone(
+    *, name, dtype, kind, n, dim, n_queries, mapped, sketched, seed
+):
     random = np.random.default_rng(seed)
     values = random.normal(size=(n + n_queries, dim))
     if kind == "ties":
@@ -89,8 +115,70 @@ def test_each_finds_what_it_finds_alone(*, name, dtype, kind, n, dim, n_queries,
     per_query = [list(zip(e[::2].tolist(), e[1::2].tolist(), strict=True)) for e in edges]
     counts = random.integers(0, 20, n_queries)
     with kernels.use(name):
-        table = FeatureTable(arrays, rows=order.astype(np.uint32) if mapped else None)
+        table = FeatureTable(
+            arrays,
+            rows=order.astype(np.uint32) if mapped else None,
+            sketch=some_sketch(np.concatenate(arrays), random) if sketched else None,
+        )
         check(table, features, queries, per_query, counts)
+
+
+@pytest.mark.usefixtures("everything_shared")
+@pytest.mark.parametrize("name", EVERY)
+@given(
+    kind=st.sampled_from(["near few directions", "ties", "far apart", "far queries", "tiny"]),
+    dim=st.sampled_from([3, 33, 70]),
+    n_queries=st.integers(1, 70),
+    k=st.sampled_from([0, 1, 10, 100, 2000]),
+    half=st.booleans(),
+    mapped=st.booleans(),
+    threads=st.sampled_from([1, 2]),
+    seed=st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=30)
+def test_sketches_rule_out_no_row_of_an_answer(
+    *, name, kind, dim, n_queries, k, half, mapped, threads, seed
+):
+    random = np.random.default_rng(seed)
+    n = 1500
+    values = random.normal(size=(n, 3)) @ random.normal(size=(3, dim))
+    values += random.normal(size=(n, dim)) * 10.0 ** random.uniform(-4, 0)
+    if kind == "ties":
+        values = values[random.integers(0, 40, n)]
+    elif kind == "far apart":
+        values += 100 * random.integers(0, 3, (n, 1))
+    elif kind == "tiny":
+        values *= 1e-4 if half else 1e-36
+    features = values.astype(np.float16 if half else np.float32)
+    queries = features[random.integers(0, n, n_queries)].astype(np.float64)
+    queries += random.normal(size=queries.shape) * values.std() * 0.01
+    if kind == "far queries":
+        queries[::2] *= 10.0 ** random.uniform(0, 100)
+    order = random.permutation(n)
+    stored = np.empty_like(features)
+    stored[order] = features
+    per_query = [[(0, 700), (800, n)] for _ in queries]
+    with kernels.use(name):
+        table = FeatureTable(
+            [stored if mapped else features],
+            rows=order.astype(np.uint32) if mapped else None,
+            sketch=some_sketch(stored if mapped else features, random),
+        )
+        check(table, features, queries, per_query, k, threads=threads)
+
+
+@pytest.mark.parametrize("name", EVERY[1:])
+def test_sketches_spare_most_rows_near_few_directions(name):
+    random = np.random.default_rng(3)
+    features = random.normal(size=(20000, 4)) @ random.normal(size=(4, 300))
+    features = (features + 0.01 * random.normal(size=features.shape)).astype(np.float16)
+    projection = fit_projection(features)
+    sketch = Sketch(projection, *projection.bounded_sketch(features))
+    queries = features[:50].astype(np.float64)
+    with kernels.use(name):
+        table = FeatureTable([features], sketch=sketch)
+        work = check(table, features, queries, [[(0, 20000)]] * 50, 10)
+    assert work[:, 0].mean() < 2000
 
 
 @pytest.mark.parametrize("name", EVERY)
