@@ -352,11 +352,9 @@ static int match_range(RowBatch *self, struct list *lists, struct trial *trial,
     const struct feature_table *table = &self->owner->table;
     struct cursor cursor = {.table = table, .starts = &start, .stops = &stop, .n_ranges = 1,
                             .position = start};
-    struct block block = {.table = table, .cold = pages_cold(table, &start, &stop, 1, 0)};
+    struct block block = {.table = table, .cold = pages_cold(table, &start, &stop, 1, self->prepared)};
     struct sieve *sieve = NULL;
     int usable = self->prepared, status = ROWS_OK;
-    if (usable)
-        block.cold_sketch = pages_cold(table, &start, &stop, 1, 1);
     if (block.cold && (!usable || trial->rest))
         fetch_rows(table, block.cold, cursor);
     for (size_t i = 0; i < panels->m; i++)

@@ -38,7 +38,7 @@ struct block {
     const void *rows[BLOCK_ROWS + ROWS_AHEAD];
     uint32_t positions[BLOCK_ROWS];
     size_t n;
-    int cold, cold_sketch, centred;
+    int cold, centred;
     float norms[BLOCK_ROWS]; /* once centred */
     double largest;          /* of the rows' lengths, once centred */
 };

@@ -31,7 +31,7 @@ struct search {
     size_t n, room;
     float limit;     /* rows above it cannot be in the answer */
     double furthest; /* true distance that no row of the answer exceeds */
-    int cold, cold_sketch;
+    int cold;
     uint64_t rows_read;
 };
 
@@ -255,8 +255,8 @@ static int weigh_by_sketch(struct search *search, struct cursor *cursor, struct 
         for (size_t i = 0; i < SKETCHES_AHEAD; i++)
             room->addresses[n + i] = room->addresses[n - 1];
         uint64_t before = search->rows_read;
-        if (search->cold_sketch)
-            read_ahead(search->table, search->cold_sketch, room->addresses, n, 2 * SKETCH_WIDTH);
+        if (search->cold)
+            read_ahead(search->table, search->cold, room->addresses, n, 2 * SKETCH_WIDTH);
         row_primitives->squares_sketch(room->addresses, n, target, room->bounds);
         if (search->n < search->k)
             status = weigh_nearest(search, room, &n, slack);
@@ -345,9 +345,9 @@ int rows_nearest(const struct feature_table *table, const struct row_query *quer
     search.items = malloc(search.room * sizeof *search.items);
     if (!search.items)
         return ROWS_NO_MEMORY;
-    search.cold = pages_cold(table, starts, stops, n_ranges, 0);
-    if (*use_sketch && total >= WORTH_SKETCHES) {
-        search.cold_sketch = pages_cold(table, starts, stops, n_ranges, 1);
+    int by_sketch = *use_sketch && total >= WORTH_SKETCHES;
+    search.cold = pages_cold(table, starts, stops, n_ranges, by_sketch);
+    if (by_sketch) {
         struct sketch_room *room = malloc(sizeof *room);
         status = room ? weigh_by_sketch(&search, &cursor, room, use_sketch) : ROWS_NO_MEMORY;
         free(room);

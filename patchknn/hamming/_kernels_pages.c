@@ -126,9 +126,11 @@ static int is_cold(const struct pages *pages, const void *address) {
 }
 
 int pages_cold(const struct feature_table *table, const int64_t *starts, const int64_t *stops,
-               size_t n_ranges, int of_sketch) {
+               size_t n_ranges, int with_sketch) {
     struct pages *pages = table->pages;
+    size_t least = n_ranges && with_sketch ? 2 : 0; /* every other one is for the sketches */
     size_t probes = n_ranges < PROBES ? n_ranges : PROBES;
+    probes = probes < least ? least : probes;
     int cold = __atomic_load_n(&pages->unasked, __ATOMIC_RELAXED) ? COLD_UNTOLD : 0;
     for (size_t probe = 0; probe < probes; probe++) {
         size_t range = probe * n_ranges / probes;
@@ -139,7 +141,7 @@ int pages_cold(const struct feature_table *table, const int64_t *starts, const i
         const void *row;
         if (find_rows(table, &position, 1, &row) < 0)
             continue;
-        if (of_sketch) {
+        if (with_sketch && probe % 2 == 0) {
             uint64_t number = table->rows ? table->rows[position] : position;
             row = table->sketch.values + number * SKETCH_WIDTH;
         }
@@ -213,8 +215,8 @@ int pages_make(struct feature_table *table) {
 void pages_free(struct feature_table *table) { (void)table; }
 
 int pages_cold(const struct feature_table *table, const int64_t *starts, const int64_t *stops,
-               size_t n_ranges, int of_sketch) {
-    (void)table, (void)starts, (void)stops, (void)n_ranges, (void)of_sketch;
+               size_t n_ranges, int with_sketch) {
+    (void)table, (void)starts, (void)stops, (void)n_ranges, (void)with_sketch;
     return 0;
 }
 

@@ -100,8 +100,8 @@ int sieve_load(struct sieve *sieve, const struct block *block) {
     }
     for (size_t i = block->n; i < block->n + ROWS_AHEAD; i++)
         sketches[i] = sketches[block->n - 1];
-    if (block->cold_sketch)
-        read_ahead(table, block->cold_sketch, sketches, block->n, 2 * SKETCH_WIDTH);
+    if (block->cold)
+        read_ahead(table, block->cold, sketches, block->n, 2 * SKETCH_WIDTH);
     row_primitives->centre_half(sketches, block->n, mean, SKETCH_WIDTH, sieve->rows, STRIDE,
                                 sieve->norms);
     for (size_t i = 0; i < block->n; i++) {
