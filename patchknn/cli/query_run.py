@@ -113,6 +113,9 @@ def _check_usage(queries: Sequence[str], ids: Sequence[str], wanted: Wanted) -> 
     if wanted.output is not None and wanted.format not in {None, "ndjson"}:
         message = f"-o writes NDJSON, not {wanted.format}: leave --format away."
         raise UsageError(message)
+    if wanted.explain and wanted.format == "tsv":
+        message = "TSV has no place for --explain: use --format ndjson or table."
+        raise UsageError(message)
     if wanted.montage is not None:
         from patchknn.evaluation.montage import check_montage_path
 

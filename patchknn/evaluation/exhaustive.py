@@ -41,7 +41,7 @@ class ExhaustiveSearch:
     def __init__(
         self, snapshot: Snapshot, settings: SearchSettings, vectors: Sequence[Vectors] | None = None
     ) -> None:
-        self._k = settings.k
+        self._k = min(settings.k, len(snapshot) + 1)
         self._reader = RowReader(snapshot)
         self._filter = RowFilter(snapshot, settings, self._reader)
         if vectors is None:

@@ -25,7 +25,7 @@ from patchknn.search.rows import RowNumbers, RowReader
 from patchknn.search.settings import SearchSettings
 from patchknn.search.two_stage import Found, TwoStage
 from patchknn.search.votes import Tally, tally
-from patchknn.search.work import Work
+from patchknn.search.work import PATHS, Work
 
 # Large enough that queries share what they read, small enough that answers stream.
 BLOCK = 256
@@ -60,6 +60,8 @@ class Searcher:
         self.settings = settings
         self.bundle: Bundle = snapshot.bundle()
         self._reader = RowReader(snapshot)
+        # One more than there are is as many as any number beyond, and can be counted.
+        self._k = min(settings.k, len(snapshot) + 1)
         self._filter = RowFilter(snapshot, settings, self._reader)
         self._check(snapshot.settings.bits)
         widest = settings.widest_radius(snapshot.settings.bits)
@@ -177,7 +179,7 @@ class Searcher:
         anything = settings.labels is None and not settings.labelled_only
         if not anything or settings.max_per or settings.exclude_same not in {"none", "self"}:
             return None
-        return Demand(settings.k, lambda rows: np.ones(len(rows), bool), np.zeros(0, np.int64))
+        return Demand(self._k, lambda rows: np.ones(len(rows), bool), np.zeros(0, np.int64))
 
     def _demand(self, row_filter: QueryFilter, code: Codes) -> Demand:
         skip = row_filter.skip
@@ -185,7 +187,7 @@ class Searcher:
         if skip is not None and len(skip):
             bits = hamming_to(self._reader, skip, code)
         if self.settings.max_per is None:
-            return Demand(self.settings.k, row_filter.admits, skip, bits)
+            return Demand(self._k, row_filter.admits, skip, bits)
         kind, per_group = self.settings.max_per
         numbering: dict[object, int] = {}
 
@@ -194,7 +196,7 @@ class Searcher:
 
         # As a number of rows, which NumPy can hold.
         per_group = min(per_group, len(self.snapshot))
-        return Demand(self.settings.k, row_filter.admits, skip, bits, groups, per_group)
+        return Demand(self._k, row_filter.admits, skip, bits, groups, per_group)
 
     def _find_by_stage(
         self, stage: L2Stage | AnnoyStage, feature: Features, demand: Demand
@@ -210,7 +212,7 @@ class Searcher:
             None if groups is None else lambda some: groups(pool.rows[some]),
             demand.per_group,
         )
-        work = Work(read=len(pool.rows))
+        work = Work(PATHS.index(self.settings.coarse), read=len(pool.rows))
         rows = pool.rows[order]
         return Found(rows, distances[order], None, len(pool.rows), pool.widened, work)
 

@@ -9,7 +9,6 @@ from patchknn.errors import UsageError
 EXCLUSIONS = ("none", "self", "slide", "patient")
 COARSE_STAGES = ("hamming", "l2", "annoy")
 GROUPS = ("slide", "patient")
-_MOST_NEIGHBOURS = 2**31 - 1  # what the kernels are sure to count
 
 
 @dataclass(frozen=True)
@@ -43,8 +42,6 @@ class SearchSettings:
         problems = []
         if self.k < 1:
             problems.append(f"--k {self.k} asks for no neighbours: give 1 or more.")
-        if self.k > _MOST_NEIGHBOURS:
-            problems.append(f"--k {self.k} is too many: give at most {_MOST_NEIGHBOURS}.")
         if self.radius < 0:
             problems.append(f"--radius {self.radius} is negative: give 0 bits or more.")
         if self.max_radius is not None and self.max_radius < self.radius:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-PATHS = ("scan", "probe", "multi-index")
+PATHS = ("scan", "probe", "multi-index", "l2", "annoy")
 
 
 class Work(NamedTuple):
