@@ -16,6 +16,9 @@ import pytest
 hypothesis.settings.register_profile("patchknn", deadline=None)
 hypothesis.settings.load_profile("patchknn")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Processes that tests start must import what is installed, with its kernels, and not the sources
+# that happen to lie in the folder they start in.
+os.environ["PYTHONSAFEPATH"] = "1"
 
 
 @dataclass(frozen=True)
