@@ -59,12 +59,6 @@ class Identities:
         return result
 
 
-def locate_rows(shards: Sequence[Shard], identities: Sequence[str]) -> npt.NDArray[np.int64]:
-    """Rows (m,) int64 of patch ids in the snapshot that the shards are of, −1 for unknown ones."""
-    parsed = Identities(identities)
-    return parsed.chosen(wanted_rows(shards, parsed.wanted))
-
-
 def wanted_rows(shards: Sequence[Shard], wanted: Wanted) -> npt.NDArray[np.int64]:
     """Rows (m,) int64 of wanted patches in these shards, −1 where they have none."""
     rows = np.full(len(wanted.names), -1, np.int64)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-PATHS = ("scan", "probe", "multi-index", "l2", "annoy")
+from patchknn.hamming import code_table
+
+PATHS = (*code_table.PATHS, "l2", "annoy")
 
 
 class Work(NamedTuple):

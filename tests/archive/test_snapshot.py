@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from patchknn.archive.locate import locate_rows
 from patchknn.archive.snapshot import open_archive
 from patchknn.archive.writer import ArchiveWriter
 
@@ -13,7 +12,7 @@ def test_every_row_is_found_by_its_id(archive):
     snapshot = open_archive(archive)
     ids = [snapshot.row(row).id for row in range(snapshot.n_rows)]
     assert snapshot.locate_many(ids).tolist() == list(range(24))
-    assert locate_rows(snapshot.shards, ids[::-1]).tolist() == list(range(24))[::-1]
+    assert snapshot.locate_many(ids[::-1]).tolist() == list(range(24))[::-1]
     assert len(set(ids)) == 24
 
 
