@@ -50,12 +50,15 @@ scan(const uint64_t *words, size_t n, uint64_t query, uint32_t radius, const uin
      const int64_t *limits, size_t n_masks, size_t ahead, uint32_t *found, uint16_t *distances) {
     const __m512i target = _mm512_set1_epi64((long long)query);
     const __m512i limit = _mm512_set1_epi64(radius);
+    const size_t reach = ahead / sizeof *words;
     size_t kept = 0, i = 0;
     for (; i + 32 <= n; i += 32) {
         __m512i differences[4], counts[4];
+        /* What lies beyond the end would cost as much to bring as what is wanted. */
+        const uint64_t *next = words + (i + reach + 32 <= n ? i + reach : i);
         __mmask8 near[4];
         for (size_t j = 0; j < 4; j++) {
-            _mm_prefetch((const char *)(words + i + 8 * j) + ahead, _MM_HINT_T0);
+            _mm_prefetch((const char *)(next + 8 * j), _MM_HINT_T0);
             differences[j] = _mm512_xor_si512(_mm512_loadu_si512(words + i + 8 * j), target);
             counts[j] = _mm512_popcnt_epi64(differences[j]);
             near[j] = _mm512_cmple_epi64_mask(counts[j], limit);

@@ -49,11 +49,11 @@ static const uint64_t *query_of(const struct batch *batch, size_t i) {
     return batch->queries + i * batch->table->width;
 }
 
-static void look_ahead(const struct batch *batch, size_t i) {
+static void look_ahead(const struct batch *batch, size_t i, uint32_t parts) {
     if (i + TOUCH_AHEAD < batch->n)
         index_touch(batch->table, query_of(batch, i + TOUCH_AHEAD));
     if (i + FETCH_AHEAD < batch->n)
-        index_fetch(batch->table, query_of(batch, i + FETCH_AHEAD));
+        index_fetch(batch->table, query_of(batch, i + FETCH_AHEAD), parts);
 }
 
 static void begin(struct batch *batch) {
@@ -142,7 +142,7 @@ int batch_ball(struct batch *batch, uint32_t radius, int path, int defer) {
     else
         for (size_t i = 0; i < batch->n; i++) {
             const size_t first = batch->walked.n;
-            look_ahead(batch, i);
+            look_ahead(batch, i, radius + 1);
             begin(batch);
             int status = index_ball(table, query_of(batch, i), radius, path, budget,
                                     &batch->walked);
@@ -170,7 +170,7 @@ int batch_nearest(struct batch *batch, uint64_t k, uint32_t max_radius) {
             status = end(batch, i, first, SEARCH_DEAR);
             continue;
         }
-        look_ahead(batch, i);
+        look_ahead(batch, i, table->n_parts);
         tally_start(tally, k, max_radius);
         status = index_nearest(table, query_of(batch, i), guess, budget, tally, &batch->walked);
         if (status == SEARCH_OK && tally->within >= k)

@@ -99,9 +99,10 @@ int index_ball(const struct code_table *table, const uint64_t *query, uint32_t r
    the radius is expected. Where the walk is left, tally->limit is what is known of it. */
 int index_nearest(const struct code_table *table, const uint64_t *query, uint32_t guess,
                   double budget, struct tally *tally, struct hits *hits);
-/* Bring what a query's first lookups need into the cache, in two stages some queries apart. */
+/* Bring what a query's first lookups need into the cache, in two stages some queries apart. The
+   walk will begin in so many `parts`, those where the query's own buckets are smallest. */
 void index_touch(const struct code_table *table, const uint64_t *query);
-void index_fetch(const struct code_table *table, const uint64_t *query);
+void index_fetch(const struct code_table *table, const uint64_t *query, uint32_t parts);
 
 /* scan_rows of codes as they lie in shards (_kernels_scan.c). */
 PyObject *scan_rows(PyObject *module, PyObject *const *arguments, Py_ssize_t count);

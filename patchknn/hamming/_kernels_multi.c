@@ -102,11 +102,32 @@ void index_touch(const struct code_table *table, const uint64_t *query) {
         __builtin_prefetch(table->parts[p].bounds + bucket_of(table, p, query));
 }
 
-void index_fetch(const struct code_table *table, const uint64_t *query) {
+/* The numbers of a bucket's codes: those of its entries that are near lie close together. */
+static inline __attribute__((always_inline)) void
+prefetch_order(const struct code_table *table, size_t p, uint32_t first, uint32_t last) {
+    const uint32_t *order = table->parts[p].order;
+    if (!order || last - first > 16 * LINES_AHEAD)
+        return;
+    for (uint32_t entry = first; entry < last; entry += 16)
+        __builtin_prefetch(order + entry);
+    __builtin_prefetch(order + last - 1);
+}
+
+void index_fetch(const struct code_table *table, const uint64_t *query, uint32_t parts) {
+    uint32_t firsts[MAX_PARTS], lasts[MAX_PARTS], sizes[MAX_PARTS];
     for (size_t p = 0; p < table->n_parts; p++) {
         const uint32_t *bounds = table->parts[p].bounds + bucket_of(table, p, query);
-        if (bounds[0] < bounds[1] && bounds[1] <= table->n_codes)
-            prefetch_entries(table, p, bounds[0], bounds[1], LINES_FIRST);
+        firsts[p] = bounds[0], lasts[p] = bounds[1];
+        sizes[p] = lasts[p] - firsts[p];
+    }
+    for (size_t p = 0; p < table->n_parts; p++) {
+        uint32_t smaller = 0;
+        for (size_t q = 0; q < table->n_parts; q++)
+            smaller += sizes[q] < sizes[p] || (sizes[q] == sizes[p] && q < p);
+        if (smaller >= parts || firsts[p] >= lasts[p] || lasts[p] > table->n_codes)
+            continue;
+        prefetch_entries(table, p, firsts[p], lasts[p], LINES_FIRST);
+        prefetch_order(table, p, firsts[p], lasts[p]);
     }
 }
 
@@ -229,6 +250,8 @@ static int flush(struct walk *walk) {
         if (first > last || last > table->n_codes)
             return SEARCH_DAMAGED;
         prefetch_entries(table, p, first, last, LINES_AHEAD);
+        if (walk->steps[i]->level == 0 && first < last)
+            prefetch_order(table, p, first, last);
         buckets[n] = (struct bucket){.first = first, .last = last, .step = walk->steps[i]};
         n += first < last;
         entries += last - first;

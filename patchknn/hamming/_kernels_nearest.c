@@ -37,21 +37,25 @@ struct search {
 
 int query_make(struct row_query *query, const double *values, size_t dim) {
     size_t padded = (dim + 15) & ~(size_t)15;
-    double lost = 0;
+    double lost[4] = {0}; /* sums that do not wait for each other */
+    int finite = 1;
     query->exact = calloc(padded, sizeof(double) + sizeof(float));
     if (!query->exact)
         return ROWS_NO_MEMORY;
     query->single = (float *)(void *)(query->exact + padded);
     for (size_t i = 0; i < dim; i++) {
-        if (!isfinite(values[i])) {
-            query_free(query);
-            return ROWS_NOT_FINITE;
-        }
+        const float single = (float)values[i];
+        const double error = values[i] - (double)single;
+        finite &= isfinite(values[i]) != 0;
         query->exact[i] = values[i];
-        query->single[i] = (float)values[i];
-        lost += (values[i] - query->single[i]) * (values[i] - query->single[i]);
+        query->single[i] = single;
+        lost[i % 4] += error * error;
     }
-    query->conversion = sqrt(lost) * (1 + 0x1p-20);
+    if (!finite) {
+        query_free(query);
+        return ROWS_NOT_FINITE;
+    }
+    query->conversion = sqrt(lost[0] + lost[1] + lost[2] + lost[3]) * (1 + 0x1p-20);
     return ROWS_OK;
 }
 

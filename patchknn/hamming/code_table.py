@@ -12,7 +12,7 @@ import numpy.typing as npt
 from patchknn.hamming.code_table_numpy import NumpyCodeTable
 from patchknn.hamming.kernels import extension
 from patchknn.hamming.parts import Part, build_parts, part_widths
-from patchknn.hamming.threads import even_ranges, over_queries, pool
+from patchknn.hamming.threads import even_ranges, over_queries, share_out
 
 __all__ = ["CodeArrays", "CodeTable", "Hits", "Part", "build_parts", "part_widths"]
 
@@ -119,8 +119,7 @@ class CodeTable:
                 over_queries(queries, threads, lambda q: _hits(scan(q, radius, 0, self.n_codes)))
             )
         ranges = even_ranges(self.n_codes, threads)
-        found = pool(threads).map(lambda ends: _hits(scan(queries, radius, *ends)), ranges)
-        return _merged(list(found))
+        return _merged(share_out(threads, lambda ends: _hits(scan(queries, radius, *ends)), ranges))
 
     def nearest(
         self, queries: npt.NDArray[np.uint64], k: int, max_radius: int, *, threads: int = 1

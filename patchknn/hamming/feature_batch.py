@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from patchknn.hamming.overlaps import Ranges, Shared, part_shared, shares
-from patchknn.hamming.threads import pool
+from patchknn.hamming.threads import share_out
 
 Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
@@ -58,10 +58,10 @@ def rank_many(
     if len(shared.starts):
         batch.share()
         spans = shares(np.arange(len(queries) + 1), threads)
-        list(pool(threads).map(lambda span: batch.prepare(*span), spans))
+        share_out(threads, lambda span: batch.prepare(*span), spans)
         _by_products(batch, take, queries, shared, threads)
     spans = shares(ranges.rows_before(), threads)
-    parts = list(pool(threads).map(lambda span: batch.finish(*span), spans))
+    parts = share_out(threads, lambda span: batch.finish(*span), spans)
     found = np.concatenate([np.frombuffer(part[0], np.int64) for part in parts])
     positions = np.concatenate([np.frombuffer(part[1], np.int64) for part in parts])
     distances = np.concatenate([np.frombuffer(part[2], np.float64) for part in parts])
@@ -78,7 +78,7 @@ def _one_by_one(batch: Any, ranges: Ranges, threads: int) -> None:
         own = ranges.of(slice(first, last))
         batch.search(first, last, own.offsets, own.starts, own.stops)
 
-    list(pool(threads).map(search, shares(ranges.rows_before(), 4 * threads)))
+    share_out(threads, search, shares(ranges.rows_before(), 4 * threads))
 
 
 def _by_products(
@@ -102,7 +102,7 @@ def _by_products(
                 return
             batch.match(slot, task.start, task.stop, task.queries, task.panels, task.lengths, mean)
 
-    list(pool(threads).map(work, range(threads)))
+    share_out(threads, work, range(threads))
 
 
 def _tasks(single: Float32, lengths: Float64, shared: Shared) -> Iterator[_Task]:

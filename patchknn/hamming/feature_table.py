@@ -17,7 +17,7 @@ from patchknn.hamming.kernels import extension
 from patchknn.hamming.overlaps import Ranges
 from patchknn.hamming.pace import Pace
 from patchknn.hamming.sketch import Sketch
-from patchknn.hamming.threads import pool
+from patchknn.hamming.threads import share_out
 
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
@@ -113,11 +113,12 @@ class FeatureTable:
             return self._nearest(target, first, last, k)
         began, share = perf_counter(), self._pace.share()
         if share:
-            answers = pool(threads).map(
+            answers = share_out(
+                threads,
                 lambda part: self._nearest(target, part[0], part[1], k),
                 shared(first, last, threads),
             )
-            answer = merged(list(answers), k)
+            answer = merged(answers, k)
         else:
             answer = self._nearest(target, first, last, k)
         self._pace.took(perf_counter() - began, n_bytes, shared=share)

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from patchknn.hamming.kernels import extension
 from patchknn.hamming.packing import words
-from patchknn.hamming.threads import even_ranges, over_queries, pool
+from patchknn.hamming.threads import even_ranges, over_queries, share_out
 
 Found = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.uint16]]
 
@@ -31,8 +31,10 @@ def scan_rows(
         return _joined(over_queries(queries, threads, lambda some: _scan(codes, some, radius)))
     if threads > 1 and len(queries) and codes.size > _WORTH_SHARING:
         ranges = even_ranges(len(codes), threads)
-        shares = pool(threads).map(lambda ends: _scan(codes[slice(*ends)], queries, radius), ranges)
-        return _merged([first for first, _ in ranges], list(shares))
+        shares = share_out(
+            threads, lambda ends: _scan(codes[slice(*ends)], queries, radius), ranges
+        )
+        return _merged([first for first, _ in ranges], shares)
     return _scan(codes, queries, radius)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import itertools
 import os
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -17,26 +18,59 @@ if TYPE_CHECKING:
 _SMALLEST_SHARE = 64  # queries
 
 Block = TypeVar("Block", bound=npt.NDArray[Any])
+Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 
 @functools.cache
-def pool(threads: int) -> ThreadPoolExecutor:
-    """A pool of ``threads`` that is kept for the next call. What runs in it must not use it."""
+def _helpers(threads: int) -> ThreadPoolExecutor:
     from concurrent.futures import ThreadPoolExecutor  # which one query does without
 
     return ThreadPoolExecutor(threads, "patchknn")
 
 
-os.register_at_fork(after_in_child=pool.cache_clear)  # threads do not live on in a child
+os.register_at_fork(after_in_child=_helpers.cache_clear)  # threads do not live on in a child
+
+
+def share_out(threads: int, work: Callable[[Task], Result], tasks: Iterable[Task]) -> list[Result]:
+    """``work`` of each task, in order, by this thread and up to ``threads`` - 1 others.
+
+    This one does not wait for others to wake up: what takes less than that is done by then. Raises
+    what ``work`` raises, once all have stopped. ``work`` must not share out in turn.
+    """
+    left = deque(enumerate(tasks))
+    results: list[Any] = [None] * len(left)
+
+    def take() -> None:
+        while left:
+            try:
+                number, task = left.popleft()
+            except IndexError:  # another thread has taken the last
+                return
+            try:
+                results[number] = work(task)
+            except BaseException:
+                left.clear()
+                raise
+
+    several = min(threads, len(left)) - 1
+    others = [_helpers(threads - 1).submit(take) for _ in range(several)]
+    try:
+        take()
+    finally:
+        errors = [other.exception() for other in others if not other.cancel()]
+    for error in errors:
+        if error is not None:
+            raise error
+    return results
 
 
 def over_queries(queries: Block, threads: int, search: Callable[[Block], Result]) -> list[Result]:
     """What ``search`` gives for consecutive blocks of ``queries`` (Q, ...), in order."""
     even = -(-len(queries) // threads)
     size = max(1, min(even, max(_SMALLEST_SHARE, even // 4)))
-    blocks = [queries[start : start + size] for start in range(0, len(queries), size)]
-    return list(pool(threads).map(search, blocks))
+    blocks: list[Any] = [queries[start : start + size] for start in range(0, len(queries), size)]
+    return share_out(threads, search, blocks)
 
 
 def even_ranges(n: int, shares: int) -> list[tuple[int, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,24 +11,41 @@ import numpy.typing as npt
 from patchknn.hamming.code_table import CodeTable
 from patchknn.hamming.feature_table import FeatureTable, Float64, Int64, RowsWork
 from patchknn.hamming.kernels import extension
+from patchknn.hamming.threads import even_ranges, share_out
+
+_INT64, _FLOAT64 = np.dtype(np.int64), np.dtype(np.float64)
+_NOTHING = np.zeros(0, np.int64)
+_FACTS = 8  # numbers that the kernels tell of a query: rows, matches and the six of its work
+_LEAST_SHARE = 16  # queries that are worth a thread's turn
 
 
 class TwoStageAnswer(NamedTuple):
     """What the ball of a query holds.
 
     n_rows: rows in the ball. positions (c,) int64 and distances (c,) float64 as
-    ``FeatureTable.nearest`` gives them, both None where the ball holds fewer than k rows. path,
-    lookups, candidates, scanned as ``Hits.work``; rows as ``FeatureTable.nearest``.
+    ``FeatureTable.nearest`` gives them, both None where the ball holds fewer than k rows. work: the
+    four numbers of ``Hits.work``, then the two of ``RowsWork``.
     """
 
     n_rows: int
     positions: Int64 | None
     distances: Float64 | None
-    path: int
-    lookups: int
-    candidates: int
-    scanned: int
-    rows: RowsWork
+    work: tuple[int, int, int, int, int, int]
+
+
+class TwoStageAnswers(NamedTuple):
+    """The same of Q queries: those of query q from offsets[q] to offsets[q + 1].
+
+    n_rows (Q,) int64; ranked (Q,) bool: false where the ball holds too few or too many rows;
+    offsets (Q + 1,) int64; positions (T,) int64; distances (T,) float64; work (Q, 6) int64.
+    """
+
+    n_rows: Int64
+    ranked: npt.NDArray[np.bool_]
+    offsets: Int64
+    positions: Int64
+    distances: Float64
+    work: Int64
 
 
 class TwoStage:
@@ -69,18 +87,90 @@ class TwoStage:
             skip = np.ascontiguousarray(skip, np.int64)
         if not self._fused:
             return self._in_turn(code, target, radius, k, skip, least)
-        n_rows, found, path, lookups, candidates, scanned = self._kernels.two_stage(
+        n_rows, found, *work = self._kernels.two_stage(
             self._codes.kernel, self._features.kernel, code, target, radius, k, least, skip
         )
-        positions = distances = None
-        work = RowsWork(0, 0)
-        if found is not None:
-            positions = np.frombuffer(found[0], np.int64)
-            distances = np.frombuffer(found[1], np.float64)
-            work = RowsWork(found[2], found[3])
+        if found is None:
+            return TwoStageAnswer(n_rows, None, None, (*work, 0, 0))
+        positions, distances, read, skipped = found
         return TwoStageAnswer(
-            n_rows, positions, distances, path, lookups, candidates, scanned, work
+            n_rows,
+            np.frombuffer(positions, _INT64),
+            np.frombuffer(distances, _FLOAT64),
+            (*work, read, skipped),
         )
+
+    def search_many(
+        self,
+        words: npt.NDArray[np.uint64],
+        queries: npt.NDArray[Any],
+        radius: int,
+        k: int,
+        skips: Sequence[Int64],
+        *,
+        least: int,
+        most: int,
+        threads: int = 1,
+    ) -> TwoStageAnswers:
+        """What ``search`` gives for each of ``queries`` (Q, D) and codes ``words`` (Q, W).
+
+        ``skips``: for each query the segment rows (s,) that are left out, ascending. Balls of fewer
+        than ``least`` or more than ``most`` rows are not ranked. Raises as ``search`` does.
+        """
+        targets = np.ascontiguousarray(queries, np.float64)
+        codes = np.ascontiguousarray(words, np.uint64)
+
+        def answer(span: tuple[int, int]) -> tuple[Int64, Int64, Float64]:
+            some = slice(*span)
+            if not self._fused:
+                return self._each(codes[some], targets[some], radius, k, skips[some], least, most)
+            own = skips[some]
+            ends = np.cumsum([len(skip) for skip in own], dtype=np.int64)
+            left_out = np.concatenate([_NOTHING, *own])
+            facts, found = self._kernels.two_stage_many(
+                *(self._codes.kernel, self._features.kernel, codes[some], targets[some]),
+                *(radius, k, least, most, ends, left_out),
+            )
+            return (
+                np.frombuffer(facts, _INT64).reshape(-1, _FACTS),
+                np.frombuffer(found[0], _INT64),
+                np.frombuffer(found[1], _FLOAT64),
+            )
+
+        shares = max(1, min(4 * threads if threads > 1 else 1, len(codes) // _LEAST_SHARE))
+        blocks = share_out(threads, answer, even_ranges(len(codes), shares))
+        facts = np.concatenate([block[0] for block in blocks])
+        return TwoStageAnswers(
+            facts[:, 0],
+            facts[:, 1] >= 0,
+            np.concatenate([[0], np.cumsum(facts[:, 1].clip(0))]),
+            np.concatenate([block[1] for block in blocks]),
+            np.concatenate([block[2] for block in blocks]),
+            facts[:, 2:],
+        )
+
+    def _each(  # noqa: PLR0917
+        self,
+        words: npt.NDArray[np.uint64],
+        targets: Float64,
+        radius: int,
+        k: int,
+        skips: Sequence[Int64],
+        least: int,
+        most: int,
+    ) -> tuple[Int64, Int64, Float64]:
+        """What the kernels give of many queries, one after the other."""
+        facts, positions, distances = [], [_NOTHING], [np.zeros(0)]
+        for word, target, skip in zip(words, targets, skips, strict=True):
+            one = self._in_turn(word, target, radius, k, skip, least, most)
+            found = -1
+            if one.positions is not None and one.distances is not None:
+                found = len(one.positions)
+                positions.append(one.positions)
+                distances.append(one.distances)
+            facts.append([one.n_rows, found, *one.work])
+        table = np.array(facts, np.int64).reshape(-1, _FACTS)
+        return table, np.concatenate(positions), np.concatenate(distances)
 
     def _in_turn(  # noqa: PLR0917
         self,
@@ -90,6 +180,7 @@ class TwoStage:
         k: int,
         skip: Int64 | None,
         least: int,
+        most: float = np.inf,
     ) -> TwoStageAnswer:
         hits = self._codes.ball(code[None], radius)
         found = np.sort(hits.codes)
@@ -102,14 +193,11 @@ class TwoStage:
         if skip is not None and len(skip):
             starts, stops = self._without(starts, stops, skip)
         n_rows = int((stops - starts).sum())
-        path, lookups, candidates, scanned = hits.work[0].tolist()
         positions = distances = None
         work = RowsWork(0, 0)
-        if n_rows >= least:
+        if least <= n_rows <= most:
             positions, distances, work = self._features.nearest(target, starts, stops, k)
-        return TwoStageAnswer(
-            n_rows, positions, distances, path, lookups, candidates, scanned, work
-        )
+        return TwoStageAnswer(n_rows, positions, distances, (*hits.work[0].tolist(), *work))
 
     def _without(self, starts: Int64, stops: Int64, skip: Int64) -> tuple[Int64, Int64]:
         rows = self._features.rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,8 @@ class Searcher:
         self._two_stage = TwoStage(snapshot, self._reader, settings.radius, widest, threads)
         self._stage = self._coarse_stage()
         self._plain_demand = self._demand_of_features()
+        stored = snapshot.settings
+        self._dtype, self._shape = np.dtype(stored.feature_dtype), (stored.feature_dim,)
 
     @property
     def problems(self) -> Sequence[str]:
@@ -106,15 +109,22 @@ class Searcher:
         to be the query's own.
         """
         demand = self._plain_demand
-        if demand is None or code is None or self._stage is not None:
+        if demand is None or code is None:
             (found,) = self.find_many(feature[None], None if code is None else code[None])
             return found
+        if feature.dtype == self._dtype and feature.shape == self._shape:
+            exact = feature.astype(np.float64)
+            if isfinite(exact.dot(exact)):  # quicker than to look at each value
+                return self._two_stage.find(exact, code, demand)
         stored = self.snapshot.settings
         feature = rounded_feature(feature, "features", stored.feature_dim, stored.feature_dtype)
         return self._two_stage.find(feature, code, demand)
 
     def find_many(self, features: Features, codes: Codes | None = None) -> list[Found]:
         """The same for features (Q, D) and ``codes`` (Q, K/8)."""
+        demand = self._plain_demand
+        if demand is not None and codes is not None and self._are_stored_features(features):
+            return self._two_stage.find_many(features, codes, [demand] * len(features))
         queries = [
             Query("features", feature, code=None if codes is None else codes[number], patient="")
             for number, feature in enumerate(features)
@@ -123,6 +133,11 @@ class Searcher:
         own_codes = [code for _, code in pairs]
         demands = self._demands(queries, own_codes)
         return self._find_block([feature for feature, _ in pairs], own_codes, demands)
+
+    def _are_stored_features(self, features: Features) -> bool:
+        """Whether features (Q, D) are as the archive would store them."""
+        alike = features.dtype == self._dtype and features.shape[1:] == self._shape
+        return alike and len(features) > 0 and bool(np.isfinite(features).all())
 
     def _search_block(self, block: Sequence[Query | Failure]) -> Iterator[Answer | Failure]:
         results: list[Answer | Failure | None] = []
@@ -174,10 +189,12 @@ class Searcher:
         return [self._demand(*one) for one in zip(filters, codes, strict=True)]
 
     def _demand_of_features(self) -> Demand | None:
-        """What features alone demand, None where rows must be looked at or grouped."""
+        """What features alone demand, None where that is not all, or they take another way."""
         settings = self.settings
         anything = settings.labels is None and not settings.labelled_only
         if not anything or settings.max_per or settings.exclude_same not in {"none", "self"}:
+            return None
+        if self._stage is not None or self._explain:
             return None
         return Demand(self._k, lambda rows: np.ones(len(rows), bool), np.zeros(0, np.int64))
 

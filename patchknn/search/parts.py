@@ -18,7 +18,7 @@ from patchknn.hamming.code_table import Hits
 from patchknn.hamming.feature_table import FeatureTable
 from patchknn.hamming.packing import words, words_of
 from patchknn.hamming.scan import scan_rows
-from patchknn.hamming.two_stage import TwoStage, TwoStageAnswer
+from patchknn.hamming.two_stage import TwoStage, TwoStageAnswer, TwoStageAnswers
 from patchknn.search.rows import RowNumbers
 
 Codes = npt.NDArray[np.uint8]
@@ -117,6 +117,8 @@ class SegmentPart:
 
     def __init__(self, segment: Segment) -> None:
         self.segment = segment
+        # What makes a position of a lone shard a row of the snapshot.
+        self._shift = segment.shards[0].first_row if len(segment.shards) == 1 else None
 
     @property
     def shards(self) -> Sequence[Shard]:
@@ -144,6 +146,8 @@ class SegmentPart:
 
     def rows(self, positions: RowNumbers) -> RowNumbers:
         """As ``Part``."""
+        if self._shift is not None:
+            return positions + self._shift if self._shift else positions
         try:
             return self.segment.snapshot_rows(self.segment.segment_rows(positions))
         except ValueError as error:
@@ -167,6 +171,32 @@ class SegmentPart:
         word = words_of(code)
         try:
             return self._both_stages.search(word, feature, radius, k, skipped, least=least)
+        except ValueError as error:
+            raise DamagedPartError(self, str(error)) from None
+
+    def search_many(  # noqa: PLR0917
+        self,
+        codes: Codes,
+        features: npt.NDArray[Any],
+        radius: int,
+        k: int,
+        skips: Sequence[RowNumbers],
+        least: int,
+        most: int,
+        threads: int,
+    ) -> TwoStageAnswers:
+        """The same for features (Q, D), codes (Q, K/8) and the rows that each leaves out.
+
+        Balls of more than ``most`` rows are not ranked either.
+        """
+        skipped = [self._segment_rows(skip) if len(skip) else skip for skip in skips]
+        try:
+            return self._both_stages.search_many(
+                *(words(codes), features, radius, k, skipped),
+                least=least,
+                most=most,
+                threads=threads,
+            )
         except ValueError as error:
             raise DamagedPartError(self, str(error)) from None
 

@@ -25,6 +25,8 @@ from patchknn.search.rows import RowNumbers, RowReader
 from patchknn.search.work import Work
 
 Features = npt.NDArray[Any]
+_MOST_AT_ONCE = 4096  # rows of a ball; many queries read what larger ones share only once
+_NO_ROWS = np.zeros(0, np.int64)
 _SHARED_ROWS = 4096  # a ball that takes longer to read than threads take to start
 
 
@@ -117,10 +119,9 @@ class TwoStage:
         if answer.positions is None or distances is None:
             return None
         rows = part.rows(answer.positions)
-        work = Work(answer.path, answer.lookups, answer.candidates, answer.scanned, *answer.rows)
+        work = Work(*answer.work)
         if len(rows) > k or len(set(distances.tolist())) < len(rows):  # ties
-            order = nearest(distances, k, lambda tied: self._reader.tie_keys(rows[tied]))
-            rows, distances = rows[order], distances[order]
+            rows, distances = self._settled(rows, distances, k)
         return Found(rows, distances, radius, answer.n_rows, widened=False, work=work)
 
     def _ranked(self, ball: Ball, feature: Features, demand: Demand) -> Found:
@@ -179,6 +180,61 @@ class TwoStage:
         return Found(rows[chosen], distances[chosen], ball.radius, ball.n_rows, ball.widened, work)
 
     def _find_many(
+        self, features: Features, codes: Codes, demands: Sequence[Demand]
+    ) -> list[Found]:
+        found = self._several_at_once(features, codes, demands)
+        left = [number for number, one in enumerate(found) if one is None]
+        if left:
+            some = [demands[number] for number in left]
+            rest = self._in_two_steps(features[left], codes[left], some)
+            for number, one in zip(left, rest, strict=True):
+                found[number] = one
+        return [one for one in found if one is not None]
+
+    def _several_at_once(
+        self, features: Features, codes: Codes, demands: Sequence[Demand]
+    ) -> list[Found | None]:
+        """As ``_found_at_once``, where balls are small; what many share is read for all at once."""
+        found: list[Found | None] = [None] * len(demands)
+        part = self.parts[0] if len(self.parts) == 1 else None
+        plain = [
+            number
+            for number, demand in enumerate(demands)
+            if demand.skip is not None and demand.groups is None and demand.k == demands[0].k
+        ]
+        if not isinstance(part, SegmentPart) or not plain:
+            return found
+        radius, widest = self._radii
+        k = demands[0].k
+        answers = part.search_many(
+            *(codes[plain], features[plain], radius, k),
+            [_skipped(demands[number]) for number in plain],
+            *(0 if widest <= radius else k, _MOST_AT_ONCE, self._threads),
+        )
+        rows, distances = part.rows(answers.positions), answers.distances
+        # Equal neighbours may be of two queries; to put such in order changes nothing.
+        equal = np.flatnonzero(distances[1:] == distances[:-1])
+        unsettled = set((np.searchsorted(answers.offsets, equal, side="right") - 1).tolist())
+        spans = pairwise(answers.offsets.tolist())
+        facts = zip(plain, answers.ranked.tolist(), answers.n_rows.tolist(), spans, strict=True)
+        for place, (number, ranked, n_rows, (start, stop)) in enumerate(facts):
+            if not ranked:
+                continue
+            own, far = rows[start:stop], distances[start:stop]
+            if stop - start > k or place in unsettled:
+                own, far = self._settled(own, far, k)
+            work = Work(*answers.work[place].tolist())
+            found[number] = Found(own, far, radius, n_rows, widened=False, work=work)
+        return found
+
+    def _settled(
+        self, rows: RowNumbers, distances: npt.NDArray[np.float64], k: int
+    ) -> tuple[RowNumbers, npt.NDArray[np.float64]]:
+        """The first k of rows that are in order but for ties."""
+        order = nearest(distances, k, lambda tied: self._reader.tie_keys(rows[tied]))
+        return rows[order], distances[order]
+
+    def _in_two_steps(
         self, features: Features, codes: Codes, demands: Sequence[Demand]
     ) -> list[Found]:
         balls = self._balls(codes, demands)
@@ -262,6 +318,10 @@ def _concatenated(ranges: Sequence[Ranges]) -> Ranges:
         np.concatenate([nothing, *(one.stops for one in ranges)]),
         np.concatenate([np.zeros(0, np.uint16), *(one.distances for one in ranges)]),
     )
+
+
+def _skipped(demand: Demand) -> RowNumbers:
+    return _NO_ROWS if demand.skip is None else demand.skip
 
 
 def _size(demand: Demand) -> int:

@@ -74,6 +74,67 @@ def test_it_finds_what_a_literal_search_finds(
 
 
 @pytest.mark.parametrize("name", EVERY)
+@given(
+    n=st.integers(1, 300),
+    n_queries=st.integers(0, 70),
+    n_bytes=st.sampled_from([1, 6, 8, 9]),
+    radius=st.integers(0, 12),
+    k=st.integers(0, 30),
+    least=st.sampled_from([0, 3, 40]),
+    most=st.sampled_from([0, 20, 1 << 40]),
+    n_shards=st.integers(1, 3),
+    threads=st.integers(1, 3),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_many_queries_find_what_each_finds_alone(
+    *, name, n, n_queries, n_bytes, radius, k, least, most, n_shards, threads, seed
+):
+    random = np.random.default_rng(seed)
+    with pytest.MonkeyPatch.context() as patch, kernels.use(name):
+        patch.setattr(parts, "_WORTH_INDEXING", 2)
+        codes, features, _, tables = make(random, n, n_bytes, 9, n_shards)
+        asked = random.integers(0, n, n_queries)
+        skips = [np.unique(random.integers(0, n, random.integers(0, 9))) for _ in asked]
+        several = tables.search_many(
+            *(words(codes[asked]), features[asked], radius, k, skips),
+            least=least,
+            most=most,
+            threads=threads,
+        )
+        alone = [
+            tables.search(words(codes[row : row + 1])[0], features[row], radius, k, skip, least=0)
+            for row, skip in zip(asked, skips, strict=True)
+        ]
+    assert several.n_rows.tolist() == [one.n_rows for one in alone]
+    assert several.ranked.tolist() == [least <= one.n_rows <= most for one in alone]
+    assert len(several.work) == n_queries
+    spans = zip(several.offsets[:-1], several.offsets[1:], strict=True)
+    for one, ranked, (start, stop) in zip(alone, several.ranked, spans, strict=True):
+        found = several.positions[start:stop].tolist()
+        assert found == (one.positions.tolist() if ranked else [])
+        far = several.distances[start:stop].tolist()
+        assert far == (one.distances.tolist() if ranked else [])
+    assert several.offsets[-1] == len(several.positions) == len(several.distances)
+
+
+@pytest.mark.parametrize("name", [name for name in EVERY if name != "numpy"])
+def test_ends_that_do_not_ascend_are_refused(name):
+    random = np.random.default_rng(1)
+    with kernels.use(name):
+        codes, features, _, tables = make(random, 50, 6, 9, 1)
+        many = kernels.extension().two_stage_many
+        shared = (tables._codes.kernel, tables._features.kernel, words(codes[:2]))
+        queries = features[:2].astype(np.float64)
+        skip = np.arange(3)
+        for numbers in ([2, 1], [-1, 0], [0, 4]):
+            ends = np.array(numbers, np.int64)
+            with pytest.raises(ValueError, match="ascend"):
+                many(*shared, queries, 48, 3, 0, 50, ends, skip)
+        with pytest.raises(ValueError, match="queries"):
+            many(*shared, queries[:1], 48, 3, 0, 50, np.zeros(2, np.int64), skip)
+
+
+@pytest.mark.parametrize("name", EVERY)
 def test_what_is_out_of_range_or_does_not_fit_is_refused(name):
     random = np.random.default_rng(1)
     with kernels.use(name):

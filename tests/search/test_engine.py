@@ -14,6 +14,7 @@ from sklearn.neighbors import BallTree
 
 from patchknn.errors import InputError, UsageError
 from patchknn.hamming.kernels import available, use
+from patchknn.search import two_stage
 from patchknn.search.answers import Failure
 from patchknn.search.engine import Searcher
 from patchknn.search.query import Query, stored_query
@@ -162,6 +163,10 @@ def check_against_brute_force(snapshot, s, shape, rng):
         queries.append(stored)
     queries *= 2
     together = list(Searcher(snapshot, s, threads=2).search_many(queries))
+    for most in (-1, 5):  # balls that many queries read one after the other
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(two_stage, "_MOST_AT_ONCE", most)
+            assert list(Searcher(snapshot, s, threads=2).search_many(queries)) == together
     for query, answer in zip(queries, together, strict=True):
         if query.patient is None and s.exclude_same == "patient":
             with pytest.raises(InputError, match="no known patient"):
@@ -171,6 +176,33 @@ def check_against_brute_force(snapshot, s, shape, rng):
             assert_same(searcher.search(query), brute_force(snapshot, query, s), s)
             assert answer == searcher.search(query)
     assert snapshot.cover.problems == ()
+
+
+@pytest.mark.parametrize("kernels", available())
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("exclude_same", ["none", "slide"])
+def test_features_alone_find_the_rows_of_the_whole_answer(
+    make_snapshot, rng, kernels, dtype, exclude_same
+):
+    with use(kernels):
+        shape = {"sizes": (300, 200), "dim": 16, "bits": 24, "spread": 2}
+        snapshot = make_snapshot(rng, **shape, dtype=dtype, indexed=2)
+        s = SearchSettings(radius=3, exclude_same=exclude_same)
+        searcher = Searcher(snapshot, s)
+        features = np.concatenate([shard.features[:60] for shard in snapshot.shards])
+        codes = np.concatenate([shard.codes[:60] for shard in snapshot.shards])
+        answers = [searcher.search(Query("q", feature)) for feature in features]
+        rows = [[neighbour.row for neighbour in answer.neighbours] for answer in answers]
+        many = searcher.find_many(features, codes)
+        one_by_one = list(map(searcher.find, features, codes))
+        for found in (many, one_by_one, searcher.find_many(features.astype(np.float64))):
+            assert [one.rows.tolist() for one in found] == rows
+            assert [one.ball for one in found] == [answer.ball for answer in answers]
+        for feature in (np.full(16, np.nan, dtype), np.full(16, np.inf, dtype)):
+            with pytest.raises(InputError, match="NaN or infinite"):
+                searcher.find(feature, codes[0])
+            with pytest.raises(InputError, match="NaN or infinite"):
+                searcher.find_many(feature[None], codes[:1])
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
