@@ -352,7 +352,8 @@ static int match_range(RowBatch *self, struct list *lists, struct trial *trial,
     const struct feature_table *table = &self->owner->table;
     struct cursor cursor = {.table = table, .starts = &start, .stops = &stop, .n_ranges = 1,
                             .position = start};
-    struct block block = {.table = table, .cold = pages_cold(table, &start, &stop, 1, self->prepared)};
+    const int cold = pages_cold(table, &start, &stop, 1, (uint64_t)(stop - start), self->prepared);
+    struct block block = {.table = table, .cold = cold};
     struct sieve *sieve = NULL;
     int usable = self->prepared, status = ROWS_OK;
     if (block.cold && (!usable || trial->rest))

@@ -16,6 +16,7 @@
 #define SKETCHES 16384      /* sketches read before the rows that they leave */
 #define LISTED 1024         /* of them between two looks at the limit */
 #define READ_AHEAD 65536    /* rows asked for from disk at once */
+#define LANES 8
 
 struct candidate {
     float square;
@@ -37,25 +38,28 @@ struct search {
 
 int query_make(struct row_query *query, const double *values, size_t dim) {
     size_t padded = (dim + 15) & ~(size_t)15;
-    double lost[4] = {0}; /* sums that do not wait for each other */
-    int finite = 1;
+    double lost[LANES] = {0}, nothing[LANES] = {0}; /* sums that do not wait for each other */
     query->exact = calloc(padded, sizeof(double) + sizeof(float));
     if (!query->exact)
         return ROWS_NO_MEMORY;
     query->single = (float *)(void *)(query->exact + padded);
-    for (size_t i = 0; i < dim; i++) {
-        const float single = (float)values[i];
-        const double error = values[i] - (double)single;
-        finite &= isfinite(values[i]) != 0;
-        query->exact[i] = values[i];
-        query->single[i] = single;
-        lost[i % 4] += error * error;
-    }
-    if (!finite) {
+    memcpy(query->exact, values, dim * sizeof *values);
+    for (size_t i = 0; i < padded; i += LANES)
+        for (size_t lane = 0; lane < LANES; lane++) {
+            const double value = query->exact[i + lane];
+            const float single = (float)value;
+            const double error = value - (double)single;
+            query->single[i + lane] = single;
+            lost[lane] += error * error;
+            nothing[lane] += value * 0; /* a NaN where the value is one or infinite */
+        }
+    for (size_t lane = 1; lane < LANES; lane++)
+        lost[0] += lost[lane], nothing[0] += nothing[lane];
+    if (isnan(nothing[0])) {
         query_free(query);
         return ROWS_NOT_FINITE;
     }
-    query->conversion = sqrt(lost[0] + lost[1] + lost[2] + lost[3]) * (1 + 0x1p-20);
+    query->conversion = sqrt(lost[0]) * (1 + 0x1p-20);
     return ROWS_OK;
 }
 
@@ -350,7 +354,7 @@ int rows_nearest(const struct feature_table *table, const struct row_query *quer
     if (!search.items)
         return ROWS_NO_MEMORY;
     int by_sketch = *use_sketch && total >= WORTH_SKETCHES;
-    search.cold = pages_cold(table, starts, stops, n_ranges, by_sketch);
+    search.cold = pages_cold(table, starts, stops, n_ranges, total, by_sketch);
     if (by_sketch) {
         struct sketch_room *room = malloc(sizeof *room);
         status = room ? weigh_by_sketch(&search, &cursor, room, use_sketch) : ROWS_NO_MEMORY;

@@ -15,6 +15,8 @@
 #include <unistd.h>
 
 #define PROBES 6
+#define FEW_BYTES 262144   /* which are read about as soon as the probes are answered */
+#define LONGEST_REST 64    /* queries */
 #define LEAST_REGION ((uintptr_t)16384)
 
 struct mapped { /* one array in memory */
@@ -26,6 +28,7 @@ struct pages {
     size_t n;
     uintptr_t page, region;
     uint64_t unasked;      /* bits that are 0 */
+    uint32_t rest, length; /* queries left that ask nothing, and of how many the last rest was */
     struct mapped items[]; /* by address */
 };
 
@@ -125,13 +128,31 @@ static int is_cold(const struct pages *pages, const void *address) {
     return mincore((void *)page, 1, (void *)&resident) == 0 && !(resident & 1);
 }
 
+/* To ask costs as much as to read a small ball: while all that is asked about is in memory, ever
+   fewer queries ask. Threads may count wrongly at the same time, which does no harm. */
+static int rests(struct pages *pages) {
+    uint32_t rest = __atomic_load_n(&pages->rest, __ATOMIC_RELAXED);
+    if (rest)
+        __atomic_store_n(&pages->rest, rest - 1, __ATOMIC_RELAXED);
+    return rest != 0;
+}
+
+static void all_in_memory(struct pages *pages, int so) {
+    uint32_t length = __atomic_load_n(&pages->length, __ATOMIC_RELAXED);
+    length = !so ? 0 : length < LONGEST_REST ? 2 * length + 1 : LONGEST_REST;
+    __atomic_store_n(&pages->length, length, __ATOMIC_RELAXED);
+    __atomic_store_n(&pages->rest, length, __ATOMIC_RELAXED);
+}
+
 int pages_cold(const struct feature_table *table, const int64_t *starts, const int64_t *stops,
-               size_t n_ranges, int with_sketch) {
+               size_t n_ranges, uint64_t n_rows, int with_sketch) {
     struct pages *pages = table->pages;
     size_t least = n_ranges && with_sketch ? 2 : 0; /* every other one is for the sketches */
     size_t probes = n_ranges < PROBES ? n_ranges : PROBES;
     probes = probes < least ? least : probes;
     int cold = __atomic_load_n(&pages->unasked, __ATOMIC_RELAXED) ? COLD_UNTOLD : 0;
+    if (n_rows * table->row_bytes < FEW_BYTES && rests(pages))
+        return cold;
     for (size_t probe = 0; probe < probes; probe++) {
         size_t range = probe * n_ranges / probes;
         if (starts[range] >= stops[range])
@@ -145,9 +166,12 @@ int pages_cold(const struct feature_table *table, const int64_t *starts, const i
             uint64_t number = table->rows ? table->rows[position] : position;
             row = table->sketch.values + number * SKETCH_WIDTH;
         }
-        if (is_cold(pages, row))
+        if (is_cold(pages, row)) {
+            all_in_memory(pages, 0);
             return cold | COLD_TOLD;
+        }
     }
+    all_in_memory(pages, 1);
     return cold;
 }
 
@@ -215,8 +239,8 @@ int pages_make(struct feature_table *table) {
 void pages_free(struct feature_table *table) { (void)table; }
 
 int pages_cold(const struct feature_table *table, const int64_t *starts, const int64_t *stops,
-               size_t n_ranges, int with_sketch) {
-    (void)table, (void)starts, (void)stops, (void)n_ranges, (void)with_sketch;
+               size_t n_ranges, uint64_t n_rows, int with_sketch) {
+    (void)table, (void)starts, (void)stops, (void)n_ranges, (void)n_rows, (void)with_sketch;
     return 0;
 }
 

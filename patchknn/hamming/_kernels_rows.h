@@ -113,11 +113,11 @@ int find_rows(const struct feature_table *table, const uint32_t *positions, size
 /* What is known of the table's memory: once its arrays are known. ROWS_OK or ROWS_NO_MEMORY. */
 int pages_make(struct feature_table *table);
 void pages_free(struct feature_table *table);
-/* Whether some of a few of the ranges' rows (and of their sketches) are said not to be in memory;
+/* Whether some of a few of the ranges' `n_rows` rows (and of their sketches) are said not to be in memory;
    and whether there are pages of which the system does not say. 0 where all is well. */
 enum { COLD_TOLD = 1, COLD_UNTOLD = 2 };
 int pages_cold(const struct feature_table *table, const int64_t *starts, const int64_t *stops,
-               size_t n_ranges, int with_sketch);
+               size_t n_ranges, uint64_t n_rows, int with_sketch);
 /* Ask the system to read these addresses from disk, all together; n pieces of `bytes` each. `cold`
    as above; where the system does not say, what was asked for before is left out. */
 void read_ahead(const struct feature_table *table, int cold, const void *const *pieces, size_t n,

@@ -74,9 +74,10 @@ def paper(bench: Bench) -> None:
         snapshot = bench.open(wanted)
         book, near = bench.stored(snapshot, wanted)
         searcher = ours.TwoStage(snapshot, book, near, RADIUS[codes], bench.k)
-        contenders = [searcher.find("one", 1), searcher.answers("one", 1)]
-        contenders += peers_paper.ball_tree_and_kd_tree(book, near, RADIUS[codes], bench.k)
-        bench.measure(Setting(f"paper, {codes}", n, 64, RADIUS[codes], "one"), contenders)
+        trees = peers_paper.ball_tree_and_kd_tree(book, near, RADIUS[codes], bench.k)
+        for mode in ("one", "batch"):
+            contenders = [searcher.find(mode, 1), searcher.answers(mode, 1), trees[mode]]
+            bench.measure(Setting(f"paper, {codes}", n, 64, RADIUS[codes], mode), contenders)
 
 
 def nearest_by_l2(bench: Bench) -> None:

@@ -165,10 +165,11 @@ TARGETS = (
     ),
     *(
         Target(
-            f"paper's BallTree + cKDTree, {codes}, end to end",
-            *(f"paper, {codes}", "one", faster_than("scikit-learn"), 200, True, 100_000, radius),
+            f"paper's BallTree + cKDTree, {codes}, {mode}, end to end",
+            *(f"paper, {codes}", mode, faster_than("scikit-learn"), 200, True, 100_000, radius),
         )
         for codes, radius in (("spread", 2), ("collapsed", 1))
+        for mode in ("one", "batch")
     ),
     *(
         Target(
