@@ -358,7 +358,15 @@ def test_ids_may_follow_and_come_from_stdin(patchknn, world, monkeypatch):
     result = patchknn("query", world / "archive", "--id", "-")
     assert result.code == 3
     assert [answer["query"] for answer in lines(result)] == [one, "nothing", two]
-    assert "nothing is no patch of" in result.err
+    assert "'nothing' is no patch of" in result.err
+
+
+def test_an_empty_id_is_quoted(patchknn, world):
+    result = patchknn("query", world / "archive", "--id", "")
+    assert result.code == 1
+    assert result.err.startswith(f"patchknn: '' is no patch of {world / 'archive'};")
+    (answer,) = lines(result)
+    assert (answer["query"], answer["error"]) == ("", result.err.removeprefix("patchknn: ").strip())
 
 
 def test_answers_to_a_pipe_come_out_as_they_are_made(world, tmp_path):
