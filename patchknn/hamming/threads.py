@@ -15,20 +15,33 @@ if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
 _SMALLEST_SHARE = 64  # queries
+_MOST_THREADS = 256  # each has room of its own in a batch; few machines have more processors
 
 Block = TypeVar("Block", bound=npt.NDArray[Any])
 Result = TypeVar("Result")
 
 
-@functools.cache
+def clipped(threads: int) -> int:
+    """So many threads, but at least one and no more than are of use."""
+    return max(1, min(threads, _MOST_THREADS))
+
+
 def pool(threads: int) -> ThreadPoolExecutor:
-    """A pool of ``threads`` that is kept for the next call. What runs in it must not use it."""
+    """A pool of ``threads``, clipped, that is kept for the next call.
+
+    What runs in it must not use it.
+    """
+    return _pool(clipped(threads))
+
+
+@functools.cache
+def _pool(threads: int) -> ThreadPoolExecutor:
     from concurrent.futures import ThreadPoolExecutor  # which one query does without
 
     return ThreadPoolExecutor(threads, "patchknn")
 
 
-os.register_at_fork(after_in_child=pool.cache_clear)  # threads do not live on in a child
+os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not live on in a child
 
 
 def over_queries(queries: Block, threads: int, search: Callable[[Block], Result]) -> list[Result]:
@@ -39,7 +52,7 @@ def over_queries(queries: Block, threads: int, search: Callable[[Block], Result]
     return list(pool(threads).map(search, blocks))
 
 
-def even_ranges(n: int, shares: int) -> list[tuple[int, int]]:
-    """0 to ``n`` as consecutive ranges of about the same length."""
-    ends = np.linspace(0, n, shares + 1).astype(np.int64).tolist()
+def even_ranges(n: int, threads: int) -> list[tuple[int, int]]:
+    """0 to ``n`` as consecutive ranges of about the same length, one for each of ``threads``."""
+    ends = np.linspace(0, n, clipped(threads) + 1).astype(np.int64).tolist()
     return list(itertools.pairwise(ends))
