@@ -66,7 +66,8 @@ static PyObject *batch_new(PyTypeObject *type, PyObject *arguments, PyObject *ke
         PyErr_SetString(PyExc_ValueError, "a batch has 1 to 4096 slots");
         return NULL;
     }
-    size_t dim = ((FeatureTable *)owner)->table.dim;
+    const struct feature_table *table = &((FeatureTable *)owner)->table;
+    const size_t dim = table->dim;
     if (get_buffer(queries_object, &queries, dim * sizeof(double), -1, "queries") < 0)
         return NULL;
     size_t n = (size_t)queries.len / (dim * sizeof(double));
@@ -86,7 +87,9 @@ static PyObject *batch_new(PyTypeObject *type, PyObject *arguments, PyObject *ke
         for (; status == ROWS_OK && self->n < n; self->n++) {
             struct asked *asked = self->queries + self->n;
             int64_t k = ((const int64_t *)counts.buf)[self->n];
-            asked->k = k > 0 ? (size_t)k : 0;
+            /* Lists grow with k, and no query finds more than there is. */
+            asked->k = k <= 0 ? 0 : (uint64_t)k < table->n_positions ? (size_t)k
+                                                                     : table->n_positions;
             status = query_make(&asked->query, (const double *)queries.buf + self->n * dim, dim);
             if (status != ROWS_OK)
                 break;

@@ -13,7 +13,8 @@ typedef struct {
 
 extern PyTypeObject feature_table_type;
 
-/* A contiguous buffer of exactly `items` items, or (items < 0) of any whole number of them. */
+/* A contiguous buffer of exactly `items` items, or (items < 0) of any whole number of them: of
+   numbers of 4 bytes or (where an item is a multiple of that) 8, aligned to their size. */
 int get_buffer(PyObject *object, Py_buffer *view, size_t item, Py_ssize_t items, const char *what);
 /* Ranges of positions within the table. */
 int get_ranges(const struct feature_table *table, PyObject *starts, PyObject *stops,
