@@ -33,7 +33,7 @@ int get_query(PyObject *object, size_t dim, struct row_query *query);
 /* (positions int64, distances float64, rows read, rows skipped), the arrays as bytearrays. */
 PyObject *rows_answer(const struct matches *matches);
 
-int add_row_batch(PyObject *module); /* _kernels_blocks.c */
+int add_row_batch(PyObject *module); /* _kernels_row_batch.c */
 int add_two_stage(PyObject *module); /* _kernels_two_stage.c */
 
 #endif
