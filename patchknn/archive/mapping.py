@@ -27,17 +27,21 @@ def map_array(
 ) -> npt.NDArray[Any]:
     """A read-only array over the bytes of ``file`` from ``offset`` on; unmapped with its last view.
 
-    Raises OSError where the file cannot be mapped, ValueError where it ends before the array does.
+    Raises OSError where the file cannot be mapped, ValueError where it ends before the array does;
+    neither names the file, as those who call do.
     """
     kind = np.dtype(dtype)
     length = math.prod(shape) * kind.itemsize
     if length == 0:
         return np.zeros(shape, kind)
     start = offset - offset % mmap.ALLOCATIONGRANULARITY
-    descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    try:
+        descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    except OSError as error:
+        raise OSError(error.errno, error.strerror) from None
     try:
         if os.fstat(descriptor).st_size < offset + length:
-            message = f"{os.fspath(file)} ends before byte {offset + length}"
+            message = f"it ends before byte {offset + length}"
             raise ValueError(message)
         if _LIBRARY is None:
             whole = mmap.mmap(

@@ -27,6 +27,7 @@ class PlainQuery:
         self.labels: list[str] = []
         self.settings: dict[str, Any] = {}
         self.format: str | None = None
+        self.explain = False
 
 
 def read_plain(arguments: Sequence[str], environment: Mapping[str, str]) -> PlainQuery | None:
@@ -40,6 +41,8 @@ def read_plain(arguments: Sequence[str], environment: Mapping[str, str]) -> Plai
             plain.paths.append(word)
         elif word == "--labelled":
             plain.settings["labelled_only"] = True
+        elif word == "--explain":
+            plain.explain = True
         elif not _take(plain, word, next(words, "")):
             return None
     return plain if plain.paths and all(plain.paths) else None

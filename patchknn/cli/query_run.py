@@ -50,7 +50,7 @@ def run_plain(plain: PlainQuery) -> int:
     labels = frozenset(plain.labels) if plain.labels else None
     settings = SearchSettings(labels=labels, **plain.settings)
     archive, *given = plain.paths
-    wanted = Wanted(format=plain.format)
+    wanted = Wanted(format=plain.format, explain=plain.explain)
     return run_query(Path(archive), given, plain.ids, settings, ImageSettings(), wanted)
 
 

@@ -1,36 +1,11 @@
-/* A batch of queries and what it has found, for the files that match blocks of rows with it. */
+/* Blocks of rows against the queries of a batch, for the files that match them. */
 #ifndef PATCHKNN_KERNELS_BLOCKS_H
 #define PATCHKNN_KERNELS_BLOCKS_H
 
-#include "_kernels_table.h"
+#include "_kernels_lists.h"
 
 #define BLOCK_ROWS 96 /* as float32 they and a panel stay in a core's cache */
-#define RAISED (1 + 0x1p-20)
 #define LARGEST 1e36  /* squares beyond it might overflow on the way */
-
-struct near { /* a row whose squared distance lies between the two */
-    float upper, lower;
-    uint32_t position;
-};
-
-/* What one slot has found for one query. */
-struct list {
-    struct matches done; /* with float64 distances, in order */
-    struct near *items;
-    size_t n, room, full; /* full: when to look what can be left */
-    float limit;          /* squared distance that no row of the answer exceeds */
-    uint64_t read, rows;  /* of how many rows the features were read */
-};
-
-struct asked {
-    struct row_query query;
-    size_t k;
-    float sketch[SKETCH_WIDTH]; /* once prepared */
-    double slack;               /* of its distances from sketches of rows */
-};
-
-/* ROWS_OK or ROWS_NO_MEMORY. */
-int list_push(struct list *list, size_t k, struct near near);
 
 /* Rows that are matched together. */
 struct block {
@@ -42,6 +17,31 @@ struct block {
     float norms[BLOCK_ROWS]; /* once centred */
     double largest;          /* of the rows' lengths, once centred */
 };
+
+/* The queries of one range, in panels, and what a block of rows needs beside them. */
+struct panels {
+    const struct asked *queries; /* of the batch */
+    int prepared;                /* they have sketches */
+    size_t m;
+    const int64_t *numbers;      /* (m): which of them */
+    const float *panels;         /* (ceil(m / PANEL_WIDTH), dim, PANEL_WIDTH), zeros beyond m */
+    const double *lengths;       /* (m): Q */
+    const float *mean;           /* padded */
+    float *rows;                 /* (BLOCK_ROWS, stride) */
+    size_t stride;
+    double longest;              /* of the lengths */
+    struct bounds bounds;
+};
+
+/* Whether a slot sifts by sketches first; found out on the way. */
+struct trial {
+    uint32_t rest, penalty; /* blocks to go without, and how many after the next failure */
+};
+
+/* Rows of positions start to stop against the panels, into the lists of one slot. Runs without the
+   GIL. ROWS_OK, ROWS_NO_MEMORY or ROWS_DAMAGED. */
+int match_range(const struct feature_table *table, const struct panels *panels, struct list *lists,
+                struct trial *trial, int64_t start, int64_t stop);
 
 /* The sketches of a task's queries against those of its rows; see _kernels_sieve.c. */
 struct sieve;

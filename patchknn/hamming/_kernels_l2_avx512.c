@@ -63,16 +63,6 @@ squares(const void *const *rows, size_t n, const float *query, size_t dim, int h
     }
 }
 
-static void squares_half(const void *const *rows, size_t n, const float *query, size_t dim,
-                         float *out) {
-    squares(rows, n, query, dim, 1, out);
-}
-
-static void squares_single(const void *const *rows, size_t n, const float *query, size_t dim,
-                           float *out) {
-    squares(rows, n, query, dim, 0, out);
-}
-
 static inline __m512 sketch_sums(const void *row, __m512 low, __m512 high) {
     __m512i raw = _mm512_loadu_si512(row);
     __m512 a = _mm512_sub_ps(_mm512_cvtph_ps(_mm512_castsi512_si256(raw)), low);
@@ -144,26 +134,6 @@ distances_of(const void *const *rows, int count, const double *query, size_t dim
 }
 
 static inline __attribute__((always_inline)) void
-distances(const void *const *rows, size_t n, const double *query, size_t dim, int half,
-          double *out) {
-    size_t i = 0;
-    for (; i + TOGETHER <= n; i += TOGETHER)
-        distances_of(rows + i, TOGETHER, query, dim, half, out + i);
-    for (; i < n; i++)
-        distances_of(rows + i, 1, query, dim, half, out + i);
-}
-
-static void distances_half(const void *const *rows, size_t n, const double *query, size_t dim,
-                           double *out) {
-    distances(rows, n, query, dim, 1, out);
-}
-
-static void distances_single(const void *const *rows, size_t n, const double *query, size_t dim,
-                             double *out) {
-    distances(rows, n, query, dim, 0, out);
-}
-
-static inline __attribute__((always_inline)) void
 centre(const void *const *rows, size_t n, const float *mean, size_t dim, int half, float *centred,
        size_t stride, float *norms) {
     for (size_t i = 0; i < n; i++) {
@@ -180,16 +150,6 @@ centre(const void *const *rows, size_t n, const float *mean, size_t dim, int hal
         }
         norms[i] = _mm512_reduce_add_ps(sum);
     }
-}
-
-static void centre_half(const void *const *rows, size_t n, const float *mean, size_t dim,
-                        float *centred, size_t stride, float *norms) {
-    centre(rows, n, mean, dim, 1, centred, stride, norms);
-}
-
-static void centre_single(const void *const *rows, size_t n, const float *mean, size_t dim,
-                          float *centred, size_t stride, float *norms) {
-    centre(rows, n, mean, dim, 0, centred, stride, norms);
 }
 
 /* Sums of a few rows (a constant, so that they stay in registers) with all queries of a panel. */
@@ -228,19 +188,6 @@ match_rows(const float *rows, size_t stride, int count, size_t number, const flo
     return n;
 }
 
-static size_t match_panel(const float *rows, size_t stride, size_t n, const float *panel,
-                          size_t dim, const float *norms, const float *bounds,
-                          struct panel_match *found) {
-    size_t i = 0, count = 0;
-    for (; i + PANEL_ROWS <= n; i += PANEL_ROWS)
-        count += match_rows(rows + i * stride, stride, PANEL_ROWS, i, panel, dim, norms, bounds,
-                            found + count);
-    for (; i < n; i++)
-        count += match_rows(rows + i * stride, stride, 1, i, panel, dim, norms, bounds,
-                            found + count);
-    return count;
-}
-
 static size_t select_within(const float *values, size_t n, float bound, uint32_t *found) {
     const __m512 most = _mm512_set1_ps(bound);
     size_t count = 0;
@@ -254,15 +201,9 @@ static size_t select_within(const float *values, size_t n, float bound, uint32_t
     return count;
 }
 
-static void project(const double *matrix, size_t n, const double *vector, size_t dim, double *out) {
-    project_lanes(matrix, n, vector, dim, out);
-}
-
-const struct row_primitives row_primitives_avx512 = {
-    "avx512",       squares_half, squares_single, distances_half, distances_single,
-    squares_sketch, centre_half,  centre_single,  match_panel,
-    select_within,  project,
-};
+#define NAME "avx512"
+#define PRIMITIVES row_primitives_avx512
+#include "_kernels_l2_body.h"
 #ifdef __clang__
 #pragma clang attribute pop
 #endif

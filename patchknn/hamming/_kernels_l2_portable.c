@@ -65,16 +65,6 @@ static inline void squares(const void *const *rows, size_t n, const float *query
     }
 }
 
-static void squares_half(const void *const *rows, size_t n, const float *query, size_t dim,
-                         float *out) {
-    squares(rows, n, query, dim, 1, out);
-}
-
-static void squares_single(const void *const *rows, size_t n, const float *query, size_t dim,
-                           float *out) {
-    squares(rows, n, query, dim, 0, out);
-}
-
 static void squares_sketch(const void *const *rows, size_t n, const float *query, float *out) {
     squares(rows, n, query, SKETCH_WIDTH, 1, out);
     for (size_t i = 0; i < n; i++)
@@ -99,16 +89,6 @@ static inline void distances(const void *const *rows, size_t n, const double *qu
     }
 }
 
-static void distances_half(const void *const *rows, size_t n, const double *query, size_t dim,
-                           double *out) {
-    distances(rows, n, query, dim, 1, out);
-}
-
-static void distances_single(const void *const *rows, size_t n, const double *query, size_t dim,
-                             double *out) {
-    distances(rows, n, query, dim, 0, out);
-}
-
 static inline void centre(const void *const *rows, size_t n, const float *mean, size_t dim,
                           int half, float *centred, size_t stride, float *norms) {
     for (size_t i = 0; i < n; i++) {
@@ -125,16 +105,6 @@ static inline void centre(const void *const *rows, size_t n, const float *mean, 
         }
         norms[i] = sum_lanes(sums);
     }
-}
-
-static void centre_half(const void *const *rows, size_t n, const float *mean, size_t dim,
-                        float *centred, size_t stride, float *norms) {
-    centre(rows, n, mean, dim, 1, centred, stride, norms);
-}
-
-static void centre_single(const void *const *rows, size_t n, const float *mean, size_t dim,
-                          float *centred, size_t stride, float *norms) {
-    centre(rows, n, mean, dim, 0, centred, stride, norms);
 }
 
 static size_t match_panel(const float *rows, size_t stride, size_t n, const float *panel,
@@ -166,12 +136,6 @@ static size_t select_within(const float *values, size_t n, float bound, uint32_t
     return count;
 }
 
-static void project(const double *matrix, size_t n, const double *vector, size_t dim, double *out) {
-    project_lanes(matrix, n, vector, dim, out);
-}
-
-const struct row_primitives row_primitives_portable = {
-    "portable",     squares_half,   squares_single, distances_half, distances_single,
-    squares_sketch, centre_half,    centre_single,  match_panel,
-    select_within,  project,
-};
+#define NAME "portable"
+#define PRIMITIVES row_primitives_portable
+#include "_kernels_l2_body.h"

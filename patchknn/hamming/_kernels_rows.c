@@ -7,12 +7,26 @@
 
 #define MAX_PENALTY 1024
 
-int get_buffer(PyObject *object, Py_buffer *view, size_t item, Py_ssize_t items,
-               const char *what) {
+/* As get_buffer(), wherever it lies in memory. */
+static int get_bytes(PyObject *object, Py_buffer *view, size_t item, Py_ssize_t items,
+                     const char *what) {
     if (PyObject_GetBuffer(object, view, PyBUF_SIMPLE) < 0)
         return -1;
     if (items >= 0 ? view->len != items * (Py_ssize_t)item : view->len % (Py_ssize_t)item != 0) {
         PyErr_Format(PyExc_ValueError, "%s: %zd bytes are not what was announced", what, view->len);
+        PyBuffer_Release(view);
+        return -1;
+    }
+    return 0;
+}
+
+int get_buffer(PyObject *object, Py_buffer *view, size_t item, Py_ssize_t items,
+               const char *what) {
+    if (get_bytes(object, view, item, items, what) < 0)
+        return -1;
+    /* An empty array may lie anywhere. */
+    if (view->len && (uintptr_t)view->buf % (item % 8 ? sizeof(float) : sizeof(double))) {
+        PyErr_Format(PyExc_ValueError, "%s: it is not aligned", what);
         PyBuffer_Release(view);
         return -1;
     }
@@ -72,8 +86,8 @@ static int hold_shards(FeatureTable *self, PyObject *arrays) {
     int status = self->shards && table->bases && table->first_rows ? 0 : rows_fail(ROWS_NO_MEMORY);
     for (size_t i = 0; status == 0 && i < n; i++) {
         Py_buffer *view = self->shards + i;
-        status = get_buffer(PySequence_Fast_GET_ITEM(items, (Py_ssize_t)i), view, table->row_bytes,
-                            -1, "features");
+        status = get_bytes(PySequence_Fast_GET_ITEM(items, (Py_ssize_t)i), view, table->row_bytes,
+                           -1, "features");
         if (status == 0) {
             self->n_held++;
             table->bases[i] = view->buf;
@@ -95,8 +109,8 @@ static int hold_sketch(FeatureTable *self, PyObject *sketch) {
     Py_ssize_t dim = (Py_ssize_t)self->table.dim;
     if (!PyArg_ParseTuple(sketch, "OOOdd", &values, &mean, &matrix, &target->scale,
                           &target->slack) ||
-        get_buffer(values, &self->values, 2 * SKETCH_WIDTH, (Py_ssize_t)self->table.n_positions,
-                   "sketch") < 0 ||
+        get_bytes(values, &self->values, 2 * SKETCH_WIDTH, (Py_ssize_t)self->table.n_positions,
+                  "sketch") < 0 ||
         get_buffer(mean, &self->mean, sizeof(double), dim, "mean") < 0 ||
         get_buffer(matrix, &self->matrix, sizeof(double), (SKETCH_WIDTH - 1) * dim, "matrix") < 0)
         return -1;
@@ -225,6 +239,8 @@ static PyObject *table_nearest(FeatureTable *self, PyObject *arguments) {
         query_free(&query);
         return NULL;
     }
+    if (k > self->table.n_positions)
+        k = self->table.n_positions;
     int wanted = sketch_wanted(&self->table, with_sketch), paid = wanted, status;
     Py_BEGIN_ALLOW_THREADS
     status = rows_nearest(&self->table, &query, starts.buf, stops.buf, n, k, &paid, &matches);
@@ -275,7 +291,7 @@ static PyObject *all_distances(PyObject *module, PyObject *arguments) {
     PyBuffer_Release(&target);
     if (!query)
         return PyErr_NoMemory();
-    if (get_buffer(features_object, &features, row_bytes, -1, "features") < 0)
+    if (get_bytes(features_object, &features, row_bytes, -1, "features") < 0)
         goto no_features;
     size_t n_rows = (size_t)features.len / row_bytes, n = n_rows;
     if (rows_object != Py_None) {

@@ -13,7 +13,8 @@ typedef struct {
 
 extern PyTypeObject feature_table_type;
 
-/* A contiguous buffer of exactly `items` items, or (items < 0) of any whole number of them. */
+/* A contiguous buffer of exactly `items` items, or (items < 0) of any whole number of them: of
+   numbers of 4 bytes or (where an item is a multiple of that) 8, aligned to their size. */
 int get_buffer(PyObject *object, Py_buffer *view, size_t item, Py_ssize_t items, const char *what);
 /* Ranges of positions within the table. */
 int get_ranges(const struct feature_table *table, PyObject *starts, PyObject *stops,
@@ -32,7 +33,7 @@ int get_query(PyObject *object, size_t dim, struct row_query *query);
 /* (positions int64, distances float64, rows read, rows skipped), the arrays as bytearrays. */
 PyObject *rows_answer(const struct matches *matches);
 
-int add_row_batch(PyObject *module); /* _kernels_blocks.c */
+int add_row_batch(PyObject *module); /* _kernels_row_batch.c */
 int add_two_stage(PyObject *module); /* _kernels_two_stage.c */
 
 #endif

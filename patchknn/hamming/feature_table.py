@@ -17,7 +17,7 @@ from patchknn.hamming.kernels import extension
 from patchknn.hamming.overlaps import Ranges
 from patchknn.hamming.pace import Pace
 from patchknn.hamming.sketch import Sketch
-from patchknn.hamming.threads import share_out
+from patchknn.hamming.threads import clipped, share_out
 
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
@@ -105,7 +105,7 @@ class FeatureTable:
         if target.shape != (self.dim,):
             message = f"a query of shape {target.shape} does not fit features of {self.dim} values"
             raise ValueError(message)
-        n_bytes = 0
+        threads, n_bytes = clipped(threads), 0
         if threads > 1:
             self._check(first, last)
             n_bytes = int((last - first).sum()) * self._row_bytes
@@ -170,7 +170,7 @@ class FeatureTable:
         for first in range(0, len(queries), step):
             some = slice(first, min(first + step, len(queries)))
             *answer, spent = self._nearest_block(
-                queries[some], ranges.of(some), counts[some], max(1, threads)
+                queries[some], ranges.of(some), counts[some], clipped(threads)
             )
             found.append(answer)
             if work is not None:

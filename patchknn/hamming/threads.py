@@ -16,10 +16,16 @@ if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
 _SMALLEST_SHARE = 64  # queries
+_MOST_THREADS = 256  # each has room of its own in a batch; few machines have more processors
 
 Block = TypeVar("Block", bound=npt.NDArray[Any])
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+
+
+def clipped(threads: int) -> int:
+    """So many threads, but at least one and no more than are of use."""
+    return max(1, min(threads, _MOST_THREADS))
 
 
 @functools.cache
@@ -53,6 +59,7 @@ def share_out(threads: int, work: Callable[[Task], Result], tasks: Iterable[Task
                 left.clear()
                 raise
 
+    threads = clipped(threads)
     several = min(threads, len(left)) - 1
     others = [_helpers(threads - 1).submit(take) for _ in range(several)]
     try:
@@ -73,7 +80,7 @@ def over_queries(queries: Block, threads: int, search: Callable[[Block], Result]
     return share_out(threads, search, blocks)
 
 
-def even_ranges(n: int, shares: int) -> list[tuple[int, int]]:
-    """0 to ``n`` as consecutive ranges of about the same length."""
-    ends = np.linspace(0, n, shares + 1).astype(np.int64).tolist()
+def even_ranges(n: int, threads: int) -> list[tuple[int, int]]:
+    """0 to ``n`` as consecutive ranges of about the same length, one for each of ``threads``."""
+    ends = np.linspace(0, n, clipped(threads) + 1).astype(np.int64).tolist()
     return list(itertools.pairwise(ends))

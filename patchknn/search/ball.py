@@ -11,7 +11,7 @@ import numpy.typing as npt
 from patchknn.search.parts import Balls, Codes, Part, Ranges
 from patchknn.search.pool import Demand, Yield
 
-_LOOK = 1024  # rows whose groups are counted at once
+_LOOK = 1024  # rows whose groups are counted at first, then twice as many each time
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,8 @@ class Ball:
     """The ball of one query: ``ranges`` per part, ``n_rows`` of them after filters.
 
     Rows that the demand names in ``skip`` may still be in the ranges; ``n_rows`` does not count
-    them. ``work`` (4,) int64: path, look-ups, candidates checked, codes scanned.
+    them. ``work`` (4,) int64: path, look-ups, candidates checked, codes scanned. ``suffices`` is
+    False where the rows' groups are known to yield fewer than k.
     """
 
     ranges: tuple[Ranges, ...]
@@ -27,6 +28,7 @@ class Ball:
     radius: int
     widened: bool
     work: npt.NDArray[np.int64]
+    suffices: bool = True
 
 
 def find_ball(
@@ -104,6 +106,7 @@ class _Widening:
         self._work = np.zeros(4, np.int64)
         self._ranges: list[Ranges] = []
         self._n_rows = 0
+        self._suffices = True
 
     def within(self, radius: int) -> Ball | None:
         """The ball of this radius, None where it does not yield k rows."""
@@ -118,11 +121,13 @@ class _Widening:
             if self._demand.groups is None:
                 suffices = self._n_rows >= self._demand.k
                 return self.last(radius, widened=False) if suffices else None
-        return self.last(radius, widened=False) if found.suffices() else None
+        self._suffices = found.suffices()
+        return self.last(radius, widened=False) if self._suffices else None
 
     def last(self, radius: int, *, widened: bool) -> Ball:
         """What was found last, as an answer."""
-        return Ball(tuple(self._ranges), self._n_rows, radius, widened, self._work)
+        ranges = tuple(self._ranges)
+        return Ball(ranges, self._n_rows, radius, widened, self._work, self._suffices)
 
     def ring_by_ring(self, radius: int, widest: int) -> Ball:
         """Widen where filters must see the rows: those at each distance, nearest first."""
@@ -143,6 +148,7 @@ class _Widening:
                 smallest = ring
                 break
         self._ranges, self._n_rows = [_joined(own) for own in kept], n_rows
+        self._suffices = found.suffices()
         return self.last(smallest, widened=True)
 
     def _unfiltered(self, radius: int) -> list[Ranges]:
@@ -158,11 +164,11 @@ class _Widening:
             return ranges
         positions, distances = ranges.positions()
         if self._demand.skip is not None:  # the ranges stay whole: look no further than needed
-            for start in range(0, len(positions), _LOOK):
-                if found.suffices():
-                    break
-                rows = part.rows(positions[start : start + _LOOK])
+            start, look = 0, _LOOK
+            while start < len(positions) and not found.suffices():
+                rows = part.rows(positions[start : start + look])
                 found.add(rows[self._demand.admits(rows)])
+                start, look = start + look, 2 * look
             return ranges
         rows = part.rows(positions)
         admitted = self._demand.admits(rows)

@@ -55,10 +55,8 @@ def stored_queries(snapshot: Snapshot, patch_ids: Sequence[str]) -> list[Query |
     An id that the snapshot lacks becomes a Failure.
     """
     rows = snapshot.locate_many(patch_ids)
-    found: list[Query | Failure] = [
-        Failure(name, f"{name} is no patch of {snapshot.path}; 'patchknn archive list' shows all.")
-        for name in patch_ids
-    ]
+    lack = f"is no patch of {snapshot.path}; 'patchknn archive list' shows all."
+    found: list[Query | Failure] = [Failure(name, f"{name!r} {lack}") for name in patch_ids]
     present = np.flatnonzero(rows >= 0)
     for shard, among, local in RowReader(snapshot).by_shard(rows[present]):
         source = shard.source_at(local)

@@ -10,16 +10,18 @@ import numpy.typing as npt
 
 from patchknn.archive.snapshot import Shard, Snapshot
 from patchknn.hamming.exact import l2_distances
+from patchknn.search.groups import GroupNumbers
 
 RowNumbers = npt.NDArray[np.int64]
 
 
 class RowReader:
-    """Reads columns of many rows at once; owns nothing but the shards' boundaries."""
+    """Reads columns of many rows at once; owns the shards' boundaries and what groups they have."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
         self._first_rows = np.array([shard.first_row for shard in snapshot.shards], np.int64)
+        self._groups = GroupNumbers()
 
     def by_shard(
         self, rows: RowNumbers
@@ -58,22 +60,11 @@ class RowReader:
     def groups(self, rows: RowNumbers, kind: str, numbering: dict[object, int]) -> RowNumbers:
         """The slide or patient of rows (m,) as numbers that ``numbering`` hands out.
 
-        A source whose patient is unknown is a patient of its own.
+        They are as few as there are groups among the rows it was asked for.
         """
-        result = np.empty(len(rows), np.int64)
+        groups = np.empty(len(rows), np.int64)
         for shard, positions, local in self.by_shard(rows):
-            sources, inverse = np.unique(shard.source[local], return_inverse=True)
-            numbers = np.array(
-                [
-                    numbering.setdefault(_group_key(shard, int(source), kind), len(numbering))
-                    for source in sources
-                ],
-                np.int64,
-            )
-            result[positions] = numbers[inverse]
-        return result
-
-
-def _group_key(shard: Shard, source: int, kind: str) -> tuple[str, str]:
-    patient = shard.patients[source] if kind == "patient" else None
-    return ("source", shard.source_names[source]) if patient is None else ("patient", patient)
+            groups[positions] = self._groups.of(shard, shard.source[local], kind)
+        different, inverse = np.unique(groups, return_inverse=True)
+        numbers = [numbering.setdefault(one, len(numbering)) for one in different.tolist()]
+        return np.array(numbers, np.int64)[inverse]

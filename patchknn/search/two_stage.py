@@ -126,6 +126,8 @@ class TwoStage:
 
     def _ranked(self, ball: Ball, feature: Features, demand: Demand) -> Found:
         size = _size(demand)
+        if not ball.suffices:  # every group gives what it has
+            size = max(size, sum(ranges.n_rows for ranges in ball.ranges))
         while True:
             rows, distances, work, complete_to = self._candidates(ball, feature, size)
             if demand.groups is not None:  # rows passed over let in what lies behind them

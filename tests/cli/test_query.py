@@ -162,9 +162,10 @@ def test_a_damaged_index_is_named_and_searched_around(patchknn, world, tmp_path)
     result = patchknn("query", archive, "--id", *stored_ids(world))
     assert (result.code, result.out) == (0, expected.out)
     (warning,) = result.err.splitlines()
-    assert str(segment) in warning
-    assert f"patchknn archive index {archive}" in warning
-    assert patchknn("archive", "index", archive, "--rebuild").code == 0
+    assert warning.startswith(f"warning: index/segments/{segment.name}/codes.bin ")
+    assert f"'patchknn archive index {archive}'" in warning
+    assert (warning.count(segment.name), warning.count(str(archive))) == (1, 1)
+    assert patchknn("archive", "index", archive).code == 0
     assert patchknn("query", archive, "--id", *stored_ids(world)).err == ""
 
 
@@ -358,7 +359,15 @@ def test_ids_may_follow_and_come_from_stdin(patchknn, world, monkeypatch):
     result = patchknn("query", world / "archive", "--id", "-")
     assert result.code == 3
     assert [answer["query"] for answer in lines(result)] == [one, "nothing", two]
-    assert "nothing is no patch of" in result.err
+    assert "'nothing' is no patch of" in result.err
+
+
+def test_an_empty_id_is_quoted(patchknn, world):
+    result = patchknn("query", world / "archive", "--id", "")
+    assert result.code == 1
+    assert result.err.startswith(f"patchknn: '' is no patch of {world / 'archive'};")
+    (answer,) = lines(result)
+    assert (answer["query"], answer["error"]) == ("", result.err.removeprefix("patchknn: ").strip())
 
 
 def test_answers_to_a_pipe_come_out_as_they_are_made(world, tmp_path):

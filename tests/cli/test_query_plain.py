@@ -16,6 +16,7 @@ _WORDS = st.one_of(
     st.sampled_from(["a", "b.npy", "s1.svs@0_0", "é f", "5", "self", "tsv", "", "-", "--"]),
     st.sampled_from(["--id", "--label", "--labelled", "--k", "--radius", "--max-radius"]),
     st.sampled_from(["--format", "--exclude-same", "--k=3", "--patient", "-1", "--help", "xml"]),
+    st.sampled_from(["--explain", "--explain=1", "--no-explain"]),
 )
 
 
@@ -37,6 +38,9 @@ def _asked_of(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
         "a --id s1.svs@0_0 s2",
         "a --id x --id y --k 5 --k 7 --radius 0 --max-radius 12 --format tsv",
         "--labelled a b --label A --label B --exclude-same patient --format table",
+        "a b.npy --explain",
+        "--explain a --id x --labelled --explain --format ndjson",
+        "a --id x --explain --format tsv",  # refused, but by what the search may be told
         "a --k 0",  # wrong, but by what the search may be told
     ],
 )

@@ -79,8 +79,8 @@ def test_numbers_out_of_range_are_noticed_and_searched_around(archive, expected,
     if not array.startswith("part"):  # of the parts, what was looked at was noticed
         assert len(problems) == 1
     if problems:
-        assert str(segment_of(archive)) in problems[0]
-        assert "archive index" in problems[0]
+        assert segment_of(archive).name in problems[0]
+        assert f"'patchknn archive index {archive} --rebuild'" in problems[0]
 
 
 @pytest.mark.parametrize("array", ["codes", "bounds", "rows", "part1_order", "part1_window"])

@@ -69,7 +69,12 @@ def test_nearest_is_a_greedy_walk_down_the_sorted_list(values, k, per_group, ran
     assert found.tolist() == taken[:k]
 
 
-@given(st.lists(st.integers(0, 5), max_size=30))
+@given(
+    st.one_of(
+        st.lists(st.integers(0, 5), max_size=30),
+        st.lists(st.sampled_from([-1, 0, 1, 65_535, 65_536, 65_537, 1 << 40]), max_size=30),
+    )
+)
 def test_place_in_group_counts_earlier_members(groups):
     expected = [groups[:position].count(group) for position, group in enumerate(groups)]
     assert place_in_group(np.array(groups, np.int64)).tolist() == expected

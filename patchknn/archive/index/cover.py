@@ -56,7 +56,7 @@ def choose_cover(
         try:
             segment = Segment(head, [live[shard] for shard in head.shards], settings)
         except SegmentError as error:
-            sentences.append(passed_over(path, error))
+            sentences.append(passed_over(path, str(error)))
             continue
         segments.append(segment)
         for shard in head.shards:
@@ -66,5 +66,5 @@ def choose_cover(
 
 def segment_damaged(path: Path, segment: Segment, error: Exception) -> str:
     """The sentence about a segment that was found damaged while it was searched."""
-    problem = SegmentError(f"The index segment {segment.folder} is damaged: {error}.")
-    return passed_over(path, problem)
+    problem = f"The index segment {segment.folder} is damaged: {error}"
+    return passed_over(path, problem, rebuild=True)

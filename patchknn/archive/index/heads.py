@@ -14,7 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from patchknn.archive.index.layout import (
+    INDEX,
     SHARD_LINE,
+    SUPERSEDED,
     SegmentError,
     SegmentHead,
     is_segment_name,
@@ -60,18 +62,22 @@ class Head:
 
 
 def read_heads(path: Path) -> tuple[list[Head], list[str]]:
-    """The segments of the archive at ``path`` by name, and a sentence for each unusable one."""
+    """The segments of the archive at ``path`` by name, and a sentence for each unusable one.
+
+    None for what others have superseded: it is only waiting to be removed.
+    """
     heads, problems = [], []
     try:
         with os.scandir(segments_folder(path)) as entries:
-            names = sorted(entry.name for entry in entries if is_segment_name(entry.name))
+            present = {entry.name for entry in entries}
     except OSError:  # no index
         return [], []
-    for name in names:
+    for name in sorted(filter(is_segment_name, present)):
         try:
             heads.append(read_one(segments_folder(path) / name, path))
         except SegmentError as error:
-            problems.append(passed_over(path, error))
+            if f"{SUPERSEDED}{name}" not in present:
+                problems.append(passed_over(path, str(error)))
     return heads, problems
 
 
@@ -88,9 +94,16 @@ def vouchers(heads: Sequence[Head]) -> dict[str, Voucher]:
     return {uuid: known for head in heads for uuid, known in head.vouchers().items()}
 
 
-def passed_over(path: Path, error: Exception) -> str:
-    """The sentence about a segment that is not used, with the remedy."""
-    return f"{error} The search does without; mend it by 'patchknn archive index {path} --rebuild'."
+def passed_over(path: Path, problem: str, *, rebuild: bool = False) -> str:
+    """The sentence about a segment that is not used, with the remedy.
+
+    What is noticed on opening is replaced by indexing; the rest only where all is built anew:
+    ``rebuild``.
+    """
+    # The remedy says which archive.
+    thing = problem.rstrip(".").replace(f"{path / INDEX}/", f"{INDEX}/")
+    remedy = f"patchknn archive index {path}{' --rebuild' if rebuild else ''}"
+    return f"{thing}; searches do without it until '{remedy}' mends it."
 
 
 def _small(

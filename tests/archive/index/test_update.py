@@ -138,9 +138,41 @@ def test_a_full_disk_leaves_nothing_and_is_said(new_archive, little_room):
         with pytest.raises(OSError, match="index/segments"):
             update_index(path)
         sentence = try_update_index(path)
-    assert f"patchknn archive index {path}" in sentence
+    assert sentence == (
+        "The new rows are not indexed (File too large): searches are slower until "
+        f"'patchknn archive index {path}' succeeds."
+    )
     assert list((path / "index" / "segments").iterdir()) == []
     assert try_update_index(path) is None
+
+
+def test_rows_that_are_damaged_are_not_indexed_and_that_is_said(new_archive):
+    path = new_archive(20)
+    (file,) = (path / "shards").glob("*.json")
+    file.write_text(file.read_text() + " ")
+    file.write_text(file.read_text().replace('"rows"', '"lows"'))
+    sentence = try_update_index(path)
+    assert sentence.startswith("The new rows are not indexed: ")
+    assert f"'patchknn archive verify {path}'" in sentence
+    assert "archive index" not in sentence
+
+
+def test_a_damaged_segment_that_was_merged_is_no_longer_spoken_of(new_archive, grow, ids_of):
+    path = new_archive(100)
+    update_index(path)
+    (first,) = _segments(path)
+    grow(path, open_archive(path).bundle(), 30, name="late", seed=5)
+    update_index(path)
+    assert len(_segments(path)) == 2
+    (first / "segment.json").write_text("{}")
+    (problem,) = open_archive(path).cover.problems
+    assert f"'patchknn archive index {path}'" in problem
+    report = update_index(path)
+    assert (report.segments, report.rows) == (1, 130)
+    assert first in _segments(path)  # for a day
+    snapshot = open_archive(path)
+    assert snapshot.cover.problems == ()
+    assert np.array_equal(snapshot.locate_many(ids_of(snapshot)), np.arange(130))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
