@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from patchknn.archive.index.layout import (
     SHARD_LINE,
+    SUPERSEDED,
     SegmentError,
     SegmentHead,
     is_segment_name,
@@ -60,18 +61,22 @@ class Head:
 
 
 def read_heads(path: Path) -> tuple[list[Head], list[str]]:
-    """The segments of the archive at ``path`` by name, and a sentence for each unusable one."""
+    """The segments of the archive at ``path`` by name, and a sentence for each unusable one.
+
+    Of those that are superseded none is said: nobody misses them.
+    """
     heads, problems = [], []
     try:
         with os.scandir(segments_folder(path)) as entries:
-            names = sorted(entry.name for entry in entries if is_segment_name(entry.name))
+            present = {entry.name for entry in entries}
     except OSError:  # no index
         return [], []
-    for name in names:
+    for name in sorted(filter(is_segment_name, present)):
         try:
             heads.append(read_one(segments_folder(path) / name, path))
         except SegmentError as error:
-            problems.append(passed_over(path, error))
+            if SUPERSEDED + name not in present:
+                problems.append(passed_over(path, error))
     return heads, problems
 
 
