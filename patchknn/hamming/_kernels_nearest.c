@@ -254,12 +254,10 @@ static int weigh_by_sketch(struct search *search, struct cursor *cursor, struct 
     slack += search->table->sketch.slack;
     size_t most = FIRST_SKETCHES;
     for (*paid = 1; status == ROWS_OK && *paid; most = SKETCHES) {
-        ptrdiff_t count = next_sketches(cursor, most, room->positions, room->addresses);
-        if (count < 0)
-            return ROWS_DAMAGED;
-        if (count == 0)
+        const size_t count = next_sketches(cursor, most, room->positions, room->addresses);
+        size_t n = count;
+        if (n == 0)
             break;
-        size_t n = (size_t)count;
         for (size_t i = 0; i < SKETCHES_AHEAD; i++)
             room->addresses[n + i] = room->addresses[n - 1];
         uint64_t before = search->rows_read;
@@ -270,7 +268,7 @@ static int weigh_by_sketch(struct search *search, struct cursor *cursor, struct 
             status = weigh_nearest(search, room, &n, slack);
         if (status == ROWS_OK)
             status = weigh_listed(search, room->positions, room->bounds, n, slack);
-        *paid = search->rows_read - before <= (uint64_t)count / 2;
+        *paid = search->rows_read - before <= count / 2;
     }
     return status;
 }

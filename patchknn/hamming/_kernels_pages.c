@@ -160,12 +160,10 @@ int pages_cold(const struct feature_table *table, const int64_t *starts, const i
         int64_t length = stops[range] - starts[range];
         uint32_t position = (uint32_t)(starts[range] + length * (int64_t)probe / (int64_t)probes);
         const void *row;
-        if (find_rows(table, &position, 1, &row) < 0)
+        if (with_sketch && probe % 2 == 0)
+            row = sketch_at(table, position);
+        else if (find_rows(table, &position, 1, &row) < 0)
             continue;
-        if (with_sketch && probe % 2 == 0) {
-            uint64_t number = table->rows ? table->rows[position] : position;
-            row = table->sketch.values + number * SKETCH_WIDTH;
-        }
         if (is_cold(pages, row)) {
             all_in_memory(pages, 0);
             return cold | COLD_TOLD;
@@ -220,7 +218,9 @@ void read_ahead(const struct feature_table *table, int cold, const void *const *
         if (near >= pages->n || start < pages->items[near].start ||
             start >= pages->items[near].stop)
             near = item_after(pages, start);
-        int told = near >= pages->n || !pages->items[near].asked;
+        /* Where arrays overlap, the one found need not hold the piece: it has no bits for it. */
+        const struct mapped *item = near < pages->n ? pages->items + near : NULL;
+        int told = !item || !item->asked || start < item->start || stop > item->stop;
         uintptr_t size = told ? pages->page : pages->region;
         seen = start & ~(size - 1), seen_end = (stop + size - 1) & ~(size - 1);
         if (!told)

@@ -54,7 +54,7 @@ struct row_primitives {
 /* Rounding-error bounds of this file are in _kernels_bounds.c. */
 
 struct sketch {
-    const uint16_t *values;      /* (n_rows, SKETCH_WIDTH) float16 by segment row */
+    const uint16_t *values;      /* (n_positions, SKETCH_WIDTH) float16, by position */
     const double *mean, *matrix; /* (dim), (SKETCH_WIDTH - 1, dim) */
     double scale, slack;
     uint32_t rest, penalty;      /* queries to go without, and how many after the next failure */
@@ -71,6 +71,11 @@ struct feature_table {
     struct sketch sketch;
     struct pages *pages;         /* _kernels_pages.c */
 };
+
+/* The sketch at a position: those of a run of positions, as a code's rows are, lie side by side. */
+static inline const uint16_t *sketch_at(const struct feature_table *table, uint32_t position) {
+    return table->sketch.values + (size_t)position * SKETCH_WIDTH;
+}
 
 /* A query as the kernels want it; _kernels_nearest.c makes it. */
 struct row_query {
@@ -102,10 +107,10 @@ struct cursor {
 };
 
 /* The next (at most `room`) positions and the addresses of their rows, or of their sketches.
-   Returns how many, or -1 where the table's mapping holds a value out of range. */
+   Returns how many; of rows, -1 where the table's mapping holds a value out of range. */
 ptrdiff_t next_rows(struct cursor *cursor, size_t room, uint32_t *positions, const void **rows);
-ptrdiff_t next_sketches(struct cursor *cursor, size_t room, uint32_t *positions,
-                        const void **sketches);
+size_t next_sketches(struct cursor *cursor, size_t room, uint32_t *positions,
+                     const void **sketches);
 /* Addresses of the rows at n positions (each below n_positions); 0, or -1 as above. */
 int find_rows(const struct feature_table *table, const uint32_t *positions, size_t n,
               const void **rows);

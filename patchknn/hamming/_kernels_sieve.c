@@ -94,10 +94,8 @@ int sieve_load(struct sieve *sieve, const struct block *block) {
     const void *sketches[BLOCK_ROWS + ROWS_AHEAD];
     const struct feature_table *table = sieve->table;
     float largest = 0;
-    for (size_t i = 0; i < block->n; i++) {
-        uint64_t row = table->rows ? table->rows[block->positions[i]] : block->positions[i];
-        sketches[i] = table->sketch.values + row * SKETCH_WIDTH;
-    }
+    for (size_t i = 0; i < block->n; i++)
+        sketches[i] = sketch_at(table, block->positions[i]);
     for (size_t i = block->n; i < block->n + ROWS_AHEAD; i++)
         sketches[i] = sketches[block->n - 1];
     if (block->cold)

@@ -78,23 +78,13 @@ ptrdiff_t next_rows(struct cursor *cursor, size_t room, uint32_t *positions, con
     return (ptrdiff_t)count;
 }
 
-ptrdiff_t next_sketches(struct cursor *cursor, size_t room, uint32_t *positions,
-                        const void **sketches) {
-    const struct feature_table *table = cursor->table;
+size_t next_sketches(struct cursor *cursor, size_t room, uint32_t *positions,
+                     const void **sketches) {
     size_t count = 0, run;
     while (count < room && (run = next_run(cursor, room - count, positions + count))) {
-        if (!table->rows) {
-            const uint16_t *place = table->sketch.values + (size_t)positions[count] * SKETCH_WIDTH;
-            for (size_t i = count; i < count + run; i++, place += SKETCH_WIDTH)
-                sketches[i] = place;
-        }
-        for (size_t i = count; table->rows && i < count + run; i++) {
-            uint64_t row = table->rows[positions[i]];
-            if (row >= table->n_positions)
-                return -1;
-            sketches[i] = table->sketch.values + row * SKETCH_WIDTH;
-        }
-        count += run;
+        const uint16_t *place = sketch_at(cursor->table, positions[count]);
+        for (size_t end = count + run; count < end; place += SKETCH_WIDTH)
+            sketches[count++] = place;
     }
-    return (ptrdiff_t)count;
+    return count;
 }

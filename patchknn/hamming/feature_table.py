@@ -47,7 +47,7 @@ class FeatureTable:
         """Over ``arrays``, one (n_s, D) float16 or float32 per shard, in the segment's order.
 
         ``rows`` (n,) uint32 maps positions to segment rows (None: they are the same); it is
-        checked when it is read. ``sketch`` is by segment row. Nothing is read or copied here.
+        checked when it is read. ``sketch`` is by position. Nothing is read or copied here.
         Raises ValueError where shapes or dtypes do not fit.
         """
         self._arrays = list(arrays)

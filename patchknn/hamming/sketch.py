@@ -84,7 +84,10 @@ class Projection:
 
 @dataclass(frozen=True)
 class Sketch:
-    """The sketches of a segment: values (n, 32) float16 by segment row, and their slack."""
+    """The sketches of a segment: values (n, 32) float16 by position, and their slack.
+
+    So those of a ball, which is a few runs of positions, lie side by side.
+    """
 
     projection: Projection
     values: npt.NDArray[np.float16]

@@ -35,10 +35,10 @@ def alone(features, query, ranges, k):
     return positions[order][kept].tolist(), distances[order][kept].tolist()
 
 
-def some_sketch(stored, random):
-    """By random directions, a few rows damaged; None where all rows are the same."""
-    dim = stored.shape[1]
-    values = stored.astype(np.float64)
+def some_sketch(features, random):
+    """Of features by position: random directions, a few damaged. None where all are the same."""
+    dim = features.shape[1]
+    values = features.astype(np.float64)
     mean = values.mean(axis=0)
     largest = np.linalg.norm(values - mean, axis=1).max()
     if largest == 0:
@@ -47,7 +47,7 @@ def some_sketch(stored, random):
     directions = np.linalg.qr(random.normal(size=(dim, min(dim, WIDTH - 1))))[0].T
     matrix[: len(directions)] = directions * 0.999
     projection = Projection(mean, matrix, largest / 200)
-    sketches, slack = projection.bounded_sketch(stored)
+    sketches, slack = projection.bounded_sketch(features)
     sketches[random.random(len(sketches)) < 0.05] = np.nan
     return Sketch(projection, sketches, slack)
 
@@ -118,7 +118,7 @@ def test_each_finds_what_it_finds_alone(
         table = FeatureTable(
             arrays,
             rows=order.astype(np.uint32) if mapped else None,
-            sketch=some_sketch(np.concatenate(arrays), random) if sketched else None,
+            sketch=some_sketch(features, random) if sketched else None,
         )
         check(table, features, queries, per_query, counts)
 
@@ -162,7 +162,7 @@ def test_sketches_rule_out_no_row_of_an_answer(
         table = FeatureTable(
             [stored if mapped else features],
             rows=order.astype(np.uint32) if mapped else None,
-            sketch=some_sketch(stored if mapped else features, random),
+            sketch=some_sketch(features, random),
         )
         check(table, features, queries, per_query, k, threads=threads)
 

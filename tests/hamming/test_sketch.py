@@ -107,8 +107,10 @@ def test_a_table_with_a_sketch_finds_what_one_without_finds(*, name, kind, n, k,
     elif kind == "outliers":
         values[random.integers(0, n + 1, 5)] *= np.float32(1e9)
     projection = projection_of_a_sample()
-    sketch = Sketch(projection, *projection.bounded_sketch(values[:n]))
     rows = random.permutation(n).astype(np.uint32) if mapped else None
+    sketch = Sketch(
+        projection, *projection.bounded_sketch(values[slice(n) if rows is None else rows])
+    )
     arrays = np.split(values[:n], [n // 3])
     starts, stops = np.array([0, n // 2]), np.array([n // 3, n])
     with kernels.use(name):

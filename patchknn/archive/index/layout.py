@@ -22,7 +22,7 @@ SEGMENTS = "segments"
 SEGMENT_FILE = "segment.json"
 SUPERSEDED = ".superseded-"  # beside a segment: since when it is out of use
 FORMAT = "patchknn-segment"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # of 1, sketches were by segment row
 MAX_ROWS = (1 << 32) - 1  # a row of a segment is a uint32
 _NAME = re.compile(r"[0-9a-f]{64}")
 _ARRAY_NAME = re.compile(r"[a-z0-9_]{1,40}")
@@ -67,7 +67,8 @@ class SegmentHead:
     """The content of ``segment.json``.
 
     ``parts``: (first bit, width) of each table of multi-index hashing; ``sketch``: scale and
-    slack of the sketch, None without one; ``file_sets``: names of a shard's files after its uuid.
+    slack of the sketches, which are by position, None without them; ``file_sets``: names of a
+    shard's files after its uuid.
     """
 
     archive_id: str
@@ -120,11 +121,17 @@ def write_head(folder: Path, head: SegmentHead) -> None:
 
 
 def read_head(folder: Path, archive: Path) -> SegmentHead:
-    """Read ``segment.json``; SegmentError where it is missing, changed, newer or makes no sense."""
+    """Read ``segment.json``.
+
+    SegmentError where it is missing, changed, of another version or makes no sense.
+    """
     file = folder / SEGMENT_FILE
     try:
         value = read_sealed(file, archive)
         check_format(value, file, archive, FORMAT, FORMAT_VERSION)
+        if value["format_version"] != FORMAT_VERSION:
+            message = f"{file} is of format {value['format_version']}, which is not used any more."
+            raise SegmentError(message)
         return SegmentHead(
             archive_id=value["archive_id"],
             bits=_count(value["bits"]),

@@ -104,6 +104,8 @@ def update_index(
             rebuild = False  # what comes meanwhile is added
         state = _state(path, settings)
         removed = _tidy(path, {segment.folder.name for segment in state.cover.segments})
+        if state.cover.problems:  # those of what is superseded by now are over
+            state = _state(path, settings)
     cover = state.cover
     return IndexReport(
         segments=len(cover.segments),

@@ -7,9 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from patchknn.archive.create import create_archive
 from patchknn.archive.index.update import update_index
-from patchknn.archive.rows import Rows, Source
 from patchknn.archive.snapshot import open_archive
 from patchknn.archive.writer import ArchiveWriter
 from patchknn.hamming.packing import sort_order, unpack_bits, words
@@ -146,56 +144,3 @@ def test_opening_reads_and_keeps_next_to_nothing(indexed):
     assert not segment.code_arrays.codes.flags.writeable
     assert _descriptors() == descriptors
     assert {file: file.stat().st_mtime_ns for file in indexed.rglob("*")} == before
-
-
-def _add_low_rank(path, number, n, directions):
-    generator = np.random.default_rng(number)
-    features = (generator.normal(size=(n, len(directions))) @ directions).astype(np.float16)
-    source = Source(f"s{number}", "/s", 1, 1, bytes([number]) * 16)
-    coords = np.stack([np.arange(n), np.arange(n)], axis=1)
-    zeros = np.zeros(n, np.int32)
-    with ArchiveWriter(path) as writer:
-        codes = open_archive(path).bundle().codes(features)
-        writer.add(Rows(features, codes, coords, zeros, zeros, (source,), ("A",)))
-        writer.publish()
-
-
-def _sketches(path):
-    """The only segment, whose sketches are those of its features, by segment row."""
-    (segment,) = open_archive(path).cover.segments
-    sketch = segment.sketch
-    assert sketch is not None
-    features = np.concatenate([shard.features for shard in segment.shards])
-    values, slack = sketch.projection.bounded_sketch(features)
-    # Products of matrices differ in their last bits by the number of rows at once.
-    apart = np.abs(values.astype(np.float64) - sketch.values.astype(np.float64))
-    assert (apart <= np.spacing(np.abs(values).max())).all()
-    assert sketch.slack >= slack * 0.999
-    return segment
-
-
-def test_sketches_are_those_of_the_features_and_are_taken_over(tmp_path, make_bundle):
-    bundle = make_bundle(tmp_path / "encoder", bits=16, dim=512)
-    path = tmp_path / "archive"
-    create_archive(path, bundle, patch_px=224, mpp=0.5)
-    directions = np.random.default_rng(0).normal(size=(8, 512))
-    _add_low_rank(path, 0, 400, directions)
-    _add_low_rank(path, 1, 500, directions)
-    update_index(path)
-    first = _sketches(path)
-    _add_low_rank(path, 2, 600, directions)
-    update_index(path)
-    second = _sketches(path)
-    assert second.n_rows == 1500
-    assert np.array_equal(second.sketch.projection.matrix, first.sketch.projection.matrix)
-    assert np.array_equal(second.sketch.values[:900], first.sketch.values)
-    # What was damaged meanwhile is not handed on.
-    file = second.folder / "sketch.bin"
-    data = bytearray(file.read_bytes())
-    data[-1000] ^= 0x55
-    file.write_bytes(data)
-    _add_low_rank(path, 3, 1400, directions)
-    update_index(path)
-    assert _sketches(path).n_rows == 2900
-    update_index(path, rebuild=True)
-    assert _sketches(path).n_rows == 2900

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from patchknn.archive.index import layout
 from patchknn.archive.index.after_publishing import try_update_index
 from patchknn.archive.index.update import update_index
 from patchknn.archive.snapshot import open_archive
@@ -93,6 +94,29 @@ def test_what_is_superseded_goes_after_a_day(new_archive, grow):
     assert first not in _segments(path)
     assert not mark.exists()
     assert len(_segments(path)) == 1
+
+
+def test_a_segment_of_an_older_format_is_replaced(new_archive, ids_of, monkeypatch):
+    path = new_archive(20, 30)
+    with monkeypatch.context() as earlier:
+        earlier.setattr(layout, "FORMAT_VERSION", layout.FORMAT_VERSION - 1)
+        update_index(path)
+    (old,) = _segments(path)
+    snapshot = open_archive(path)
+    (problem,) = snapshot.cover.problems
+    assert f"{old.name}/segment.json is of format 1, " in problem
+    assert snapshot.cover.bare == snapshot.shards
+    ids = ids_of(snapshot)
+    assert np.array_equal(snapshot.locate_many(ids), np.arange(len(ids)))
+    report = update_index(path)
+    assert (report.built, report.added, report.problems) == (1, 50, ())
+    (segment,) = open_archive(path).cover.segments
+    assert segment.folder != old
+    assert open_archive(path).cover.problems == ()
+    assert verify_archive(path) == []
+    _age(old.with_name(f".superseded-{old.name}"))
+    assert update_index(path).removed == 1
+    assert _segments(path) == [segment.folder]
 
 
 def test_a_segment_that_is_of_use_again_loses_its_mark(new_archive):
