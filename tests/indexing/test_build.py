@@ -269,6 +269,6 @@ def test_a_failure_to_index_is_a_warning(embed, image_folder, tmp_path):
     result, summary = embed(image_folder(5))
     assert (result.code, summary["rows"], summary["failed"]) == (0, 2, 0)
     (line,) = result.err.splitlines()
-    assert line.startswith(f"warning: {tmp_path / 'archive'} is not indexed (")
+    assert line.startswith("warning: The new rows are not indexed (")
     assert line.endswith(f"until 'patchknn archive index {tmp_path / 'archive'}' succeeds.")
     assert open_archive(tmp_path / "archive").n_rows == 5
