@@ -1,5 +1,5 @@
 /* The Python type CodeTable: the table of distinct codes, and what is found in it. */
-#include "_kernels_batch.h"
+#include "_kernels_search.h"
 
 #include <string.h>
 
@@ -115,132 +115,24 @@ static PyObject *table_new(PyTypeObject *type, PyObject *arguments, PyObject *ke
     return self;
 }
 
-/* Offsets (n + 1,) int64, codes (T,) uint32, distances (T,) uint16, work (n, 4) int64 and, for the
-   nearest, radii (n,) int32: as bytes. */
-static PyObject *pack(const struct batch *batch, int with_radii) {
-    const size_t n = batch->n;
-    size_t total = 0;
-    for (size_t i = 0; i < n; i++)
-        total += batch->answers[i].n;
-    const size_t sizes[5] = {8 * (n + 1), 4 * total, 2 * total, 32 * n, 4 * n};
-    const int count = with_radii ? 5 : 4;
-    PyObject *tuple = PyTuple_New(count);
-    char *out[5] = {NULL};
-    for (int i = 0; tuple && i < count; i++) {
-        PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)sizes[i]);
-        if (!bytes) {
-            Py_CLEAR(tuple);
-            break;
-        }
-        out[i] = PyBytes_AS_STRING(bytes);
-        PyTuple_SET_ITEM(tuple, i, bytes);
-    }
-    if (!tuple)
-        return NULL;
-    int64_t done = 0;
-    memcpy(out[0], &done, 8);
-    for (size_t i = 0; i < n; i++) {
-        const struct answer *answer = &batch->answers[i];
-        const struct hits *hits = answer->own ? answer->own : &batch->walked;
-        const size_t first = answer->own ? 0 : answer->first;
-        if (answer->n) {
-            memcpy(out[1] + 4 * done, hits->codes + first, 4 * answer->n);
-            memcpy(out[2] + 2 * done, hits->distances + first, 2 * answer->n);
-        }
-        done += (int64_t)answer->n;
-        memcpy(out[0] + 8 * (i + 1), &done, 8);
-        memcpy(out[3] + 32 * i, &answer->work, 32);
-        if (with_radii)
-            memcpy(out[4] + 4 * i, &answer->radius, 4);
-    }
-    return tuple;
-}
-
-static PyObject *finish(struct batch *batch, int status, int with_radii) {
-    PyObject *result = NULL;
-    if (status == SEARCH_OK)
-        result = pack(batch, with_radii);
-    else if (status == SEARCH_DAMAGED)
-        PyErr_SetString(PyExc_ValueError, "the index of the codes holds a value out of range");
-    else
-        PyErr_NoMemory();
-    batch_free(batch);
-    return result;
-}
-
-/* The queries (n, W) as uint64; 0, or -1 with an exception. */
-static int queries_of(const struct code_table *table, PyObject *object, Py_buffer *buffer) {
-    if (PyObject_GetBuffer(object, buffer, PyBUF_SIMPLE) < 0)
-        return -1;
-    if (buffer->len % (8 * (Py_ssize_t)table->width) || (uintptr_t)buffer->buf % 8) {
-        PyErr_Format(PyExc_ValueError, "queries of %zd bytes are not aligned codes of %u bits",
-                     buffer->len, table->bits);
-        PyBuffer_Release(buffer);
-        return -1;
-    }
-    return 0;
-}
-
-/* Whole numbers >= `least`, clipped to `most`; 0, or -1 with an exception. */
-static int number_of(PyObject *object, int64_t least, int64_t most, int64_t *number) {
-    *number = PyLong_AsLongLong(object);
-    if (*number == -1 && PyErr_Occurred())
-        return -1;
-    if (*number < least) {
-        PyErr_Format(PyExc_ValueError, "%lld is less than %lld", (long long)*number,
-                     (long long)least);
-        return -1;
-    }
-    if (*number > most)
-        *number = most;
-    return 0;
-}
-
-enum { CALL_BALL, CALL_SCAN, CALL_NEAREST };
-
-static PyObject *call(PyObject *object, PyObject *const *arguments, Py_ssize_t count, int kind) {
-    const struct code_table *table = &((struct code_table_object *)object)->table;
-    const int64_t most = INT64_MAX, n_codes = (int64_t)table->n_codes;
-    int64_t first, second, third = 0;
-    Py_buffer queries;
-    struct batch batch;
-    if (count != 4 - (kind == CALL_NEAREST))
-        return PyErr_Format(PyExc_TypeError, "%zd arguments are too few or too many", count);
-    if (number_of(arguments[1], kind == CALL_NEAREST, kind == CALL_NEAREST ? most : table->bits,
-                  &first) < 0 ||
-        number_of(arguments[2], kind == CALL_BALL ? PATH_AUTO : 0,
-                  kind == CALL_BALL      ? PATH_MULTI
-                  : kind == CALL_NEAREST ? (int64_t)table->bits
-                                         : n_codes,
-                  &second) < 0 ||
-        (count == 4 && number_of(arguments[3], 0, n_codes, &third) < 0) ||
-        queries_of(table, arguments[0], &queries) < 0)
-        return NULL;
-    const size_t n = (size_t)queries.len / (8 * table->width);
-    int status;
-    Py_BEGIN_ALLOW_THREADS
-    status = batch_make(&batch, table, queries.buf, n);
-    if (status == SEARCH_OK && kind == CALL_BALL)
-        status = batch_ball(&batch, (uint32_t)first, (int)second, third != 0);
-    else if (status == SEARCH_OK && kind == CALL_SCAN)
-        status = batch_scan(&batch, (uint32_t)first, (size_t)second, (size_t)third);
-    else if (status == SEARCH_OK)
-        status = batch_nearest(&batch, (uint64_t)first, (uint32_t)second);
-    Py_END_ALLOW_THREADS
-    PyBuffer_Release(&queries);
-    return finish(&batch, status, kind == CALL_NEAREST);
-}
-
 static PyObject *ball(PyObject *object, PyObject *const *arguments, Py_ssize_t count) {
-    return call(object, arguments, count, CALL_BALL);
+    return search_table(object, arguments, count, SEARCH_BALL);
 }
 
 static PyObject *scan(PyObject *object, PyObject *const *arguments, Py_ssize_t count) {
-    return call(object, arguments, count, CALL_SCAN);
+    return search_table(object, arguments, count, SEARCH_SCAN);
 }
 
 static PyObject *nearest(PyObject *object, PyObject *const *arguments, Py_ssize_t count) {
-    return call(object, arguments, count, CALL_NEAREST);
+    return search_table(object, arguments, count, SEARCH_NEAREST);
+}
+
+static PyObject *ball_blocks(PyObject *object, PyObject *const *arguments, Py_ssize_t count) {
+    return search_blocks(object, arguments, count, SEARCH_BALL);
+}
+
+static PyObject *nearest_blocks(PyObject *object, PyObject *const *arguments, Py_ssize_t count) {
+    return search_blocks(object, arguments, count, SEARCH_NEAREST);
 }
 
 static PyMethodDef methods[] = {
@@ -250,6 +142,10 @@ static PyMethodDef methods[] = {
      "scan(queries, radius, first, last) -> offsets, codes, distances, work"},
     {"nearest", (PyCFunction)(void (*)(void))nearest, METH_FASTCALL,
      "nearest(queries, k, max_radius) -> offsets, codes, distances, work, radii"},
+    {"ball_blocks", (PyCFunction)(void (*)(void))ball_blocks, METH_FASTCALL,
+     "ball_blocks(queries, radius, path, defer, size) -> CodeSearch, for several threads"},
+    {"nearest_blocks", (PyCFunction)(void (*)(void))nearest_blocks, METH_FASTCALL,
+     "nearest_blocks(queries, k, max_radius, size) -> CodeSearch, for several threads"},
     {NULL, NULL, 0, NULL},
 };
 
@@ -280,5 +176,5 @@ static PyMethodDef functions[] = {
 int add_code_table(PyObject *module) {
     if (PyModule_AddFunctions(module, functions) < 0)
         return -1;
-    return PyModule_AddType(module, &code_table_type);
+    return PyModule_AddType(module, &code_table_type) < 0 ? -1 : add_code_search(module);
 }

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from patchknn.hamming.code_table_numpy import NumpyCodeTable
 from patchknn.hamming.kernels import extension
 from patchknn.hamming.parts import Part, build_parts, part_widths
-from patchknn.hamming.threads import even_ranges, over_queries, share_out
+from patchknn.hamming.threads import block_size, even_ranges, share_out
 
 __all__ = ["CodeArrays", "CodeTable", "Hits", "Part", "build_parts", "part_widths"]
 
@@ -91,16 +91,10 @@ class CodeTable:
         """
         queries = self._checked(queries)
         number = _PATH_NUMBERS[path]
-        if threads <= 1:
-            return _hits(self.kernel.ball(queries, radius, number, 0))
+        if threads <= 1 or len(queries) >= threads * 2:
+            return _hits(self._each(threads, "ball", queries, radius, number, 0))
         if number == 0:
             return self.scan(queries, radius, threads=threads)
-        if len(queries) >= threads * 2:
-            return _joined(
-                over_queries(
-                    queries, threads, lambda q: _hits(self.kernel.ball(q, radius, number, 0))
-                )
-            )
         hits = _hits(self.kernel.ball(queries, radius, number, 1))
         dear = np.flatnonzero(hits.work[:, 0] == _DEFERRED)
         if not len(dear):
@@ -111,13 +105,10 @@ class CodeTable:
         """What ``ball`` gives, by comparing every code with every query."""
         queries = self._checked(queries)
         scan = self.kernel.scan
-        few = self.n_codes * self._width < _WORTH_SHARING
-        if threads <= 1 or not len(queries) or (few and len(queries) < threads * 2):
+        if threads > 1 and len(queries) >= threads * 2:
+            return _hits(self._each(threads, "ball", queries, radius, _PATH_NUMBERS["scan"], 0))
+        if threads <= 1 or not len(queries) or self.n_codes * self._width < _WORTH_SHARING:
             return _hits(scan(queries, radius, 0, self.n_codes))
-        if len(queries) >= threads * 2:
-            return _joined(
-                over_queries(queries, threads, lambda q: _hits(scan(q, radius, 0, self.n_codes)))
-            )
         ranges = even_ranges(self.n_codes, threads)
         return _merged(share_out(threads, lambda ends: _hits(scan(queries, radius, *ends)), ranges))
 
@@ -130,15 +121,22 @@ class CodeTable:
         fewer. Radii (Q,) int32. Raises ValueError as ``ball`` does.
         """
         queries = self._checked(queries)
+        *found, radii = self._each(threads, "nearest", queries, k, max_radius)
+        return _hits(found), np.frombuffer(radii, np.int32)
 
-        def search(some: npt.NDArray[np.uint64]) -> tuple[Hits, npt.NDArray[np.int32]]:
-            *found, radii = self.kernel.nearest(some, k, max_radius)
-            return _hits(found), np.frombuffer(radii, np.int32)
-
-        if threads <= 1 or len(queries) < 2:
-            return search(queries)
-        blocks = over_queries(queries, threads, search)
-        return _joined([hits for hits, _ in blocks]), np.concatenate([r for _, r in blocks])
+    def _each(
+        self, threads: int, what: str, queries: npt.NDArray[np.uint64], *asked: int
+    ) -> Sequence[Any]:
+        """What the kernels find, a thread for a query and block after block."""
+        found: Sequence[Any]
+        if threads <= 1 or len(queries) < 2 or isinstance(self.kernel, NumpyCodeTable):
+            found = getattr(self.kernel, what)(queries, *asked)
+        else:
+            size = block_size(len(queries), threads)
+            search = getattr(self.kernel, f"{what}_blocks")(queries, *asked, size)
+            share_out(threads, lambda _: search.work(), range(threads))
+            found = search.result()
+        return found
 
     def _checked(self, queries: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
         if queries.dtype != _UINT64 or queries.ndim != 2 or queries.shape[1] != self._width:

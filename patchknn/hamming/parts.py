@@ -10,6 +10,7 @@ import numpy.typing as npt
 Words = npt.NDArray[np.uint64]
 
 _WORTH_INDEXING = 2048  # codes; fewer are scanned in well under a microsecond or two
+_FEW_CODES = 1 << 23
 _BLOCK_CODES = 1 << 22
 _BLOCK_ENTRIES = 1 << 23
 
@@ -34,13 +35,15 @@ class Part:
 def part_widths(bits: int, n_codes: int) -> list[tuple[int, int]]:
     """First bit and width of each part of an index over ``n_codes`` distinct codes.
 
-    Empty where a scan serves as well. The values of all parts together are no more than the codes,
-    so that their bounds cost at most 4 bytes a code: 40 in all with the codes of 64 bits and the
-    bounds of their positions.
+    Empty where a scan serves as well. Three parts of 64 bits cost at most 40 bytes a code, four 52,
+    with the codes and the bounds of their positions: the values of all parts together are no more
+    than the codes. The fourth saves look-ups where few bits tell codes apart, and memory matters
+    least: in archives of up to some million codes.
     """
     if n_codes < _WORTH_INDEXING:
         return []
-    count = 2 if bits < 48 else 3 if bits <= 96 else 4
+    long = 64 if n_codes <= _FEW_CODES else 97
+    count = 2 if bits < 48 else 3 if bits < long else 4
     starts = [part * bits // count for part in range(count + 1)]
     rooms = [starts[part + 1] - starts[part] for part in range(count)]
     widths = [1] * count

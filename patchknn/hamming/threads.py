@@ -72,10 +72,15 @@ def share_out(threads: int, work: Callable[[Task], Result], tasks: Iterable[Task
     return results
 
 
+def block_size(n: int, threads: int) -> int:
+    """How many of ``n`` queries a thread takes at a time: several times, unless they are few."""
+    even = -(-n // clipped(threads))
+    return max(1, min(even, max(_SMALLEST_SHARE, even // 4)))
+
+
 def over_queries(queries: Block, threads: int, search: Callable[[Block], Result]) -> list[Result]:
     """What ``search`` gives for consecutive blocks of ``queries`` (Q, ...), in order."""
-    even = -(-len(queries) // threads)
-    size = max(1, min(even, max(_SMALLEST_SHARE, even // 4)))
+    size = block_size(len(queries), threads)
     blocks: list[Any] = [queries[start : start + size] for start in range(0, len(queries), size)]
     return share_out(threads, search, blocks)
 

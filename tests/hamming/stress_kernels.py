@@ -7,6 +7,7 @@ reached as they are, without the Python that stands before them.
 from __future__ import annotations
 
 import sys
+import threading
 from types import ModuleType
 
 import numpy as np
@@ -53,8 +54,21 @@ def _search(table, queries: np.ndarray, bits: int, *, damaged: bool) -> None:
                 for defer in (0, 1):
                     _call(table.ball, queries, radius, path, defer, damaged=damaged)
         _call(table.scan, queries, radius, 1, 10**9, damaged=damaged)
+        _call(_in_blocks, table.ball_blocks, queries, radius, -1, 0, 2, damaged=damaged)
         for k in (1, 10, 10**6):
             _call(table.nearest, queries, k, radius, damaged=damaged)
+            _call(_in_blocks, table.nearest_blocks, queries, k, radius, 4, damaged=damaged)
+
+
+def _in_blocks(begin, *arguments) -> None:
+    search = begin(*arguments)
+    others = [threading.Thread(target=search.work) for _ in range(2)]
+    for other in others:
+        other.start()
+    search.work()
+    for other in others:
+        other.join()
+    search.result()
 
 
 def _call(function, *arguments, damaged: bool) -> None:
@@ -154,6 +168,18 @@ def stress_two_stage(kernels: ModuleType, generator: np.random.Generator) -> Non
                         10,
                         5,
                         left_out,
+                        damaged=damage is not None,
+                    )
+                several = np.ascontiguousarray(coded[[0, 1, 2, 1, 0, 0, 1, 2]])
+                ends = np.array([0, 0, *range(5), len(skip)])
+                for least, most in ((0, 1 << 40), (5, 300)):
+                    _call(
+                        kernels.two_stage_many,
+                        codes,
+                        table,
+                        several,
+                        generator.normal(size=(8, dim)),
+                        *(radius, 10, least, most, ends, skip),
                         damaged=damage is not None,
                     )
 

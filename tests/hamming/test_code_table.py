@@ -262,5 +262,33 @@ def test_uniform_codes_are_scanned_and_clustered_ones_looked_up(name):
     clustered, _, _ = _table(_clustered(generator, 200_000, 8, 0.2))
     with kernels.use(name):
         query = generator.integers(0, 256, (1, 8), np.uint8)
-        assert CodeTable(uniform).ball(words(query), 16).work[0, 0] == 0
+        assert CodeTable(uniform).ball(words(query), 24).work[0, 0] == 0
         assert CodeTable(clustered).ball(clustered.codes[:1], 2).work[0, 0] != 0
+
+
+@pytest.mark.parametrize("name", [name for name in kernels.available() if name != "numpy"])
+def test_a_search_in_blocks_gives_what_the_table_gives(name):
+    random = np.random.default_rng(5)
+    with kernels.use(name):
+        codes = np.unique(random.integers(0, 1 << 14, 5000).astype(np.uint64) << np.uint64(40))
+        arrays = CodeArrays(24, codes[:, None], np.arange(len(codes) + 1, dtype=np.uint32))
+        table = CodeTable(arrays).kernel
+        queries = np.ascontiguousarray(codes[:101, None])
+        for size in (1, 7, 100, 1000):
+            ball = table.ball_blocks(queries, 2, -1, 0, size)
+            nearest = table.nearest_blocks(queries, 3, 24, size)
+            for search in (ball, nearest):
+                with pytest.raises(RuntimeError, match="not ended"):
+                    search.result()
+                search.work()
+                search.work()
+            # The work says how many codes were scanned, which hangs on how many queries share it.
+            assert ball.result()[:3] == table.ball(queries, 2, -1, 0)[:3]
+            assert nearest.result()[:3] == table.nearest(queries, 3, 24)[:3]
+        assert table.ball_blocks(queries[:0], 2, -1, 0, 5).result()[1] == b""
+        with pytest.raises(ValueError, match="less than 1"):
+            table.ball_blocks(queries, 2, -1, 0, 0)
+        with pytest.raises(TypeError):
+            table.ball_blocks()
+        with pytest.raises(TypeError, match="cannot create"):
+            type(ball)()
