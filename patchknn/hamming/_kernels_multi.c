@@ -6,13 +6,15 @@
    within the reach of any part before a step was found then, so each is found once. Searching
    part 0 alone as far as r is the probing of sorted codes by their prefixes.
 
-   Lookups are done by the chunk: first the places of all buckets, then what they hold, then the
-   comparisons, then the code numbers; each stage has prefetched the next. */
+   Lookups are done by the chunk: first the places of all buckets, then the comparisons with what
+   they hold, which is fetched some buckets ahead, then the code numbers. Memory is what they wait
+   for, so that fetching must go on while others are compared. */
 #include "_kernels_codes.h"
 
 #include <string.h>
 
 #define CHUNK 128
+#define BUCKETS_AHEAD 16 /* which take about as long to compare as to be fetched */
 /* Lines of windows that are prefetched; the processor goes on by itself. */
 #define LINES_AHEAD 8
 #define LINES_FIRST 16 /* of the buckets that the query falls into, which tend to be the largest */
@@ -129,6 +131,14 @@ void index_fetch(const struct code_table *table, const uint64_t *query, uint32_t
         prefetch_entries(table, p, firsts[p], lasts[p], LINES_FIRST);
         prefetch_order(table, p, firsts[p], lasts[p]);
     }
+}
+
+static inline __attribute__((always_inline)) void
+prefetch_bucket(const struct code_table *table, const struct bucket *bucket) {
+    const size_t p = bucket->step->part;
+    prefetch_entries(table, p, bucket->first, bucket->last, LINES_AHEAD);
+    if (bucket->step->level == 0)
+        prefetch_order(table, p, bucket->first, bucket->last);
 }
 
 /* The entries of one bucket that lie within the limit and were not found before: appended as
@@ -249,9 +259,6 @@ static int flush(struct walk *walk) {
         const uint32_t first = bounds[0], last = bounds[1];
         if (first > last || last > table->n_codes)
             return SEARCH_DAMAGED;
-        prefetch_entries(table, p, first, last, LINES_AHEAD);
-        if (walk->steps[i]->level == 0 && first < last)
-            prefetch_order(table, p, first, last);
         buckets[n] = (struct bucket){.first = first, .last = last, .step = walk->steps[i]};
         n += first < last;
         entries += last - first;
@@ -266,7 +273,11 @@ static int flush(struct walk *walk) {
     hits->candidates += (int64_t)entries;
 
     const size_t begun = hits->n;
+    for (size_t b = 0; b < n && b < BUCKETS_AHEAD; b++)
+        prefetch_bucket(table, &buckets[b]);
     for (size_t b = 0; b < n; b++) {
+        if (b + BUCKETS_AHEAD < n)
+            prefetch_bucket(table, &buckets[b + BUCKETS_AHEAD]);
         int status = compare(walk, &buckets[b]);
         if (status != SEARCH_OK)
             return status;
