@@ -32,6 +32,7 @@ class Bench:
     n_queries: int = 1000
     k: int = 10
     targets_only: bool = False
+    asked_bits: tuple[int, ...] = (64, 48)
 
     @property
     def quick(self) -> bool:
@@ -51,7 +52,7 @@ class Bench:
     @property
     def bits(self) -> tuple[int, ...]:
         """Lengths of codes to measure at."""
-        return (64,) if self.targets_only else (64, 48)
+        return (64,) if self.targets_only else self.asked_bits
 
     def measure(self, setting: Setting, contenders: list[Contender]) -> None:
         """Let contenders take turns, and note what comes out."""

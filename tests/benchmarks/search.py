@@ -60,6 +60,7 @@ def main() -> int:
         scale=500 if asked.quick else 1,
         n_queries=50 if asked.quick else 1000,
         targets_only=asked.targets_only or asked.quick,
+        asked_bits=tuple(asked.bits),
     )
     say(environment(asked.threads))
     for case in asked.cases:
@@ -84,6 +85,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="does everything work? few rows")
     parser.add_argument(
         "--targets-only", action="store_true", help="only 64 bits and the largest archives"
+    )
+    parser.add_argument(
+        "--bits", nargs="+", type=int, choices=(64, 48), default=[64, 48], help="lengths of codes"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="one object per measurement")
     parser.add_argument("--check", action="store_true", help="show all targets; exit 1 if missed")
