@@ -54,8 +54,10 @@ scan(const uint64_t *words, size_t n, uint64_t query, uint32_t radius, const uin
     size_t kept = 0, i = 0;
     for (; i + 32 <= n; i += 32) {
         __m512i differences[4], counts[4];
-        /* What lies beyond the end would cost as much to bring as what is wanted. */
-        const uint64_t *next = words + (i + reach + 32 <= n ? i + reach : i);
+        /* What lies beyond a bucket's end would cost as much to bring as what is wanted. */
+        const uint64_t *next = words + i + reach;
+        if (ahead == AHEAD_IN_BUCKET && i + reach + 32 > n)
+            next = words + i;
         __mmask8 near[4];
         for (size_t j = 0; j < 4; j++) {
             _mm_prefetch((const char *)(next + 8 * j), _MM_HINT_T0);

@@ -7,18 +7,15 @@ is left to do.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-
-if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
 
 _SMALLEST_SHARE = 64  # queries
 _MOST_THREADS = 256  # each has room of its own in a batch; few machines have more processors
@@ -33,21 +30,80 @@ def clipped(threads: int) -> int:
     return max(1, min(threads, _MOST_THREADS))
 
 
-@functools.cache
-def _helpers(threads: int) -> ThreadPoolExecutor:
-    from concurrent.futures import ThreadPoolExecutor  # which one query does without
+class _Share:
+    """What another thread is asked to do, which is called off where it has not begun in time."""
 
-    return ThreadPoolExecutor(threads, "patchknn")
+    def __init__(self, work: Callable[[], None]) -> None:
+        self._work = work
+        self._ticket = deque([None])  # whoever takes it decides
+        self._ended = threading.Lock()
+        self._ended.acquire()
+        self._error: BaseException | None = None
+
+    def do(self) -> None:
+        """In the other thread."""
+        if self._take():
+            try:
+                self._work()
+            except BaseException as error:  # noqa: BLE001  (raised where it is waited for)
+                self._error = error
+            finally:
+                self._ended.release()
+
+    def end(self) -> BaseException | None:
+        """In the thread that asked: wait for what has begun; its error, if any."""
+        if not self._take():
+            self._ended.acquire()
+        return self._error
+
+    def _take(self) -> bool:
+        try:
+            self._ticket.pop()
+        except IndexError:
+            return False
+        return True
 
 
-os.register_at_fork(after_in_child=_helpers.cache_clear)  # threads do not live on in a child
+class _Helper:
+    """A thread that waits for shares: it is woken in a sixth of a ThreadPoolExecutor's time."""
+
+    def __init__(self) -> None:
+        self._share: _Share | None = None
+        self._wake = threading.Lock()
+        self._wake.acquire()
+        threading.Thread(target=self._serve, name="patchknn", daemon=True).start()
+
+    def give(self, share: _Share) -> None:
+        """Let it do a share, and wait for the next then."""
+        self._share = share
+        self._wake.release()
+
+    def _serve(self) -> None:
+        while True:
+            self._wake.acquire()
+            share, self._share = self._share, None
+            if share is not None:
+                share.do()
+            del share
+            _idle.append(self)
+
+
+_idle: deque[_Helper] = deque()
+os.register_at_fork(after_in_child=_idle.clear)  # threads do not live on in a child
+
+
+def _helper() -> _Helper:
+    try:
+        return _idle.pop()
+    except IndexError:
+        return _Helper()
 
 
 def share_out(threads: int, work: Callable[[Task], Result], tasks: Iterable[Task]) -> list[Result]:
     """``work`` of each task, in order, by this thread and up to ``threads`` - 1 others.
 
     This one does not wait for others to wake up: what takes less than that is done by then. Raises
-    what ``work`` raises, once all have stopped. ``work`` must not share out in turn.
+    what ``work`` raises, once all have stopped.
     """
     left = deque(enumerate(tasks))
     results: list[Any] = [None] * len(left)
@@ -64,13 +120,13 @@ def share_out(threads: int, work: Callable[[Task], Result], tasks: Iterable[Task
                 left.clear()
                 raise
 
-    threads = clipped(threads)
-    several = min(threads, len(left)) - 1
-    others = [_helpers(threads - 1).submit(take) for _ in range(several)]
+    others = [_Share(take) for _ in range(min(clipped(threads), len(left)) - 1)]
+    for other in others:
+        _helper().give(other)
     try:
         take()
     finally:
-        errors = [other.exception() for other in others if not other.cancel()]
+        errors = [other.end() for other in others]
     for error in errors:
         if error is not None:
             raise error

@@ -117,8 +117,8 @@ class SegmentPart:
 
     def __init__(self, segment: Segment) -> None:
         self.segment = segment
-        # What makes a position of a lone shard a row of the snapshot.
-        self._shift = segment.shards[0].first_row if len(segment.shards) == 1 else None
+        # What makes a segment row a row of the snapshot, where that is the same for all of them.
+        self._shift = segment.constant_shift
 
     @property
     def shards(self) -> Sequence[Shard]:
@@ -146,10 +146,11 @@ class SegmentPart:
 
     def rows(self, positions: RowNumbers) -> RowNumbers:
         """As ``Part``."""
-        if self._shift is not None:
-            return positions + self._shift if self._shift else positions
         try:
-            return self.segment.snapshot_rows(self.segment.segment_rows(positions))
+            rows = self.segment.segment_rows(positions)
+            if self._shift is not None:
+                return rows + self._shift if self._shift else rows
+            return self.segment.snapshot_rows(rows)
         except ValueError as error:
             raise DamagedPartError(self, str(error)) from None
 

@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -56,7 +56,10 @@ class Log:
         say(f"\n{heading(setting)}")
         for one in sorted(timed, key=lambda timed: timed.us):
             contender = one.contender
-            self.rounds[setting, contender.method] = one
+            # Without what it ran: that holds all of its data in memory, beside those to come.
+            self.rounds[setting, contender.method] = Timed(
+                replace(contender, run=_done), one.rounds
+            )
             self.measurements.append(
                 Measurement(
                     **asdict(setting),
@@ -90,6 +93,10 @@ class Log:
     def write(self, file: Path) -> None:
         """One JSON object per measurement and line."""
         file.write_text("".join(json.dumps(asdict(one)) + "\n" for one in self.measurements))
+
+
+def _done(_count: int) -> None:
+    """In place of what was measured."""
 
 
 def say(text: str) -> None:

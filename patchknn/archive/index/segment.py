@@ -67,7 +67,7 @@ class Segment:
         if self.rows is None:
             return positions
         found = self.rows[positions].astype(np.int64)
-        if len(found) and found.max() >= self.n_rows:
+        if len(found) and int(found.max()) >= self.n_rows:
             message = f"{self.folder}/rows.bin holds a row out of range"
             raise ValueError(message)
         return found
@@ -83,6 +83,12 @@ class Segment:
     @cached_property
     def _shifts(self) -> npt.NDArray[np.int64]:
         return np.array([shard.first_row for shard in self.shards]) - self.first_rows[:-1]
+
+    @property
+    def constant_shift(self) -> int | None:
+        """What ``snapshot_rows`` adds to every row, None where shards lie in another order."""
+        shifts = self._shifts
+        return int(shifts[0]) if (shifts == shifts[0]).all() else None
 
     def locate(self, wanted: Wanted) -> npt.NDArray[np.int64]:
         """Rows (m,) of the snapshot that hold these patches, −1 where the segment has none."""
