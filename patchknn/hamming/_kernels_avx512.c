@@ -12,10 +12,6 @@
 #include <immintrin.h>
 #include <string.h>
 
-/* Bytes: the processor's own prefetching stops at the end of each page. */
-#define AHEAD 8192
-#define AHEAD_IN_BUCKET 1024
-
 static inline uint32_t popcount(uint64_t word) {
     return (uint32_t)_mm_popcnt_u64(word);
 }
@@ -47,20 +43,14 @@ static inline __mmask8 fresh(__mmask8 marked, __m512i differences, const uint64_
 
 static inline __attribute__((always_inline)) size_t
 scan(const uint64_t *words, size_t n, uint64_t query, uint32_t radius, const uint64_t *masks,
-     const int64_t *limits, size_t n_masks, size_t ahead, uint32_t *found, uint16_t *distances) {
+     const int64_t *limits, size_t n_masks, uint32_t *found, uint16_t *distances) {
     const __m512i target = _mm512_set1_epi64((long long)query);
     const __m512i limit = _mm512_set1_epi64(radius);
-    const size_t reach = ahead / sizeof *words;
     size_t kept = 0, i = 0;
     for (; i + 32 <= n; i += 32) {
         __m512i differences[4], counts[4];
-        /* What lies beyond a bucket's end would cost as much to bring as what is wanted. */
-        const uint64_t *next = words + i + reach;
-        if (ahead == AHEAD_IN_BUCKET && i + reach + 32 > n)
-            next = words + i;
         __mmask8 near[4];
         for (size_t j = 0; j < 4; j++) {
-            _mm_prefetch((const char *)(next + 8 * j), _MM_HINT_T0);
             differences[j] = _mm512_xor_si512(_mm512_loadu_si512(words + i + 8 * j), target);
             counts[j] = _mm512_popcnt_epi64(differences[j]);
             near[j] = _mm512_cmple_epi64_mask(counts[j], limit);
@@ -88,14 +78,13 @@ scan(const uint64_t *words, size_t n, uint64_t query, uint32_t radius, const uin
 
 static size_t scan_words(const uint64_t *words, size_t n, uint64_t query, uint32_t radius,
                          uint32_t *found, uint16_t *distances) {
-    return scan(words, n, query, radius, NULL, NULL, 0, AHEAD, found, distances);
+    return scan(words, n, query, radius, NULL, NULL, 0, found, distances);
 }
 
 static size_t scan_fresh(const uint64_t *words, size_t n, uint64_t query, uint32_t radius,
                          const uint64_t *masks, const int64_t *limits, size_t n_masks,
                          uint32_t *found, uint16_t *distances) {
-    return scan(words, n, query, radius, masks, limits, n_masks, AHEAD_IN_BUCKET, found,
-                distances);
+    return scan(words, n, query, radius, masks, limits, n_masks, found, distances);
 }
 
 /* Codes of `width` bytes of which a register holds several whole lanes: 8 codes from 2 registers
@@ -114,8 +103,6 @@ static size_t scan_pairs(const uint8_t *codes, size_t n, const uint8_t *query, u
     const __m512i target = _mm512_broadcast_i32x4(pair), limit = _mm512_set1_epi64(radius);
     size_t kept = 0, i = 0;
     for (; i + 8 <= n; i += 8) {
-        _mm_prefetch((const char *)codes + 16 * i + AHEAD, _MM_HINT_T0);
-        _mm_prefetch((const char *)codes + 16 * i + AHEAD + 64, _MM_HINT_T0);
         __m512i counts = eight_pairs(codes + 16 * i, target);
         __mmask8 near = _mm512_cmple_epi64_mask(counts, limit);
         if (near)
@@ -145,7 +132,6 @@ static size_t scan_short(const uint8_t *codes, size_t n, size_t width, const uin
     const __mmask32 loaded = (__mmask32)((1ull << (8 * units)) - 1);
     size_t kept = 0, i = 0;
     for (; i + 8 <= n; i += 8) {
-        _mm_prefetch((const char *)codes + width * i + AHEAD, _MM_HINT_T0);
         __m512i packed = _mm512_maskz_loadu_epi16(loaded, codes + width * i);
         __m512i values = _mm512_maskz_permutexvar_epi16(used, places, packed);
         __m512i counts = _mm512_popcnt_epi64(_mm512_xor_si512(values, target));
@@ -186,7 +172,6 @@ static size_t scan_any(const uint8_t *codes, size_t n, size_t width, const uint8
         __m512i rows[8];
         for (size_t r = 0; r < 8; r++) {
             const uint8_t *code = codes + (i + r) * width;
-            _mm_prefetch((const char *)code + AHEAD, _MM_HINT_T0);
             rows[r] = spread_counts(code, width, query);
         }
         __m512i a = add_pairs(rows[0], rows[1]), b = add_pairs(rows[2], rows[3]);
@@ -215,7 +200,7 @@ static size_t scan_bytes(const uint8_t *codes, size_t n, size_t width, const uin
     /* The order of bytes does not matter to a popcount. */
     if (width == 8)
         return scan((const uint64_t *)(const void *)codes, n, load_word(query), radius, NULL, NULL,
-                    0, AHEAD, found, distances);
+                    0, found, distances);
     if (width == 16)
         return scan_pairs(codes, n, query, radius, found, distances);
     if (width == 2 || width == 4 || width == 6)

@@ -45,14 +45,14 @@ squares(const void *const *rows, size_t n, const float *query, size_t dim, int h
     const size_t full = dim & ~(size_t)31, bytes = half ? 2 : 4;
     for (size_t i = 0; i < n; i++) {
         __m256 sums[4], difference;
-        const void *ahead = rows[i + ROWS_AHEAD];
+        const void *ahead = piece_ahead(rows, i, ROWS_AHEAD, dim * bytes);
         size_t first = 0;
         for (int part = 0; part < 4; part++)
             sums[part] = _mm256_setzero_ps();
         for (; first < full; first += 32)
             for (int part = 0; part < 4; part++) {
                 size_t place = first + 8 * (size_t)part;
-                if (place % (64 / bytes) == 0)
+                if (ahead && place % (64 / bytes) == 0)
                     prefetch(ahead, place * bytes);
                 difference = _mm256_sub_ps(load_full(rows[i], place, half),
                                            _mm256_loadu_ps(query + place));
@@ -62,7 +62,8 @@ squares(const void *const *rows, size_t n, const float *query, size_t dim, int h
             size_t left = dim - first;
             __m256 values = left < 8 ? load_rest(rows[i], first, left, half)
                                      : load_full(rows[i], first, half);
-            prefetch(ahead, first * bytes);
+            if (ahead)
+                prefetch(ahead, first * bytes);
             difference = _mm256_sub_ps(values, _mm256_loadu_ps(query + first));
             sums[0] = _mm256_fmadd_ps(difference, difference, sums[0]);
         }
@@ -87,7 +88,7 @@ static void squares_sketch(const void *const *rows, size_t n, const float *query
     for (; i + 8 <= n; i += 8) {
         __m256 s[8];
         for (size_t row = 0; row < 8; row++) {
-            _mm_prefetch((const char *)rows[i + row + SKETCHES_AHEAD], _MM_HINT_T0);
+            prefetch_piece(rows, i + row, SKETCHES_AHEAD, 2 * SKETCH_WIDTH);
             s[row] = sketch_sums(rows[i + row], target);
         }
         __m256 low = _mm256_hadd_ps(_mm256_hadd_ps(s[0], s[1]), _mm256_hadd_ps(s[2], s[3]));
@@ -133,16 +134,18 @@ distances_of(const void *const *rows, int count, const double *query, size_t dim
 static inline __attribute__((always_inline)) void
 centre(const void *const *rows, size_t n, const float *mean, size_t dim, int half, float *centred,
        size_t stride, float *norms) {
+    const size_t bytes = half ? 2 : 4;
     for (size_t i = 0; i < n; i++) {
         __m256 sum = _mm256_setzero_ps();
-        const void *ahead = rows[i + ROWS_AHEAD];
+        const void *ahead = piece_ahead(rows, i, ROWS_AHEAD, dim * bytes);
         float *out = centred + i * stride;
         for (size_t first = 0; first < dim; first += 8) {
             size_t left = dim - first;
             __m256 values = left < 8 ? load_rest(rows[i], first, left, half)
                                      : load_full(rows[i], first, half);
             values = _mm256_sub_ps(values, _mm256_loadu_ps(mean + first));
-            prefetch(ahead, first * (half ? 2 : 4));
+            if (ahead)
+                prefetch(ahead, first * bytes);
             sum = _mm256_fmadd_ps(values, values, sum);
             if (left < 8) {
                 float rest[8];

@@ -37,14 +37,14 @@ squares(const void *const *rows, size_t n, const float *query, size_t dim, int h
     const size_t full = dim & ~(size_t)63, bytes = half ? 2 : 4;
     for (size_t i = 0; i < n; i++) {
         __m512 sums[4], difference;
-        const void *ahead = rows[i + ROWS_AHEAD];
+        const void *ahead = piece_ahead(rows, i, ROWS_AHEAD, dim * bytes);
         size_t first = 0;
         for (int part = 0; part < 4; part++)
             sums[part] = _mm512_setzero_ps();
         for (; first < full; first += 64)
             for (int part = 0; part < 4; part++) {
                 size_t place = first + 16 * (size_t)part;
-                if (place % (64 / bytes) == 0)
+                if (ahead && place % (64 / bytes) == 0)
                     prefetch(ahead, place * bytes);
                 difference = _mm512_sub_ps(load_full(rows[i], place, half),
                                            _mm512_loadu_ps(query + place));
@@ -53,7 +53,8 @@ squares(const void *const *rows, size_t n, const float *query, size_t dim, int h
         for (; first < dim; first += 16) {
             size_t left = dim - first;
             __mmask16 mask = left < 16 ? first_lanes(left) : (__mmask16)0xffff;
-            prefetch(ahead, first * bytes);
+            if (ahead)
+                prefetch(ahead, first * bytes);
             difference = _mm512_sub_ps(load(rows[i], first, half, mask),
                                        _mm512_loadu_ps(query + first));
             sums[0] = _mm512_fmadd_ps(difference, difference, sums[0]);
@@ -89,7 +90,7 @@ static void squares_sketch(const void *const *rows, size_t n, const float *query
         for (size_t group = 0; group < 4; group++) {
             const void *const *r = rows + i + 4 * group;
             for (size_t row = 0; row < 4; row++)
-                _mm_prefetch((const char *)r[row + SKETCHES_AHEAD], _MM_HINT_T0);
+                prefetch_piece(r, row, SKETCHES_AHEAD, 2 * SKETCH_WIDTH);
             __m512 a = sketch_sums(r[0], low, high), b = sketch_sums(r[1], low, high);
             __m512 c = sketch_sums(r[2], low, high), d = sketch_sums(r[3], low, high);
             /* Each 128-bit quarter q then holds four partial sums of row q. */
@@ -136,15 +137,17 @@ distances_of(const void *const *rows, int count, const double *query, size_t dim
 static inline __attribute__((always_inline)) void
 centre(const void *const *rows, size_t n, const float *mean, size_t dim, int half, float *centred,
        size_t stride, float *norms) {
+    const size_t bytes = half ? 2 : 4;
     for (size_t i = 0; i < n; i++) {
         __m512 sum = _mm512_setzero_ps();
-        const void *ahead = rows[i + ROWS_AHEAD];
+        const void *ahead = piece_ahead(rows, i, ROWS_AHEAD, dim * bytes);
         for (size_t first = 0; first < dim; first += 16) {
             size_t left = dim - first;
             __mmask16 mask = left < 16 ? first_lanes(left) : (__mmask16)0xffff;
             __m512 values = _mm512_sub_ps(load(rows[i], first, half, mask),
                                           _mm512_loadu_ps(mean + first));
-            prefetch(ahead, first * (half ? 2 : 4));
+            if (ahead)
+                prefetch(ahead, first * bytes);
             sum = _mm512_fmadd_ps(values, values, sum);
             _mm512_mask_storeu_ps(centred + i * stride + first, mask, values);
         }

@@ -171,8 +171,25 @@ float bounds_sketch(double distance, double slack, double scale);
 float kth_smallest(const float *values, size_t stride, size_t n, size_t k);
 
 /* As an integer: `row` need not be the address of anything. */
-static inline void prefetch(const void *row, size_t offset) {
+static inline __attribute__((always_inline)) void prefetch(const void *row, size_t offset) {
     __builtin_prefetch((const void *)((uintptr_t)row + offset));
+}
+
+/* What to prefetch while piece i of `bytes` is read: the piece so many `places` on; NULL where the
+   pieces lie side by side, which the processor sees by itself. To be told as well made it half as
+   fast (Zen 4); scattered pieces, of which it sees nothing, take several times as long untold. */
+static inline const void *piece_ahead(const void *const *pieces, size_t i, size_t places,
+                                      size_t bytes) {
+    const void *ahead = pieces[i + places];
+    return (uintptr_t)ahead - (uintptr_t)pieces[i] == places * bytes ? NULL : ahead;
+}
+
+/* The same of pieces no longer than a line. */
+static inline __attribute__((always_inline)) void
+prefetch_piece(const void *const *pieces, size_t i, size_t places, size_t bytes) {
+    const void *ahead = piece_ahead(pieces, i, places, bytes);
+    if (ahead)
+        prefetch(ahead, 0);
 }
 
 /* What project() does, for each file to compile for its machine. */
