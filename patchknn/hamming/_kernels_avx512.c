@@ -12,6 +12,10 @@
 #include <immintrin.h>
 #include <string.h>
 
+/* Words: buckets begin where the processor does not expect it, and end soon. What is read from one
+   end to the other is best left to it. */
+#define AHEAD_IN_BUCKET 128
+
 static inline uint32_t popcount(uint64_t word) {
     return (uint32_t)_mm_popcnt_u64(word);
 }
@@ -43,14 +47,18 @@ static inline __mmask8 fresh(__mmask8 marked, __m512i differences, const uint64_
 
 static inline __attribute__((always_inline)) size_t
 scan(const uint64_t *words, size_t n, uint64_t query, uint32_t radius, const uint64_t *masks,
-     const int64_t *limits, size_t n_masks, uint32_t *found, uint16_t *distances) {
+     const int64_t *limits, size_t n_masks, size_t ahead, uint32_t *found, uint16_t *distances) {
     const __m512i target = _mm512_set1_epi64((long long)query);
     const __m512i limit = _mm512_set1_epi64(radius);
     size_t kept = 0, i = 0;
     for (; i + 32 <= n; i += 32) {
+        /* What lies beyond a bucket's end would cost as much to bring as what is wanted. */
+        const uint64_t *next = words + (i + ahead + 32 <= n ? i + ahead : i);
         __m512i differences[4], counts[4];
         __mmask8 near[4];
         for (size_t j = 0; j < 4; j++) {
+            if (ahead)
+                _mm_prefetch((const char *)(next + 8 * j), _MM_HINT_T0);
             differences[j] = _mm512_xor_si512(_mm512_loadu_si512(words + i + 8 * j), target);
             counts[j] = _mm512_popcnt_epi64(differences[j]);
             near[j] = _mm512_cmple_epi64_mask(counts[j], limit);
@@ -78,13 +86,14 @@ scan(const uint64_t *words, size_t n, uint64_t query, uint32_t radius, const uin
 
 static size_t scan_words(const uint64_t *words, size_t n, uint64_t query, uint32_t radius,
                          uint32_t *found, uint16_t *distances) {
-    return scan(words, n, query, radius, NULL, NULL, 0, found, distances);
+    return scan(words, n, query, radius, NULL, NULL, 0, 0, found, distances);
 }
 
 static size_t scan_fresh(const uint64_t *words, size_t n, uint64_t query, uint32_t radius,
                          const uint64_t *masks, const int64_t *limits, size_t n_masks,
                          uint32_t *found, uint16_t *distances) {
-    return scan(words, n, query, radius, masks, limits, n_masks, found, distances);
+    return scan(words, n, query, radius, masks, limits, n_masks, AHEAD_IN_BUCKET, found,
+                distances);
 }
 
 /* Codes of `width` bytes of which a register holds several whole lanes: 8 codes from 2 registers
@@ -200,7 +209,7 @@ static size_t scan_bytes(const uint8_t *codes, size_t n, size_t width, const uin
     /* The order of bytes does not matter to a popcount. */
     if (width == 8)
         return scan((const uint64_t *)(const void *)codes, n, load_word(query), radius, NULL, NULL,
-                    0, found, distances);
+                    0, 0, found, distances);
     if (width == 16)
         return scan_pairs(codes, n, query, radius, found, distances);
     if (width == 2 || width == 4 || width == 6)
