@@ -77,7 +77,7 @@ static inline const uint16_t *sketch_at(const struct feature_table *table, uint3
     return table->sketch.values + (size_t)position * SKETCH_WIDTH;
 }
 
-/* A query as the kernels want it; _kernels_nearest.c makes it. */
+/* A query as the kernels want it; _kernels_query.c makes it. */
 struct row_query {
     float *single;               /* padded */
     double *exact;               /* padded */

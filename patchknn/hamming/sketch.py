@@ -56,7 +56,7 @@ class Projection:
         values = np.empty((len(features), WIDTH), np.float16)
         slack = 0.0
         step = max(1, _BLOCK_VALUES // dim)
-        # What float64 loses, per length of the centred row; derived in _kernels_nearest.c.
+        # What float64 loses, per length of the centred row; derived in _kernels_query.c.
         unit = 2.0**-53 * (dim + 40)
         lost = 8 * unit + float(np.sqrt(16 * unit))
         for start in range(0, len(features), step):
