@@ -11,11 +11,11 @@
 #include <string.h>
 
 #define BLOCK 256           /* rows between two looks at the limit */
-#define WORTH_SKETCHES 96  /* rows; fewer are read sooner than the query's sketch is made */
 #define FIRST_SKETCHES 4096 /* sketches read before deciding whether they pay */
 #define SKETCHES 16384      /* sketches read before the rows that they leave */
 #define LISTED 1024         /* of them between two looks at the limit */
 #define READ_AHEAD 65536    /* rows asked for from disk at once */
+#define FEW 32              /* matches */
 
 struct candidate {
     float square;
@@ -218,8 +218,22 @@ static int compare(const void *left, const void *right) {
     return (a->position > b->position) - (a->position < b->position);
 }
 
+static void sort_matches(struct match *items, size_t n) {
+    if (n > FEW) {
+        qsort(items, n, sizeof *items, compare);
+        return;
+    }
+    for (size_t i = 1; i < n; i++) { /* sooner than by calls */
+        const struct match match = items[i];
+        size_t place = i;
+        for (; place && compare(items + place - 1, &match) > 0; place--)
+            items[place] = items[place - 1];
+        items[place] = match;
+    }
+}
+
 void matches_settle(struct matches *matches, size_t k) {
-    qsort(matches->items, matches->n, sizeof *matches->items, compare);
+    sort_matches(matches->items, matches->n);
     if (matches->n > k) {
         double last = k ? matches->items[k - 1].distance : -1;
         while (matches->n && matches->items[matches->n - 1].distance > last)
@@ -265,6 +279,23 @@ static int settle(struct search *search, struct matches *matches) {
     return rows_settle(search->table, search->query, positions, search->n, search->k, matches);
 }
 
+/* Rows of which half or more are in the answer: a pass to find those would not pay. */
+static int take_all(const struct feature_table *table, const struct row_query *query,
+                    struct cursor *cursor, size_t n, size_t k, struct matches *matches) {
+    const void *rows[BLOCK];
+    uint32_t positions[BLOCK];
+    const int cold = pages_cold(table, cursor->starts, cursor->stops, cursor->n_ranges, n, 0);
+    if (cold)
+        fetch_rows(table, cold, *cursor);
+    if (next_rows(cursor, n, positions, rows) < 0)
+        return ROWS_DAMAGED;
+    for (size_t i = 0; i < n; i++)
+        for (size_t offset = 0; offset < table->row_bytes; offset += 64)
+            prefetch(rows[i], offset);
+    matches->rows_read = n;
+    return rows_settle(table, query, positions, n, k, matches);
+}
+
 int rows_nearest(const struct feature_table *table, const struct row_query *query,
                  const int64_t *starts, const int64_t *stops, size_t n_ranges, uint64_t k,
                  int *use_sketch, struct matches *matches) {
@@ -282,6 +313,8 @@ int rows_nearest(const struct feature_table *table, const struct row_query *quer
     if (search.k == 0)
         return ROWS_OK;
     cursor.position = starts[0];
+    if (total <= BLOCK && total / 2 <= k)
+        return take_all(table, query, &cursor, (size_t)total, search.k, matches);
     search.bounds = bounds_of(table->dim, query->conversion);
     search.room = 2 * search.k + 3 * BLOCK;
     if (search.room > total + BLOCK)
@@ -289,7 +322,7 @@ int rows_nearest(const struct feature_table *table, const struct row_query *quer
     search.items = malloc(search.room * sizeof *search.items);
     if (!search.items)
         return ROWS_NO_MEMORY;
-    int by_sketch = *use_sketch && total >= WORTH_SKETCHES;
+    int by_sketch = *use_sketch && worth_sketches(total);
     search.cold = pages_cold(table, starts, stops, n_ranges, total, by_sketch);
     if (by_sketch) {
         struct sketch_room *room = malloc(sizeof *room);

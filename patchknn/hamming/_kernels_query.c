@@ -7,15 +7,23 @@
 
 #define LANES 8 /* of sums that do not wait for each other */
 
-int query_make(struct row_query *query, const double *values, size_t dim) {
-    size_t padded = (dim + 15) & ~(size_t)15;
-    double lost[LANES] = {0}, nothing[LANES] = {0};
-    query->exact = calloc(padded, sizeof(double) + sizeof(float));
+/* Room for a query, padded with zeros. */
+static int make_room(struct row_query *query, size_t dim) {
+    const size_t padded = (dim + 15) & ~(size_t)15;
+    query->exact = malloc(padded * (sizeof(double) + sizeof(float)));
     if (!query->exact)
         return ROWS_NO_MEMORY;
     query->single = (float *)(void *)(query->exact + padded);
+    memset(query->exact + dim, 0, (padded - dim) * sizeof(double));
+    memset(query->single + dim, 0, (padded - dim) * sizeof(float));
+    return ROWS_OK;
+}
+
+/* In float64, and how far float32 is from it; whether all are finite. */
+static int fill_double(struct row_query *query, const double *values, size_t dim) {
+    double lost[LANES] = {0}, nothing[LANES] = {0};
     memcpy(query->exact, values, dim * sizeof *values);
-    for (size_t i = 0; i < padded; i += LANES)
+    for (size_t i = 0; i < ((dim + 15) & ~(size_t)15); i += LANES)
         for (size_t lane = 0; lane < LANES; lane++) {
             const double value = query->exact[i + lane];
             const float single = (float)value;
@@ -26,12 +34,44 @@ int query_make(struct row_query *query, const double *values, size_t dim) {
         }
     for (size_t lane = 1; lane < LANES; lane++)
         lost[0] += lost[lane], nothing[0] += nothing[lane];
-    if (isnan(nothing[0])) {
-        query_free(query);
-        return ROWS_NOT_FINITE;
-    }
     query->conversion = sqrt(lost[0]) * (1 + 0x1p-20);
-    return ROWS_OK;
+    return !isnan(nothing[0]);
+}
+
+static int fill_single(struct row_query *query, const float *values, size_t dim) {
+    double nothing[LANES] = {0};
+    memcpy(query->single, values, dim * sizeof *values);
+    for (size_t i = 0; i < ((dim + 15) & ~(size_t)15); i += LANES)
+        for (size_t lane = 0; lane < LANES; lane++) {
+            query->exact[i + lane] = (double)query->single[i + lane];
+            nothing[lane] += query->exact[i + lane] * 0;
+        }
+    for (size_t lane = 1; lane < LANES; lane++)
+        nothing[0] += nothing[lane];
+    return !isnan(nothing[0]);
+}
+
+static int fill_half(struct row_query *query, const void *values, size_t dim) {
+    const void *rows[1 + ROWS_AHEAD] = {values};
+    float *nothing = (float *)(void *)query->exact, norm;
+    memset(nothing, 0, ((dim + 15) & ~(size_t)15) * sizeof *nothing);
+    row_primitives->centre_half(rows, 1, nothing, dim, query->single, dim, &norm);
+    for (size_t i = 0; i < dim; i++)
+        query->exact[i] = (double)query->single[i];
+    return isfinite(norm); /* the squares of MAX_DIM finite values do not overflow */
+}
+
+int query_make(struct row_query *query, const void *values, size_t bytes, size_t dim) {
+    if (make_room(query, dim) != ROWS_OK)
+        return ROWS_NO_MEMORY;
+    query->conversion = 0;
+    const int finite = bytes == dim * sizeof(double)  ? fill_double(query, values, dim)
+                       : bytes == dim * sizeof(float) ? fill_single(query, values, dim)
+                                                      : fill_half(query, values, dim);
+    if (finite)
+        return ROWS_OK;
+    query_free(query);
+    return ROWS_NOT_FINITE;
 }
 
 void query_free(struct row_query *query) {

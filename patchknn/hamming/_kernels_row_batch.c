@@ -73,7 +73,8 @@ static PyObject *batch_new(PyTypeObject *type, PyObject *arguments, PyObject *ke
             /* Lists grow with k, and no query finds more than there is. */
             asked->k = k <= 0 ? 0 : (uint64_t)k < table->n_positions ? (size_t)k
                                                                      : table->n_positions;
-            status = query_make(&asked->query, (const double *)queries.buf + self->n * dim, dim);
+            status = query_make(&asked->query, (const double *)queries.buf + self->n * dim,
+                                dim * sizeof(double), dim);
             if (status != ROWS_OK)
                 break;
         }

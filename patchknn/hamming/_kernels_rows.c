@@ -50,11 +50,29 @@ int rows_fail(int status) {
     return status == ROWS_OK ? 0 : -1;
 }
 
+int get_queries(PyObject *object, size_t dim, size_t n, Py_buffer *view, size_t *bytes,
+                const char *what) {
+    if (PyObject_GetBuffer(object, view, PyBUF_SIMPLE) < 0)
+        return -1;
+    const Py_ssize_t item = view->itemsize;
+    *bytes = dim * (size_t)item;
+    if ((item != 2 && item != 4 && item != 8) || view->len != (Py_ssize_t)(n * *bytes))
+        PyErr_Format(PyExc_ValueError, "%s: %zd bytes in items of %zd are not %zu times %zu floats",
+                     what, view->len, item, n, dim);
+    else if (view->len && (uintptr_t)view->buf % (uintptr_t)item)
+        PyErr_Format(PyExc_ValueError, "%s: it is not aligned", what);
+    else
+        return 0;
+    PyBuffer_Release(view);
+    return -1;
+}
+
 int get_query(PyObject *object, size_t dim, struct row_query *query) {
     Py_buffer view;
-    if (get_buffer(object, &view, sizeof(double), (Py_ssize_t)dim, "query") < 0)
+    size_t bytes;
+    if (get_queries(object, dim, 1, &view, &bytes, "query") < 0)
         return -1;
-    int status = query_make(query, view.buf, dim);
+    int status = query_make(query, view.buf, bytes, dim);
     PyBuffer_Release(&view);
     return rows_fail(status);
 }
@@ -344,5 +362,7 @@ int add_feature_table(PyObject *module) {
     Py_INCREF(&feature_table_type);
     if (PyModule_AddObject(module, "FeatureTable", (PyObject *)&feature_table_type) < 0)
         return -1;
-    return add_row_batch(module) < 0 ? -1 : add_two_stage(module);
+    if (add_row_batch(module) < 0 || add_two_stage(module) < 0)
+        return -1;
+    return add_two_stage_many(module);
 }

@@ -131,13 +131,17 @@ void read_ahead(const struct feature_table *table, int cold, const void *const *
 /* The same for the rows from a place on, as many as are asked for at once. */
 void fetch_rows(const struct feature_table *table, int cold, struct cursor cursor);
 
-/* ROWS_OK, ROWS_NO_MEMORY, or ROWS_NOT_FINITE. */
-int query_make(struct row_query *query, const double *values, size_t dim);
+/* Of `dim` values in so many bytes: float16, float32 or float64. ROWS_OK, ROWS_NO_MEMORY, or
+   ROWS_NOT_FINITE. */
+int query_make(struct row_query *query, const void *values, size_t bytes, size_t dim);
 void query_free(struct row_query *query);
 /* Its sketch (SKETCH_WIDTH), float32 and divided by the scale, and how far it may be from the true
    one. ROWS_OK or ROWS_NO_MEMORY. */
 int query_sketch(const struct feature_table *table, const struct row_query *query, float *values,
                  double *error);
+
+/* Whether so many rows are worth the making of their query's sketch. */
+static inline int worth_sketches(uint64_t n_rows) { return n_rows >= 96; }
 
 /* All rows within the ranges (0 <= start <= stop <= n_positions) that are at most as far as the
    k-th nearest. Runs without the GIL. `use_sketch` says whether the sketch may be used; where it was

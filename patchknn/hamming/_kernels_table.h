@@ -28,12 +28,16 @@ int rows_fail(int status);
 int sketch_wanted(struct feature_table *table, int asked);
 void sketch_judged(struct feature_table *table, int paid);
 
-/* A query of `dim` float64 values; 0, or -1 with an exception set. */
+/* `n` queries of `dim` values, by the size of an item float16, float32 or float64, and the bytes of
+   each; or one of them, made. 0, or -1 with an exception set. */
+int get_queries(PyObject *object, size_t dim, size_t n, Py_buffer *view, size_t *bytes,
+                const char *what);
 int get_query(PyObject *object, size_t dim, struct row_query *query);
 /* (positions int64, distances float64, rows read, rows skipped), the arrays as bytearrays. */
 PyObject *rows_answer(const struct matches *matches);
 
 int add_row_batch(PyObject *module); /* _kernels_row_batch.c */
 int add_two_stage(PyObject *module); /* _kernels_two_stage.c */
+int add_two_stage_many(PyObject *module);
 
 #endif

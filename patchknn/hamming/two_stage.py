@@ -80,7 +80,7 @@ class TwoStage:
         Raises ValueError where shapes do not fit, for a query that is not finite, and where an
         index array turns out to hold a value out of range.
         """
-        target = np.ascontiguousarray(query, np.float64)
+        target = _as_floats(query)
         code = np.ascontiguousarray(words, np.uint64)
         least = k if least is None else least
         if skip is not None:
@@ -106,7 +106,7 @@ class TwoStage:
         queries: npt.NDArray[Any],
         radius: int,
         k: int,
-        skips: Sequence[Int64],
+        skips: Sequence[Int64] | None,
         *,
         least: int,
         most: int,
@@ -114,19 +114,22 @@ class TwoStage:
     ) -> TwoStageAnswers:
         """What ``search`` gives for each of ``queries`` (Q, D) and codes ``words`` (Q, W).
 
-        ``skips``: for each query the segment rows (s,) that are left out, ascending. Balls of fewer
-        than ``least`` or more than ``most`` rows are not ranked. Raises as ``search`` does.
+        ``skips``: for each query the segment rows (s,) that are left out, ascending; None: none.
+        Balls of fewer than ``least`` or more than ``most`` rows are not ranked. Raises as
+        ``search`` does.
         """
-        targets = np.ascontiguousarray(queries, np.float64)
+        targets = _as_floats(queries)
         codes = np.ascontiguousarray(words, np.uint64)
 
         def answer(span: tuple[int, int]) -> tuple[Int64, Int64, Float64]:
             some = slice(*span)
+            own = None if skips is None else skips[some]
             if not self._fused:
-                return self._each(codes[some], targets[some], radius, k, skips[some], least, most)
-            own = skips[some]
-            ends = np.cumsum([len(skip) for skip in own], dtype=np.int64)
-            left_out = np.concatenate([_NOTHING, *own])
+                return self._each(codes[some], targets[some], radius, k, own, least, most)
+            ends = left_out = None
+            if own is not None:
+                ends = np.cumsum([len(skip) for skip in own], dtype=np.int64)
+                left_out = np.concatenate([_NOTHING, *own])
             facts, found = self._kernels.two_stage_many(
                 *(self._codes.kernel, self._features.kernel, codes[some], targets[some]),
                 *(radius, k, least, most, ends, left_out),
@@ -152,16 +155,17 @@ class TwoStage:
     def _each(  # noqa: PLR0917
         self,
         words: npt.NDArray[np.uint64],
-        targets: Float64,
+        targets: npt.NDArray[Any],
         radius: int,
         k: int,
-        skips: Sequence[Int64],
+        skips: Sequence[Int64] | None,
         least: int,
         most: int,
     ) -> tuple[Int64, Int64, Float64]:
         """What the kernels give of many queries, one after the other."""
         facts, positions, distances = [], [_NOTHING], [np.zeros(0)]
-        for word, target, skip in zip(words, targets, skips, strict=True):
+        every = [None] * len(words) if skips is None else skips
+        for word, target, skip in zip(words, targets, every, strict=True):
             one = self._in_turn(word, target, radius, k, skip, least, most)
             found = -1
             if one.positions is not None and one.distances is not None:
@@ -175,7 +179,7 @@ class TwoStage:
     def _in_turn(  # noqa: PLR0917
         self,
         code: npt.NDArray[np.uint64],
-        target: Float64,
+        target: npt.NDArray[Any],
         radius: int,
         k: int,
         skip: Int64 | None,
@@ -209,3 +213,9 @@ class TwoStage:
         first = np.sort(np.concatenate([starts, left_out + 1]))
         last = np.sort(np.concatenate([stops, left_out]))
         return first[first < last], last[first < last]
+
+
+def _as_floats(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """As the kernels take them: float16, float32 or float64, in one piece."""
+    floats = values.dtype.kind == "f" and values.dtype.itemsize <= _FLOAT64.itemsize
+    return np.ascontiguousarray(values, None if floats else _FLOAT64)

@@ -18,13 +18,14 @@ from patchknn.search.answers import Answer, ClassifierOpinion, Failure, Neighbou
 from patchknn.search.coarse_annoy import AnnoyStage
 from patchknn.search.coarse_l2 import L2Stage, hash_vectors
 from patchknn.search.filters import QueryFilter, RowFilter
+from patchknn.search.found import Found, FoundMany
 from patchknn.search.neighbours import by_query, describe, hamming_to
 from patchknn.search.pool import Demand
-from patchknn.search.query import Query, rounded_feature
+from patchknn.search.query import Query, all_finite, rounded_feature
 from patchknn.search.ranking import nearest
 from patchknn.search.rows import RowNumbers, RowReader
 from patchknn.search.settings import SearchSettings
-from patchknn.search.two_stage import Found, TwoStage
+from patchknn.search.two_stage import TwoStage
 from patchknn.search.votes import Tally, tally
 from patchknn.search.work import PATHS, Work
 
@@ -90,7 +91,7 @@ class Searcher:
             found = self._two_stage.find(feature, code, demand)
         else:
             found = self._find_by_stage(self._stage, feature, demand)
-        (answer,) = self._answers([query], [feature], [code], [found])
+        (answer,) = self._answers([query], [feature], [code], FoundMany.of([found]))
         return answer
 
     def search_many(self, queries: Iterable[Query | Failure]) -> Iterator[Answer | Failure]:
@@ -120,7 +121,7 @@ class Searcher:
         feature = rounded_feature(feature, "features", stored.feature_dim, stored.feature_dtype)
         return self._two_stage.find(feature, code, demand)
 
-    def find_many(self, features: Features, codes: Codes | None = None) -> list[Found]:
+    def find_many(self, features: Features, codes: Codes | None = None) -> FoundMany:
         """The same for features (Q, D) and ``codes`` (Q, K/8)."""
         demand = self._plain_demand
         if demand is not None and codes is not None and self._are_stored_features(features):
@@ -137,7 +138,7 @@ class Searcher:
     def _are_stored_features(self, features: Features) -> bool:
         """Whether features (Q, D) are as the archive would store them."""
         alike = features.dtype == self._dtype and features.shape[1:] == self._shape
-        return alike and len(features) > 0 and bool(np.isfinite(features).all())
+        return alike and len(features) > 0 and all_finite(features)
 
     def _search_block(self, block: Sequence[Query | Failure]) -> Iterator[Answer | Failure]:
         results: list[Answer | Failure | None] = []
@@ -162,16 +163,14 @@ class Searcher:
 
     def _find_block(
         self, features: Sequence[Features], codes: Sequence[Codes], demands: Sequence[Demand]
-    ) -> list[Found]:
-        if not features:
-            return []
+    ) -> FoundMany:
         if self._stage is not None:
             stage = self._stage
             pairs = zip(features, demands, strict=True)
-            return [self._find_by_stage(stage, feature, demand) for feature, demand in pairs]
-        if len(features) == 1 or self._explain:
+            return FoundMany.of([self._find_by_stage(stage, *pair) for pair in pairs])
+        if len(features) <= 1 or self._explain:
             each = zip(features, codes, demands, strict=True)
-            return [self._two_stage.find(*one) for one in each]
+            return FoundMany.of([self._two_stage.find(*one) for one in each])
         return self._two_stage.find_many(np.stack(features), np.stack(codes), demands)
 
     def _prepared(self, query: Query) -> tuple[Features, Codes]:
@@ -245,18 +244,18 @@ class Searcher:
         queries: Sequence[Query],
         features: Sequence[Features],
         codes: Sequence[Codes],
-        found: Sequence[Found],
+        found: FoundMany,
     ) -> list[Answer]:
         if not queries:
             return []
-        counts = [len(one.rows) for one in found]
+        counts = np.diff(found.offsets)
         neighbours = describe(
             self._reader,
-            np.concatenate([one.rows for one in found]),
-            np.concatenate([one.distances for one in found]),
+            found.rows,
+            found.distances,
             np.repeat(np.stack(codes), counts, axis=0),
         )
-        pairs = zip(queries, features, found, by_query(neighbours, counts), strict=True)
+        pairs = zip(queries, features, found, by_query(neighbours, counts.tolist()), strict=True)
         return [self._answer(*one) for one in pairs]
 
     def _answer(

@@ -190,7 +190,9 @@ class SegmentPart:
 
         Balls of more than ``most`` rows are not ranked either.
         """
-        skipped = [self._segment_rows(skip) if len(skip) else skip for skip in skips]
+        skipped = None
+        if any(map(len, skips)):
+            skipped = [self._segment_rows(skip) if len(skip) else skip for skip in skips]
         try:
             return self._both_stages.search_many(
                 *(words(codes), features, radius, k, skipped),

@@ -14,6 +14,8 @@ from patchknn.errors import InputError
 from patchknn.search.answers import Failure
 from patchknn.search.rows import RowReader
 
+_NO_NUMBER = 0x7C00  # the exponent of a float16 that is NaN or infinite
+
 
 @dataclass(frozen=True)
 class Query:
@@ -98,7 +100,7 @@ def rounded_feature(feature: npt.NDArray[Any], name: str, dim: int, dtype: str) 
     large for the archive's dtype.
     """
     feature = np.asarray(feature)
-    if feature.shape == (dim,) and feature.dtype == dtype and np.isfinite(feature).all():
+    if feature.shape == (dim,) and feature.dtype == dtype and all_finite(feature):
         return feature
     if feature.shape != (dim,) or feature.dtype.kind not in "fiu":
         message = (
@@ -113,3 +115,10 @@ def rounded_feature(feature: npt.NDArray[Any], name: str, dim: int, dtype: str) 
         message = f"{name} cannot be searched for: some of its features are {reason}."
         raise InputError(message)
     return rounded
+
+
+def all_finite(values: npt.NDArray[Any]) -> bool:
+    """Whether none is NaN or infinite, which takes NumPy many times as long to see of float16."""
+    if values.dtype == np.float16 and values.size:
+        return int((values.view(np.uint16) & _NO_NUMBER).max()) < _NO_NUMBER
+    return bool(np.isfinite(values).all())

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from patchknn.archive.snapshot import Snapshot
 from patchknn.search.ball import Ball, find_ball, total_work, widened_balls
+from patchknn.search.found import Found, FoundMany
 from patchknn.search.parts import (
     Codes,
     DamagedPartError,
@@ -28,21 +30,6 @@ Features = npt.NDArray[Any]
 _MOST_AT_ONCE = 4096  # rows of a ball; many queries read what larger ones share only once
 _NO_ROWS = np.zeros(0, np.int64)
 _SHARED_ROWS = 4096  # a ball that takes longer to read than threads take to start
-
-
-class Found(NamedTuple):
-    """The rows (m,) of one query in rank order, m ≤ k, and how they were found.
-
-    ``distances`` (m,) float64 are L2; ``radius`` in bits, None where no Hamming ball chose them;
-    ``ball`` counts the rows that were ranked; ``work`` says what that took.
-    """
-
-    rows: RowNumbers
-    distances: npt.NDArray[np.float64]
-    radius: int | None
-    ball: int
-    widened: bool
-    work: Work
 
 
 class TwoStage:
@@ -80,7 +67,7 @@ class TwoStage:
             except DamagedPartError as error:
                 self._leave(error)
 
-    def find_many(self, features: Features, codes: Codes, demands: Sequence[Demand]) -> list[Found]:
+    def find_many(self, features: Features, codes: Codes, demands: Sequence[Demand]) -> FoundMany:
         """The answers of Q queries: features (Q, D), codes (Q, K/8); as ``find`` gives them."""
         while True:
             try:
@@ -181,53 +168,69 @@ class TwoStage:
         )
         return Found(rows[chosen], distances[chosen], ball.radius, ball.n_rows, ball.widened, work)
 
-    def _find_many(
-        self, features: Features, codes: Codes, demands: Sequence[Demand]
-    ) -> list[Found]:
-        found = self._several_at_once(features, codes, demands)
-        left = [number for number, one in enumerate(found) if one is None]
-        if left:
-            some = [demands[number] for number in left]
-            rest = self._in_two_steps(features[left], codes[left], some)
-            for number, one in zip(left, rest, strict=True):
-                found[number] = one
-        return [one for one in found if one is not None]
+    def _find_many(self, features: Features, codes: Codes, demands: Sequence[Demand]) -> FoundMany:
+        answered, found = self._several_at_once(features, codes, demands)
+        if len(answered) == len(demands) and found is not None:
+            return found
+        result = dict(zip(answered, found or (), strict=True))
+        left = [number for number in range(len(demands)) if number not in result]
+        some = [demands[number] for number in left]
+        result.update(zip(left, self._in_two_steps(features[left], codes[left], some), strict=True))
+        return FoundMany.of([result[number] for number in range(len(demands))])
 
     def _several_at_once(
         self, features: Features, codes: Codes, demands: Sequence[Demand]
-    ) -> list[Found | None]:
-        """As ``_found_at_once``, where balls are small; what many share is read for all at once."""
-        found: list[Found | None] = [None] * len(demands)
+    ) -> tuple[list[int], FoundMany | None]:
+        """As ``_found_at_once``, where balls are small: the queries answered, and their answers.
+
+        What many queries share is read for all of them at once, and left.
+        """
         part = self.parts[0] if len(self.parts) == 1 else None
+        k = demands[0].k if demands else 0
         plain = [
             number
             for number, demand in enumerate(demands)
-            if demand.skip is not None and demand.groups is None and demand.k == demands[0].k
+            if demand.skip is not None and demand.groups is None and demand.k == k
         ]
         if not isinstance(part, SegmentPart) or not plain:
-            return found
+            return [], None
+        if len(plain) < len(demands):
+            features, codes = features[plain], codes[plain]
         radius, widest = self._radii
-        k = demands[0].k
         answers = part.search_many(
-            *(codes[plain], features[plain], radius, k),
-            [_skipped(demands[number]) for number in plain],
+            *(codes, features, radius, k, [_skipped(demands[number]) for number in plain]),
             *(0 if widest <= radius else k, _MOST_AT_ONCE, self._threads),
         )
-        rows, distances = part.rows(answers.positions), answers.distances
+        found = FoundMany(
+            *(part.rows(answers.positions), answers.distances, answers.offsets),
+            np.full(len(plain), radius, np.int64),
+            *(answers.n_rows, np.zeros(len(plain), bool), answers.work),
+        )
+        ranked = answers.ranked
+        found = self._all_settled(found, k)
+        if ranked.all():
+            return plain, found
+        answered = np.flatnonzero(ranked).tolist()
+        return [plain[place] for place in answered], found.chosen(ranked)
+
+    def _all_settled(self, found: FoundMany, k: int) -> FoundMany:
+        """The first k rows of each query, of rows that are in order but for ties."""
+        rows, distances, offsets = found.rows, found.distances, found.offsets
+        too_many = np.flatnonzero(np.diff(offsets) > k)
         # Equal neighbours may be of two queries; to put such in order changes nothing.
         equal = np.flatnonzero(distances[1:] == distances[:-1])
-        unsettled = set((np.searchsorted(answers.offsets, equal, side="right") - 1).tolist())
-        spans = pairwise(answers.offsets.tolist())
-        facts = zip(plain, answers.ranked.tolist(), answers.n_rows.tolist(), spans, strict=True)
-        for place, (number, ranked, n_rows, (start, stop)) in enumerate(facts):
-            if not ranked:
-                continue
-            own, far = rows[start:stop], distances[start:stop]
-            if stop - start > k or place in unsettled:
-                own, far = self._settled(own, far, k)
-            work = Work(*answers.work[place].tolist())
-            found[number] = Found(own, far, radius, n_rows, widened=False, work=work)
-        return found
+        tied = np.searchsorted(offsets, equal, side="right") - 1
+        if not len(too_many) and not len(tied):
+            return found
+        kept = np.ones(len(rows), bool)
+        for query in np.union1d(too_many, tied).tolist():
+            start, stop = int(offsets[query]), int(offsets[query + 1])
+            own, far = self._settled(rows[start:stop], distances[start:stop], k)
+            end = start + len(own)
+            rows[start:end], distances[start:end] = own, far
+            kept[end:stop] = False
+        offsets = np.append(0, np.cumsum(kept))[offsets]
+        return replace(found, rows=rows[kept], distances=distances[kept], offsets=offsets)
 
     def _settled(
         self, rows: RowNumbers, distances: npt.NDArray[np.float64], k: int

@@ -13,7 +13,8 @@ pytestmark = pytest.mark.skipif(not _COMPILED, reason="there are no kernels")
 
 
 def _unaligned(values):
-    return np.frombuffer(b"x" + np.ascontiguousarray(values).tobytes(), np.uint8)[1:]
+    values = np.ascontiguousarray(values)
+    return np.frombuffer(b"x" + values.tobytes(), np.uint8)[1:].view(values.dtype)
 
 
 @pytest.fixture

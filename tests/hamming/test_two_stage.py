@@ -45,18 +45,21 @@ def make(random, n, n_bytes, dim, n_shards):
     k=st.integers(0, 30),
     n_shards=st.integers(1, 4),
     n_skip=st.sampled_from([0, 1, 5, 200]),
+    dim=st.sampled_from([1, 9, 16, 65]),
+    dtype=st.sampled_from([np.float16, np.float32, np.float64]),
     seed=st.integers(0, 2**32 - 1),
 )
 def test_it_finds_what_a_literal_search_finds(
-    *, name, n, n_bytes, radius, k, n_shards, n_skip, seed
+    *, name, n, n_bytes, radius, k, n_shards, n_skip, dim, dtype, seed
 ):
     random = np.random.default_rng(seed)
     with pytest.MonkeyPatch.context() as patch, kernels.use(name):
         patch.setattr(parts, "_WORTH_INDEXING", 2)
-        codes, features, rows, tables = make(random, n, n_bytes, 9, n_shards)
+        codes, features, rows, tables = make(random, n, n_bytes, dim, n_shards)
         row = int(random.integers(0, n))
+        query = (features[row] + random.normal(0, 0.1, dim)).astype(dtype)
         skip = np.unique(np.append(random.integers(0, n, n_skip), row)) if n_skip else None
-        found = tables.search(words(codes[row : row + 1])[0], features[row], radius, k, skip)
+        found = tables.search(words(codes[row : row + 1])[0], query, radius, k, skip)
     near = np.bitwise_count(codes ^ codes[row]).sum(axis=1) <= radius
     if skip is not None:
         near[skip] = False
@@ -66,7 +69,7 @@ def test_it_finds_what_a_literal_search_finds(
         assert found.distances is None
         return
     ball = np.flatnonzero(near)
-    distances = l2_distances(features, features[row])[ball]
+    distances = l2_distances(features, query.astype(np.float64))[ball]
     kept = distances <= (np.sort(distances)[k - 1] if k else -1)
     pairs = zip(found.distances.tolist(), rows[found.positions].tolist(), strict=True)
     assert sorted(pairs) == sorted(zip(distances[kept].tolist(), ball[kept].tolist(), strict=True))
@@ -84,10 +87,11 @@ def test_it_finds_what_a_literal_search_finds(
     most=st.sampled_from([0, 20, 1 << 40]),
     n_shards=st.integers(1, 3),
     threads=st.integers(1, 3),
+    dtype=st.sampled_from([np.float16, np.float32, np.float64]),
     seed=st.integers(0, 2**32 - 1),
 )
 def test_many_queries_find_what_each_finds_alone(
-    *, name, n, n_queries, n_bytes, radius, k, least, most, n_shards, threads, seed
+    *, name, n, n_queries, n_bytes, radius, k, least, most, n_shards, threads, dtype, seed
 ):
     random = np.random.default_rng(seed)
     with pytest.MonkeyPatch.context() as patch, kernels.use(name):
@@ -95,15 +99,16 @@ def test_many_queries_find_what_each_finds_alone(
         codes, features, _, tables = make(random, n, n_bytes, 9, n_shards)
         asked = random.integers(0, n, n_queries)
         skips = [np.unique(random.integers(0, n, random.integers(0, 9))) for _ in asked]
+        queries = (features[asked] + random.normal(0, 0.1, (n_queries, 9))).astype(dtype)
         several = tables.search_many(
-            *(words(codes[asked]), features[asked], radius, k, skips),
+            *(words(codes[asked]), queries, radius, k, skips),
             least=least,
             most=most,
             threads=threads,
         )
         alone = [
-            tables.search(words(codes[row : row + 1])[0], features[row], radius, k, skip, least=0)
-            for row, skip in zip(asked, skips, strict=True)
+            tables.search(words(codes[row : row + 1])[0], query, radius, k, skip, least=0)
+            for row, query, skip in zip(asked, queries, skips, strict=True)
         ]
     assert several.n_rows.tolist() == [one.n_rows for one in alone]
     assert several.ranked.tolist() == [least <= one.n_rows <= most for one in alone]
