@@ -25,7 +25,7 @@ void both_finish(struct both *both);
    whether it is neither too small nor too large. Without the GIL, as what follows. */
 int both_look(struct both *both, const uint64_t *code, const int64_t *skip, size_t n_skip,
               struct ranges *ranges, int *ranked);
-/* Its nearest rows. */
+/* Its nearest rows, by segment row in place of positions. */
 int both_rank(struct both *both, const struct row_query *query, const struct ranges *ranges,
               struct matches *matches);
 

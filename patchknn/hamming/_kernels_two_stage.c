@@ -51,6 +51,9 @@ int both_rank(struct both *both, const struct row_query *query, const struct ran
     int paid = both->sketch;
     int status = rows_nearest(both->table, query, ranges->starts, ranges->stops, ranges->n,
                               both->k, &paid, matches);
+    if (both->table->rows) /* each was read, and is in range */
+        for (size_t i = 0; i < matches->n; i++)
+            matches->items[i].position = both->table->rows[matches->items[i].position];
     if (both->sketch && paid != SKETCH_UNTRIED) {
         both->paid = paid;
         both->sketch = paid ? SKETCH_UNTRIED : 0;
@@ -58,30 +61,47 @@ int both_rank(struct both *both, const struct row_query *query, const struct ran
     return status;
 }
 
+/* A code, in bytes, as words, first byte highest; 0, or -1 with an exception. */
+static int get_code(PyObject *object, const struct code_table *codes, uint64_t *words) {
+    const size_t n = (codes->bits + 7) / 8;
+    Py_buffer view;
+    if (PyObject_GetBuffer(object, &view, PyBUF_SIMPLE) < 0)
+        return -1;
+    const int fits = view.itemsize == 1 && view.len == (Py_ssize_t)n;
+    const unsigned char *bytes = view.buf;
+    memset(words, 0, codes->width * sizeof *words);
+    for (size_t i = 0; fits && i < n; i++)
+        words[i / 8] |= (uint64_t)bytes[i] << (56 - 8 * (i % 8));
+    PyBuffer_Release(&view);
+    if (fits)
+        return 0;
+    PyErr_Format(PyExc_ValueError, "code: it is not one of %u bits", codes->bits);
+    return -1;
+}
+
 static PyObject *one_query(PyObject *module, PyObject *arguments) {
-    PyObject *codes, *table, *words_object, *query_object, *skip_object, *found = NULL;
-    Py_buffer words, skip = {0};
+    PyObject *codes, *table, *code_object, *query_object, *skip_object, *found = NULL;
+    uint64_t code[MAX_BITS / 64];
+    Py_buffer skip = {0};
     long long radius, k, least;
     struct row_query query;
     struct both both;
     (void)module;
     if (!PyArg_ParseTuple(arguments, "OO!OOLLLO", &codes, &feature_table_type, &table,
-                          &words_object, &query_object, &radius, &k, &least, &skip_object) ||
-        both_start(&both, codes, table, radius, k, least, INT64_MAX) < 0)
-        return NULL;
-    if (get_buffer(words_object, &words, sizeof(uint64_t), (Py_ssize_t)both.codes->width,
-                   "words") < 0)
+                          &code_object, &query_object, &radius, &k, &least, &skip_object) ||
+        both_start(&both, codes, table, radius, k, least, INT64_MAX) < 0 ||
+        get_code(code_object, both.codes, code) < 0)
         return NULL;
     if (skip_object != Py_None &&
         get_buffer(skip_object, &skip, sizeof(int64_t), -1, "skip") < 0)
-        goto no_skip;
+        return NULL;
     if (get_query(query_object, both.table->dim, &query) < 0)
         goto no_query;
     struct matches matches = {0};
     struct ranges ranges = {0};
     int status, ranked;
     Py_BEGIN_ALLOW_THREADS
-    status = both_look(&both, words.buf, skip.buf,
+    status = both_look(&both, code, skip.buf,
                        skip.obj ? (size_t)skip.len / sizeof(int64_t) : 0, &ranges, &ranked);
     if (ranked)
         status = both_rank(&both, &query, &ranges, &matches);
@@ -100,14 +120,12 @@ static PyObject *one_query(PyObject *module, PyObject *arguments) {
 no_query:
     if (skip.obj)
         PyBuffer_Release(&skip);
-no_skip:
-    PyBuffer_Release(&words);
     return found;
 }
 
 static PyMethodDef functions[] = {
     {"two_stage", one_query, METH_VARARGS,
-     "two_stage(codes, features, words, query, radius, k, least, skip); see "
+     "two_stage(codes, features, code, query, radius, k, least, skip); see "
      "patchknn.hamming.two_stage."},
     {NULL, NULL, 0, NULL},
 };

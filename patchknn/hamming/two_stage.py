@@ -7,13 +7,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from numpy import frombuffer
 
 from patchknn.hamming.code_table import CodeTable
 from patchknn.hamming.feature_table import FeatureTable, Float64, Int64, RowsWork
 from patchknn.hamming.kernels import extension
+from patchknn.hamming.packing import words_of
 from patchknn.hamming.threads import even_ranges, share_out
 
 _INT64, _FLOAT64 = np.dtype(np.int64), np.dtype(np.float64)
+_FLOATS = frozenset(map(np.dtype, (np.float16, np.float32, np.float64)))
 _NOTHING = np.zeros(0, np.int64)
 _FACTS = 8  # numbers that the kernels tell of a query: rows, matches and the six of its work
 _LEAST_SHARE = 16  # queries that are worth a thread's turn
@@ -22,13 +25,13 @@ _LEAST_SHARE = 16  # queries that are worth a thread's turn
 class TwoStageAnswer(NamedTuple):
     """What the ball of a query holds.
 
-    n_rows: rows in the ball. positions (c,) int64 and distances (c,) float64 as
+    n_rows: rows in the ball. rows (c,) int64 of the segment and distances (c,) float64 as
     ``FeatureTable.nearest`` gives them, both None where the ball holds fewer than k rows. work: the
     four numbers of ``Hits.work``, then the two of ``RowsWork``.
     """
 
     n_rows: int
-    positions: Int64 | None
+    rows: Int64 | None
     distances: Float64 | None
     work: tuple[int, int, int, int, int, int]
 
@@ -37,13 +40,13 @@ class TwoStageAnswers(NamedTuple):
     """The same of Q queries: those of query q from offsets[q] to offsets[q + 1].
 
     n_rows (Q,) int64; ranked (Q,) bool: false where the ball holds too few or too many rows;
-    offsets (Q + 1,) int64; positions (T,) int64; distances (T,) float64; work (Q, 6) int64.
+    offsets (Q + 1,) int64; rows (T,) int64; distances (T,) float64; work (Q, 6) int64.
     """
 
     n_rows: Int64
     ranked: npt.NDArray[np.bool_]
     offsets: Int64
-    positions: Int64
+    rows: Int64
     distances: Float64
     work: Int64
 
@@ -65,7 +68,7 @@ class TwoStage:
 
     def search(
         self,
-        words: npt.NDArray[np.uint64],
+        code: npt.NDArray[np.uint8],
         query: npt.NDArray[Any],
         radius: int,
         k: int,
@@ -73,7 +76,7 @@ class TwoStage:
         *,
         least: int | None = None,
     ) -> TwoStageAnswer:
-        """The nearest rows to ``query`` (D,) within ``radius`` bits of the code ``words`` (W,).
+        """The nearest rows to ``query`` (D,) within ``radius`` bits of ``code`` (K/8,).
 
         They are ranked where the ball holds at least ``least`` rows (default: k).
         ``skip`` (s,) int64, ascending, are segment rows to be left out, as if they were not there.
@@ -81,22 +84,21 @@ class TwoStage:
         index array turns out to hold a value out of range.
         """
         target = _as_floats(query)
-        code = np.ascontiguousarray(words, np.uint64)
         least = k if least is None else least
         if skip is not None:
             skip = np.ascontiguousarray(skip, np.int64)
         if not self._fused:
-            return self._in_turn(code, target, radius, k, skip, least)
+            return self._in_turn(words_of(code), target, radius, k, skip, least)
         n_rows, found, *work = self._kernels.two_stage(
             self._codes.kernel, self._features.kernel, code, target, radius, k, least, skip
         )
         if found is None:
             return TwoStageAnswer(n_rows, None, None, (*work, 0, 0))
-        positions, distances, read, skipped = found
+        rows, distances, read, skipped = found
         return TwoStageAnswer(
             n_rows,
-            np.frombuffer(positions, _INT64),
-            np.frombuffer(distances, _FLOAT64),
+            frombuffer(rows, _INT64),
+            frombuffer(distances, _FLOAT64),
             (*work, read, skipped),
         )
 
@@ -135,9 +137,9 @@ class TwoStage:
                 *(radius, k, least, most, ends, left_out),
             )
             return (
-                np.frombuffer(facts, _INT64).reshape(-1, _FACTS),
-                np.frombuffer(found[0], _INT64),
-                np.frombuffer(found[1], _FLOAT64),
+                frombuffer(facts, _INT64).reshape(-1, _FACTS),
+                frombuffer(found[0], _INT64),
+                frombuffer(found[1], _FLOAT64),
             )
 
         shares = max(1, min(4 * threads if threads > 1 else 1, len(codes) // _LEAST_SHARE))
@@ -163,18 +165,18 @@ class TwoStage:
         most: int,
     ) -> tuple[Int64, Int64, Float64]:
         """What the kernels give of many queries, one after the other."""
-        facts, positions, distances = [], [_NOTHING], [np.zeros(0)]
+        facts, rows, distances = [], [_NOTHING], [np.zeros(0)]
         every = [None] * len(words) if skips is None else skips
         for word, target, skip in zip(words, targets, every, strict=True):
             one = self._in_turn(word, target, radius, k, skip, least, most)
             found = -1
-            if one.positions is not None and one.distances is not None:
-                found = len(one.positions)
-                positions.append(one.positions)
+            if one.rows is not None and one.distances is not None:
+                found = len(one.rows)
+                rows.append(one.rows)
                 distances.append(one.distances)
             facts.append([one.n_rows, found, *one.work])
         table = np.array(facts, np.int64).reshape(-1, _FACTS)
-        return table, np.concatenate(positions), np.concatenate(distances)
+        return table, np.concatenate(rows), np.concatenate(distances)
 
     def _in_turn(  # noqa: PLR0917
         self,
@@ -197,11 +199,13 @@ class TwoStage:
         if skip is not None and len(skip):
             starts, stops = self._without(starts, stops, skip)
         n_rows = int((stops - starts).sum())
-        positions = distances = None
+        rows = distances = None
         work = RowsWork(0, 0)
         if least <= n_rows <= most:
-            positions, distances, work = self._features.nearest(target, starts, stops, k)
-        return TwoStageAnswer(n_rows, positions, distances, (*hits.work[0].tolist(), *work))
+            rows, distances, work = self._features.nearest(target, starts, stops, k)
+            if self._features.rows is not None:
+                rows = self._features.rows[rows].astype(np.int64)
+        return TwoStageAnswer(n_rows, rows, distances, (*hits.work[0].tolist(), *work))
 
     def _without(self, starts: Int64, stops: Int64, skip: Int64) -> tuple[Int64, Int64]:
         rows = self._features.rows
@@ -217,5 +221,6 @@ class TwoStage:
 
 def _as_floats(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """As the kernels take them: float16, float32 or float64, in one piece."""
-    floats = values.dtype.kind == "f" and values.dtype.itemsize <= _FLOAT64.itemsize
-    return np.ascontiguousarray(values, None if floats else _FLOAT64)
+    if values.dtype not in _FLOATS:
+        values = values.astype(_FLOAT64)
+    return values if values.flags.c_contiguous else np.ascontiguousarray(values)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
-from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -114,9 +114,8 @@ class Searcher:
             (found,) = self.find_many(feature[None], None if code is None else code[None])
             return found
         if feature.dtype == self._dtype and feature.shape == self._shape:
-            exact = feature.astype(np.float64)
-            if isfinite(exact.dot(exact)):  # quicker than to look at each value
-                return self._two_stage.find(exact, code, demand)
+            with suppress(ValueError):  # values that are not finite, which is said below
+                return self._two_stage.find(feature, code, demand)
         stored = self.snapshot.settings
         feature = rounded_feature(feature, "features", stored.feature_dim, stored.feature_dtype)
         return self._two_stage.find(feature, code, demand)

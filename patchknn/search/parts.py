@@ -16,9 +16,10 @@ from patchknn.archive.snapshot import Shard, Snapshot
 from patchknn.errors import PatchknnError
 from patchknn.hamming.code_table import Hits
 from patchknn.hamming.feature_table import FeatureTable
-from patchknn.hamming.packing import words, words_of
+from patchknn.hamming.packing import words
 from patchknn.hamming.scan import scan_rows
 from patchknn.hamming.two_stage import TwoStage, TwoStageAnswer, TwoStageAnswers
+from patchknn.search.query import all_finite
 from patchknn.search.rows import RowNumbers
 
 Codes = npt.NDArray[np.uint8]
@@ -147,10 +148,7 @@ class SegmentPart:
     def rows(self, positions: RowNumbers) -> RowNumbers:
         """As ``Part``."""
         try:
-            rows = self.segment.segment_rows(positions)
-            if self._shift is not None:
-                return rows + self._shift if self._shift else rows
-            return self.segment.snapshot_rows(rows)
+            return self._snapshot_rows(self.segment.segment_rows(positions))
         except ValueError as error:
             raise DamagedPartError(self, str(error)) from None
 
@@ -165,15 +163,18 @@ class SegmentPart:
     ) -> TwoStageAnswer:
         """The nearest rows to ``feature`` (D,) in the ball of ``code`` (K/8,), in one call.
 
-        ``skip`` (s,) rows of the snapshot, all of them of this segment, are left out; ranked
-        where ``least`` rows remain.
+        Rows of the answer, and ``skip`` (s,), all of them of this segment, which are left out, are
+        the snapshot's; ranked where ``least`` rows remain. ValueError where ``feature`` is not
+        finite.
         """
         skipped = self._segment_rows(skip) if len(skip) else None
-        word = words_of(code)
         try:
-            return self._both_stages.search(word, feature, radius, k, skipped, least=least)
+            answer = self._both_stages.search(code, feature, radius, k, skipped, least=least)
         except ValueError as error:
-            raise DamagedPartError(self, str(error)) from None
+            raise self._fault(feature, error) from None
+        if answer.rows is None or self._shift == 0:
+            return answer
+        return answer._replace(rows=self._snapshot_rows(answer.rows))
 
     def search_many(  # noqa: PLR0917
         self,
@@ -194,14 +195,24 @@ class SegmentPart:
         if any(map(len, skips)):
             skipped = [self._segment_rows(skip) if len(skip) else skip for skip in skips]
         try:
-            return self._both_stages.search_many(
+            answers = self._both_stages.search_many(
                 *(words(codes), features, radius, k, skipped),
                 least=least,
                 most=most,
                 threads=threads,
             )
         except ValueError as error:
-            raise DamagedPartError(self, str(error)) from None
+            raise self._fault(features, error) from None
+        return answers._replace(rows=self._snapshot_rows(answers.rows))
+
+    def _snapshot_rows(self, segment_rows: RowNumbers) -> RowNumbers:
+        if self._shift is not None:
+            return segment_rows + self._shift if self._shift else segment_rows
+        return self.segment.snapshot_rows(segment_rows)
+
+    def _fault(self, features: npt.NDArray[Any], error: ValueError) -> Exception:
+        """Whose fault it is: the segment's, or that of features which are not finite."""
+        return DamagedPartError(self, str(error)) if all_finite(features) else error
 
     @cached_property
     def _both_stages(self) -> TwoStage:

@@ -22,6 +22,7 @@ from patchknn.search.parts import (
     parts_of,
 )
 from patchknn.search.pool import Demand
+from patchknn.search.query import all_finite
 from patchknn.search.ranking import nearest
 from patchknn.search.rows import RowNumbers, RowReader
 from patchknn.search.work import Work
@@ -60,7 +61,10 @@ class TwoStage:
         return sum(len(part.shards) for part in self.parts if isinstance(part, ScanPart))
 
     def find(self, feature: Features, code: Codes, demand: Demand) -> Found:
-        """The answer of one query: its features (D,) in the archive's dtype, its code (K/8,)."""
+        """The answer of one query: its features (D,) in the archive's dtype, its code (K/8,).
+
+        Raises ValueError where features are not finite.
+        """
         while True:
             try:
                 return self._find(feature, code, demand)
@@ -83,6 +87,9 @@ class TwoStage:
         found = self._found_at_once(feature, code, demand)
         if found is not None:
             return found
+        if not all_finite(feature):
+            message = "the query holds a NaN or an infinity"
+            raise ValueError(message)
         ball = find_ball(self.parts, code, self._radii, demand, self._threads)
         return self._ranked(ball, feature, demand)
 
@@ -102,13 +109,12 @@ class TwoStage:
         k = demand.k
         answer = part.search(code, feature, radius, k, demand.skip, 0 if widest <= radius else k)
         self._last_ball = answer.n_rows
-        distances = answer.distances
-        if answer.positions is None or distances is None:
+        rows, distances = answer.rows, answer.distances
+        if rows is None or distances is None:
             return None
-        rows = part.rows(answer.positions)
-        work = Work(*answer.work)
         if len(rows) > k or len(set(distances.tolist())) < len(rows):  # ties
             rows, distances = self._settled(rows, distances, k)
+        work = Work._make(answer.work)
         return Found(rows, distances, radius, answer.n_rows, widened=False, work=work)
 
     def _ranked(self, ball: Ball, feature: Features, demand: Demand) -> Found:
@@ -202,7 +208,7 @@ class TwoStage:
             *(0 if widest <= radius else k, _MOST_AT_ONCE, self._threads),
         )
         found = FoundMany(
-            *(part.rows(answers.positions), answers.distances, answers.offsets),
+            *(answers.rows, answers.distances, answers.offsets),
             np.full(len(plain), radius, np.int64),
             *(answers.n_rows, np.zeros(len(plain), bool), answers.work),
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from itertools import product
 from types import ModuleType
 
 import numpy as np
@@ -154,7 +155,7 @@ def stress_two_stage(kernels: ModuleType, generator: np.random.Generator) -> Non
         if damage is not None:
             bounds[1] = rows[5] = damage
         codes = kernels.CodeTable(64, coded, bounds, ())
-        for mapping in (None, rows):
+        for mapping, dtype in product((None, rows), (np.float16, np.float32, np.float64)):
             table = kernels.FeatureTable([features], dim, 1, mapping, None)
             for radius in (0, 1, 64):
                 for left_out in (None, skip):
@@ -162,8 +163,8 @@ def stress_two_stage(kernels: ModuleType, generator: np.random.Generator) -> Non
                         kernels.two_stage,
                         codes,
                         table,
-                        coded[0],
-                        generator.normal(size=dim),
+                        coded[0].byteswap().view(np.uint8),
+                        generator.normal(size=dim).astype(dtype),
                         radius,
                         10,
                         5,
@@ -178,7 +179,7 @@ def stress_two_stage(kernels: ModuleType, generator: np.random.Generator) -> Non
                         codes,
                         table,
                         several,
-                        generator.normal(size=(8, dim)),
+                        generator.normal(size=(8, dim)).astype(dtype),
                         *(radius, 10, least, most, ends, skip),
                         damaged=damage is not None,
                     )

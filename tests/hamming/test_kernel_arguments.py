@@ -45,10 +45,10 @@ def test_arrays_of_numbers_must_be_aligned_and_features_need_not(module, feature
     words = np.zeros(1, np.uint64)
     codes = module.CodeTable(64, words, np.array([0, _N], np.uint32), ())
     panels = np.zeros((1, _DIM, 32), np.float32)
-    padded = np.zeros(16, np.float32)
+    padded, code = np.zeros(16, np.float32), np.zeros(8, np.uint8)
 
-    def two_stage(words=words, query=query, skip=one):
-        module.two_stage(codes, whole, words, query, 0, 3, 1, skip)
+    def two_stage(query=query, skip=one):
+        module.two_stage(codes, whole, code, query, 0, 3, 1, skip)
 
     def match(queries=one * 0, panels=panels, lengths=mean[:1], mean=padded):
         batch.match(0, 0, _N, queries, panels, lengths, mean)
@@ -65,7 +65,6 @@ def test_arrays_of_numbers_must_be_aligned_and_features_need_not(module, feature
         "queries": lambda: module.RowBatch(whole, _unaligned(query), one, 1),
         "k": lambda: module.RowBatch(whole, query, _unaligned(one), 1),
         "offsets": lambda: batch.search(0, 1, _unaligned(np.arange(2)), one * 0, one),
-        "words": lambda: two_stage(words=_unaligned(words)),
         "skip": lambda: two_stage(skip=_unaligned(one)),
         "panels": lambda: match(panels=_unaligned(panels)),
         "lengths": lambda: match(lengths=_unaligned(np.ones(1))),
@@ -76,6 +75,7 @@ def test_arrays_of_numbers_must_be_aligned_and_features_need_not(module, feature
         lambda: match(queries=_unaligned(one * 0)),
         lambda: match(mean=_unaligned(padded)),
         lambda: two_stage(query=_unaligned(query)),
+        lambda: two_stage(query=_unaligned(query.astype(np.float16))),
         lambda: module.distances(features, 0, query, _unaligned(one)),
     ):
         with pytest.raises(ValueError, match="it is not aligned"):
@@ -98,3 +98,21 @@ def test_more_than_all_rows_are_all_rows(module, features, k):
     assert len(np.frombuffer(positions, np.int64)) == min(k, _N)
     for batch in (matched, searched):
         assert batch.finish(0, 1)[1:3] == (positions, distances)
+
+
+def test_a_code_and_features_have_their_length_and_their_kind(module, features):
+    codes = module.CodeTable(64, np.zeros(1, np.uint64), np.array([0, _N], np.uint32), ())
+    table = module.FeatureTable([features], _DIM, 0, None, None)
+    code, query = np.zeros(8, np.uint8), features[3]
+
+    def two_stage(code=code, query=query):
+        return module.two_stage(codes, table, code, query, 0, 3, 1, None)
+
+    for dtype in (np.float16, np.float32, np.float64):
+        assert two_stage(query=query.astype(dtype))[0] == _N
+    for wrong in (code[:7], np.zeros(9, np.uint8), code.view(np.uint64)):
+        with pytest.raises(ValueError, match=r"^code: it is not one of 64 bits$"):
+            two_stage(code=wrong)
+    for wrong in (query[:7], query.astype(np.int8), np.zeros(9, np.float16)):
+        with pytest.raises(ValueError, match=r"^query: .* are not 1 times 8 floats$"):
+            two_stage(query=wrong)

@@ -55,23 +55,23 @@ def test_it_finds_what_a_literal_search_finds(
     random = np.random.default_rng(seed)
     with pytest.MonkeyPatch.context() as patch, kernels.use(name):
         patch.setattr(parts, "_WORTH_INDEXING", 2)
-        codes, features, rows, tables = make(random, n, n_bytes, dim, n_shards)
+        codes, features, _, tables = make(random, n, n_bytes, dim, n_shards)
         row = int(random.integers(0, n))
         query = (features[row] + random.normal(0, 0.1, dim)).astype(dtype)
         skip = np.unique(np.append(random.integers(0, n, n_skip), row)) if n_skip else None
-        found = tables.search(words(codes[row : row + 1])[0], query, radius, k, skip)
+        found = tables.search(codes[row], query, radius, k, skip)
     near = np.bitwise_count(codes ^ codes[row]).sum(axis=1) <= radius
     if skip is not None:
         near[skip] = False
     assert found.n_rows == near.sum()
     if near.sum() < k:
-        assert found.positions is None
+        assert found.rows is None
         assert found.distances is None
         return
     ball = np.flatnonzero(near)
     distances = l2_distances(features, query.astype(np.float64))[ball]
     kept = distances <= (np.sort(distances)[k - 1] if k else -1)
-    pairs = zip(found.distances.tolist(), rows[found.positions].tolist(), strict=True)
+    pairs = zip(found.distances.tolist(), found.rows.tolist(), strict=True)
     assert sorted(pairs) == sorted(zip(distances[kept].tolist(), ball[kept].tolist(), strict=True))
     assert (np.diff(found.distances) >= 0).all()
 
@@ -107,7 +107,7 @@ def test_many_queries_find_what_each_finds_alone(
             threads=threads,
         )
         alone = [
-            tables.search(words(codes[row : row + 1])[0], query, radius, k, skip, least=0)
+            tables.search(codes[row], query, radius, k, skip, least=0)
             for row, query, skip in zip(asked, queries, skips, strict=True)
         ]
     assert several.n_rows.tolist() == [one.n_rows for one in alone]
@@ -115,11 +115,11 @@ def test_many_queries_find_what_each_finds_alone(
     assert len(several.work) == n_queries
     spans = zip(several.offsets[:-1], several.offsets[1:], strict=True)
     for one, ranked, (start, stop) in zip(alone, several.ranked, spans, strict=True):
-        found = several.positions[start:stop].tolist()
-        assert found == (one.positions.tolist() if ranked else [])
+        found = several.rows[start:stop].tolist()
+        assert found == (one.rows.tolist() if ranked else [])
         far = several.distances[start:stop].tolist()
         assert far == (one.distances.tolist() if ranked else [])
-    assert several.offsets[-1] == len(several.positions) == len(several.distances)
+    assert several.offsets[-1] == len(several.rows) == len(several.distances)
 
 
 @pytest.mark.parametrize("name", [name for name in EVERY if name != "numpy"])
@@ -144,7 +144,7 @@ def test_what_is_out_of_range_or_does_not_fit_is_refused(name):
     random = np.random.default_rng(1)
     with kernels.use(name):
         codes, features, _, tables = make(random, 50, 6, 9, 1)
-        code = words(codes[:1])[0]
+        code = codes[0]
         with pytest.raises(ValueError, match="NaN"):
             tables.search(code, np.full(9, np.nan), 48, 3)
         with pytest.raises(ValueError, match="query"):
@@ -167,10 +167,11 @@ def test_bounds_that_give_a_position_to_two_codes_are_noticed(name):
     features = np.zeros((256, 9), np.float16)
     bounds = np.arange(257, dtype=np.uint32)
     bounds[11], bounds[12] = 200, 11  # code 10 ends late, code 12 begins early; code 11 is far away
+    between = (codes[10] | codes[12]).byteswap().view(np.uint8)[:2]
     with kernels.use(name):
         table = TwoStage(CodeTable(CodeArrays(16, codes, bounds)), FeatureTable([features]))
         with pytest.raises(ValueError, match="out of range"):
-            table.search(codes[10] | codes[12], features[0], 1, 1)
+            table.search(between, features[0], 1, 1)
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -178,12 +179,12 @@ def test_numbers_beyond_what_c_holds_are_not_wrapped(name):
     random = np.random.default_rng(2)
     with kernels.use(name):
         codes, features, _, tables = make(random, 50, 6, 9, 1)
-        code = words(codes[:1])[0]
+        code = codes[0]
         every = tables.search(code, features[0], 48, 3)
         for radius in (1 << 32, (1 << 32) + 1):
             found = tables.search(code, features[0], radius, 3)
-            assert (found.n_rows, found.positions.tolist()) == (50, every.positions.tolist())
-        assert tables.search(code, features[0], 48, 1 << 62).positions is None
-        assert len(tables.search(code, features[0], 48, -1).positions) == 0
+            assert (found.n_rows, found.rows.tolist()) == (50, every.rows.tolist())
+        assert tables.search(code, features[0], 48, 1 << 62).rows is None
+        assert len(tables.search(code, features[0], 48, -1).rows) == 0
         with pytest.raises(ValueError, match="less than 0"):
             tables.search(code, features[0], -1, 3)
