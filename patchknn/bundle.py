@@ -10,9 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -33,24 +32,24 @@ HEADS_FILE = "heads.safetensors"
 BACKBONE_FILE = "backbone.safetensors"
 
 Array = npt.NDArray[Any]
+_NO_ENTRIES: dict[str, Any] = {}
 
 
-@dataclass(frozen=True)
-class EncoderDescription:
+class EncoderDescription(NamedTuple):
     """What ``encoder.json`` says.
 
     ``input_size`` in pixels, of patches at ``mpp`` µm/px (None: it learnt from plain images);
     ``mean`` and ``std`` per RGB channel of images scaled to [0, 1]; ``feature_dim`` D and ``bits``
     K of the hash map; ``hash_method`` ``learned``, ``itq`` or ``sign``; ``tasks`` one entry
     ``{"name", "classes"}`` per classification head, the first one being the one that answers;
-    ``training`` and ``metrics`` are for the reader.
+    ``training`` and ``metrics`` are for the reader. No dict in it is ever changed.
     """
 
     feature_dim: int
     bits: int
     hash_method: str
     backbone: str | None = None
-    model_args: dict[str, Any] = field(default_factory=dict)
+    model_args: dict[str, Any] = _NO_ENTRIES
     timm_version: str | None = None
     input_size: int = 224
     mpp: float | None = None
@@ -59,12 +58,11 @@ class EncoderDescription:
     class_names: tuple[str, ...] = ()
     tasks: tuple[dict[str, Any], ...] = ()
     precision: str = "float32"
-    training: dict[str, Any] = field(default_factory=dict)
-    metrics: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = _NO_ENTRIES
+    metrics: dict[str, Any] = _NO_ENTRIES
 
 
-@dataclass(frozen=True)
-class LinearMap:
+class LinearMap(NamedTuple):
     """``y = x @ weight.T + bias``: weight (out, in) float32, bias (out,) float32."""
 
     weight: Array
@@ -75,8 +73,7 @@ class LinearMap:
         return np.asarray(values, np.float64) @ self.weight.astype(np.float64).T + self.bias
 
 
-@dataclass(frozen=True)
-class Bundle:
+class Bundle(NamedTuple):
     """A loaded bundle without its backbone."""
 
     directory: Path
@@ -147,7 +144,7 @@ def write_bundle(
     content = {
         "format": "patchknn-encoder",
         "format_version": FORMAT_VERSION,
-        **asdict(description),
+        **description._asdict(),
         "digests": digests,
     }
     content = json.loads(json.dumps(content, allow_nan=False))
@@ -223,7 +220,7 @@ def load_bundle(directory: Path) -> Bundle:
         message = f"{directory} is damaged: its content does not match its fingerprint; restore it."
         raise DamageError(message)
     try:
-        known = {entry.name for entry in fields(EncoderDescription)}
+        known = EncoderDescription._fields
         values = {name: _frozen(value) for name, value in content.items() if name in known}
         description = EncoderDescription(**values)
         hash_map = LinearMap(heads["hash.weight"], heads["hash.bias"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 import subprocess
@@ -124,7 +123,7 @@ def test_the_fingerprint_is_of_the_content_alone(tmp_path, folder):
         write_bundle(tmp_path / "4", _DESCRIPTION, _HASH, _CLASSIFIER),
         write_bundle(
             tmp_path / "5",
-            dataclasses.replace(_DESCRIPTION, mean=(0.5, 0.5, 0.5)),
+            _DESCRIPTION._replace(mean=(0.5, 0.5, 0.5)),
             _HASH,
             _CLASSIFIER,
             _BACKBONE,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 
 from patchknn.archive.description import SHARDS
@@ -103,7 +102,7 @@ def _check_fits(path: Path, wanted: ArchiveSettings) -> None:
             f"{wanted.encoder_fingerprint[:16]}: use its own, {path / ENCODER}, or another archive."
         )
         raise ConflictError(message)
-    there, asked = asdict(present), asdict(wanted)
+    there, asked = present._asdict(), wanted._asdict()
     different = [
         f"{name} {there[name]} (asked for: {asked[name]})"
         for name in there

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,8 +21,7 @@ _HEX64 = re.compile(r"[0-9a-f]{64}")
 _SUFFIXES = {"zarr": ".zarr", "hdf5": ".h5"}
 
 
-@dataclass(frozen=True)
-class ArrayPlace:
+class ArrayPlace(NamedTuple):
     """One array as plain little-endian bytes in C order: ``file`` is relative to ``shards/``."""
 
     file: str
@@ -38,8 +36,7 @@ class ArrayPlace:
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
-@dataclass(frozen=True)
-class FileRecord:
+class FileRecord(NamedTuple):
     """One file of a shard; ``checksum`` is over the bytes that belong to no array."""
 
     file: str
@@ -47,8 +44,7 @@ class FileRecord:
     checksum: str
 
 
-@dataclass(frozen=True)
-class ShardDescription:
+class ShardDescription(NamedTuple):
     """``sources`` are the lines of the source table; ``new_sources`` those that no earlier
     shard of the same writer holds already.
     """
@@ -69,7 +65,9 @@ class ShardDescription:
             "format": _FORMAT,
             "format_version": _FORMAT_VERSION,
             "checksum_algorithm": CHECKSUM,
-            **asdict(self),
+            **self._asdict(),
+            "arrays": {name: place._asdict() for name, place in self.arrays.items()},
+            "files": [record._asdict() for record in self.files],
         }
 
 

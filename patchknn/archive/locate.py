@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +20,7 @@ _LIMIT = 1 << 63  # of int64
 SourcePlace = tuple[int, Shard, int]
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(NamedTuple):
     """Patches to be found: m source names with their ``name_key`` (m,) and x, y (m, 2) int64."""
 
     names: list[str]

@@ -9,10 +9,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from patchknn.archive.sealed import check_format, damage, read_sealed, sealed_text
 from patchknn.errors import ConflictError, InputError
@@ -28,8 +27,7 @@ _HEX64 = re.compile(r"[0-9a-f]{64}")
 _ATTEMPTS = 10_000
 
 
-@dataclass(frozen=True)
-class ShardEntry:
+class ShardEntry(NamedTuple):
     """One live shard: rows, sources not counted by an earlier shard, checksum of its JSON."""
 
     uuid: str
@@ -38,8 +36,7 @@ class ShardEntry:
     checksum: str
 
 
-@dataclass(frozen=True)
-class Manifest:
+class Manifest(NamedTuple):
     """One snapshot. ``action`` and the counts added say what changed against the parent."""
 
     number: int
@@ -55,11 +52,16 @@ class Manifest:
     sources_added: int
     classes: tuple[str, ...]
     shards: tuple[ShardEntry, ...]
-    changes: tuple[str, ...] = field(default=())
+    changes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The content of its file, not yet sealed."""
-        return {"format": _FORMAT, "format_version": _FORMAT_VERSION, **asdict(self)}
+        return {
+            "format": _FORMAT,
+            "format_version": _FORMAT_VERSION,
+            **self._asdict(),
+            "shards": [entry._asdict() for entry in self.shards],
+        }
 
 
 def first_manifest(archive_id: str) -> dict[str, Any]:
@@ -183,7 +185,7 @@ def _link(path: Path, manifest: Manifest) -> bool:
 def _from_json(value: dict[str, Any], file: Path, path: Path) -> Manifest:
     check_format(value, file, path, _FORMAT, _FORMAT_VERSION)
     try:
-        content = {k: v for k, v in value.items() if k in Manifest.__dataclass_fields__}
+        content = {k: v for k, v in value.items() if k in Manifest._fields}
         content["shards"] = tuple(ShardEntry(**entry) for entry in value["shards"])
         content["classes"] = tuple(value["classes"])
         content["changes"] = tuple(value.get("changes", ()))

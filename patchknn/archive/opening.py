@@ -6,8 +6,8 @@ import hashlib
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from patchknn.archive.description import SHARDS
 from patchknn.archive.manifests import Manifest, ShardEntry
@@ -15,8 +15,7 @@ from patchknn.archive.settings import ArchiveSettings
 from patchknn.archive.shard import Shard, VouchedShard, check_files, described
 
 
-@dataclass(frozen=True, slots=True)
-class Voucher:
+class Voucher(NamedTuple):
     """What an index segment saw of a shard, so that its JSON need not be taken apart again.
 
     ``checksum`` as in the manifest; ``json_checksum``: SHA-256 of the bytes of the JSON;

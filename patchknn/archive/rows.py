@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """A slide or plain image.
 
     ``path`` is absolute, as it was when embedded; ``quickhash`` is 16 bytes of
@@ -30,7 +28,6 @@ class Source:
         return (self.size, self.quickhash) == (other.size, other.quickhash)
 
 
-@dataclass(frozen=True)
 class Rows:
     """Rows to be archived, in any order.
 
@@ -39,14 +36,25 @@ class Rows:
     none; thumbnails are encoded images, one a row, or None.
     """
 
-    features: npt.NDArray[Any]
-    codes: npt.NDArray[np.uint8]
-    coords: npt.NDArray[np.int64]
-    source: npt.NDArray[np.int32]
-    labels: npt.NDArray[np.int32]
-    sources: tuple[Source, ...]
-    classes: tuple[str, ...]
-    thumbnails: tuple[bytes, ...] | None = None
+    def __init__(  # noqa: PLR0917
+        self,
+        features: npt.NDArray[Any],
+        codes: npt.NDArray[np.uint8],
+        coords: npt.NDArray[np.int64],
+        source: npt.NDArray[np.int32],
+        labels: npt.NDArray[np.int32],
+        sources: tuple[Source, ...],
+        classes: tuple[str, ...],
+        thumbnails: tuple[bytes, ...] | None = None,
+    ) -> None:
+        self.features = features
+        self.codes = codes
+        self.coords = coords
+        self.source = source
+        self.labels = labels
+        self.sources = sources
+        self.classes = classes
+        self.thumbnails = thumbnails
 
     def __len__(self) -> int:
         return len(self.features)

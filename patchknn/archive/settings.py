@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from patchknn.archive.sealed import damage, read_sealed
 from patchknn.errors import InputError
@@ -16,8 +15,7 @@ ENCODER = "encoder"
 FEATURE_DTYPES = ("float16", "float32")
 
 
-@dataclass(frozen=True)
-class ArchiveSettings:
+class ArchiveSettings(NamedTuple):
     """Identity, encoder and units of an archive.
 
     ``bits`` K and ``feature_dim`` D per row; ``patch_px`` the side of a patch in pixels; ``mpp``
@@ -36,7 +34,7 @@ class ArchiveSettings:
 
     def as_json(self) -> dict[str, Any]:
         """The content of ``archive.json``, not yet sealed."""
-        return {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
+        return {"format": FORMAT, "format_version": FORMAT_VERSION, **self._asdict()}
 
 
 def read_settings(path: Path) -> ArchiveSettings:
@@ -71,7 +69,7 @@ def read_settings(path: Path) -> ArchiveSettings:
 
 def _from_json(value: dict[str, Any]) -> ArchiveSettings | None:
     try:
-        settings = ArchiveSettings(**{e.name: value[e.name] for e in fields(ArchiveSettings)})
+        settings = ArchiveSettings(**{name: value[name] for name in ArchiveSettings._fields})
     except KeyError:
         return None
     texts = (settings.archive_id, settings.encoder_fingerprint, settings.precision)

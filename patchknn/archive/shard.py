@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,8 +26,7 @@ from patchknn.archive.strings import OptionalStringTable, StringTable, offsets_f
 from patchknn.errors import DamageError
 
 
-@dataclass(frozen=True)
-class VouchedShard:
+class VouchedShard(NamedTuple):
     """A shard whose JSON is known to be whole without having been read: it is when needed.
 
     ``classes`` are the snapshot's; the features lie in ``features_file`` below ``shards/``.

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -38,8 +37,7 @@ Result = TypeVar("Result")
 __all__ = ["Shard", "Snapshot", "StoredRow", "open_archive", "patch_id"]
 
 
-@dataclass(frozen=True, slots=True)
-class StoredRow:
+class StoredRow(NamedTuple):
     """One row in words; x and y are level-0 pixels, −1 for plain images."""
 
     row: int

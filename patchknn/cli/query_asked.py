@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from patchknn.files import quickhash
 from patchknn.search.answers import Failure
@@ -15,8 +14,7 @@ if TYPE_CHECKING:
     from patchknn.datasets.patches import Patch
 
 
-@dataclass(frozen=True)
-class Asked:
+class Asked(NamedTuple):
     """One query on its way, and where its picture comes from.
 
     ``content`` is a short fingerprint of the file that it was made from, None for stored rows.
@@ -27,8 +25,7 @@ class Asked:
     patch: Patch | None = None
 
 
-@dataclass(frozen=True)
-class ImageSettings:
+class ImageSettings(NamedTuple):
     """How images become features: µm/px of plain images, of slides, of slides without any."""
 
     encoder: Path | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,7 +34,7 @@ def ask_stored(
         block = []
         for query in stored_queries(snapshot, wanted):
             if isinstance(query, Query) and patient:
-                query = replace(query, patient=patient)  # noqa: PLW2901
+                query = query._replace(patient=patient)  # noqa: PLW2901
             block.append(Asked(query))
         yield block
 
@@ -120,6 +119,6 @@ def _ask_features(
     try:
         for query in feature_queries(Path(path), snapshot.settings.feature_dim):
             if not skip(query.name, content):
-                yield Asked(replace(query, patient=patient), content)
+                yield Asked(query._replace(patient=patient), content)
     except PatchknnError as error:
         yield Asked(Failure(path, str(error)), content)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from patchknn.archive.snapshot import Snapshot, open_archive
 from patchknn.cli import console
@@ -28,8 +27,7 @@ if TYPE_CHECKING:
 _MONTAGE_ROWS = 20
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(NamedTuple):
     """Where answers go, and what is wanted beside them.
 
     ``format`` None is a table on a terminal, NDJSON in a pipe; ``size`` in pixels must be the
@@ -135,9 +133,7 @@ def _made_with(
     snapshot: Snapshot, settings: SearchSettings, images: ImageSettings
 ) -> dict[str, Any]:
     """What decides the answers, so that answers made otherwise are not mixed with them."""
-    from dataclasses import asdict
-
-    search = asdict(settings)
+    search = settings._asdict()
     search["labels"] = None if settings.labels is None else sorted(settings.labels)
     return {
         "archive": snapshot.settings.archive_id,

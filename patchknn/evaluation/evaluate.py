@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, replace
 from itertools import islice
 from typing import Any
 
@@ -38,7 +37,7 @@ def evaluate(
     """
     threads = available_cpus()
     searcher = Searcher(snapshot, settings, threads)
-    narrow = Searcher(snapshot, replace(settings, max_radius=settings.radius), threads)
+    narrow = Searcher(snapshot, settings._replace(max_radius=settings.radius), threads)
     exhaustive = ExhaustiveSearch(snapshot, settings)
     outcomes: list[Outcome] = []
     failed = 0
@@ -72,7 +71,7 @@ def evaluate(
 
 def report_settings(snapshot: Snapshot, settings: SearchSettings) -> dict[str, Any]:
     """What the figures hang on, ready for JSON."""
-    given = asdict(settings)
+    given = settings._asdict()
     if settings.labels is not None:
         given["labels"] = sorted(settings.labels)
     return {

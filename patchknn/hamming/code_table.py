@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,8 +25,7 @@ _WORK = np.dtype((np.int64, 4))
 _WORTH_SHARING = 1 << 22  # words that take longer to scan than a thread takes to be woken
 
 
-@dataclass(frozen=True)
-class CodeArrays:
+class CodeArrays(NamedTuple):
     """Codes (U, W) uint64, distinct and ascending, of ``bits`` bits each, and their index.
 
     bounds (U + 1,) uint32: code u has positions bounds[u] to bounds[u + 1], at least one.

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,8 +29,7 @@ _TASK_VALUES = 1 << 27  # multiplications of one task: some milliseconds
 _SAMPLE = 256
 
 
-@dataclass(frozen=True)
-class _Task:
+class _Task(NamedTuple):
     """Rows ``start`` to ``stop`` against the queries numbered ``queries`` (m,)."""
 
     start: int

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +13,7 @@ Int64 = npt.NDArray[np.int64]
 _MOST_PAIRS = 1 << 22
 
 
-@dataclass(frozen=True)
-class Ranges:
+class Ranges(NamedTuple):
     """Ranges of positions of Q queries: those of query q from offsets[q] to offsets[q + 1].
 
     offsets (Q + 1,), starts (m,), stops (m,) int64.
@@ -37,8 +36,7 @@ class Ranges:
         return before[self.offsets]
 
 
-@dataclass(frozen=True)
-class Shared:
+class Shared(NamedTuple):
     """Disjoint ranges (s,) that several queries share; those of range i are
     queries[offsets[i] : offsets[i + 1]].
     """

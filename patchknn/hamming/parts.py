@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +15,7 @@ _BLOCK_CODES = 1 << 22
 _BLOCK_ENTRIES = 1 << 23
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """One table: the codes by the value of their bits [first_bit, first_bit + width).
 
     bounds (2**width + 1,) uint32: the entries of value v are bounds[v] to bounds[v + 1]. order

@@ -8,8 +8,7 @@ directions, as those of networks do, it hardly shortens one either.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,8 +28,7 @@ _PAYS_BELOW = 0.5  # of the rows still read
 _MIN_ROW_BYTES = 4 * 2 * WIDTH
 
 
-@dataclass(frozen=True)
-class Projection:
+class Projection(NamedTuple):
     """The directions that sketches keep.
 
     mean (D,) float64; matrix (31, D) float64 of spectral norm at most 1; scale: what one unit of
@@ -82,8 +80,7 @@ class Projection:
         return exact, np.sqrt(squares)
 
 
-@dataclass(frozen=True)
-class Sketch:
+class Sketch(NamedTuple):
     """The sketches of a segment: values (n, 32) float16 by position, and their slack.
 
     So those of a ball, which is a few runs of positions, lie side by side.

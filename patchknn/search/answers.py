@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True)
-class Neighbour:
+class Neighbour(NamedTuple):
     """One archived patch; ``row`` counts over the snapshot, ``hamming`` is in bits.
 
     ``l2`` is the distance of the features, the query's rounded to the archive's dtype. ``x`` and
@@ -38,8 +36,7 @@ class Neighbour:
         }
 
 
-@dataclass(frozen=True)
-class ClassifierOpinion:
+class ClassifierOpinion(NamedTuple):
     """What the bundle's classifier says; ``agrees`` is None where the vote predicts nothing."""
 
     prediction: str
@@ -55,8 +52,7 @@ class ClassifierOpinion:
         }
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """The answer to one query; ``label`` is the query's true class where that is known.
 
     ``ball`` counts the rows of the first stage after filters (before ``--max-per``), ``radius``
@@ -99,8 +95,7 @@ class Answer:
         }
 
 
-@dataclass(frozen=True)
-class Failure:
+class Failure(NamedTuple):
     """A query that could not be answered, and why in one sentence."""
 
     query: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +14,7 @@ from patchknn.search.pool import Demand, Yield
 _LOOK = 1024  # rows whose groups are counted at first, then twice as many each time
 
 
-@dataclass(frozen=True)
-class Ball:
+class Ball(NamedTuple):
     """The ball of one query: ``ranges`` per part, ``n_rows`` of them after filters.
 
     Rows that the demand names in ``skip`` may still be in the ranges; ``n_rows`` does not count

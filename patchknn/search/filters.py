@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -118,8 +117,7 @@ class RowFilter:
         return [np.array(sorted(some), np.int64) for some in rows]
 
 
-@dataclass(frozen=True)
-class QueryFilter:
+class QueryFilter(NamedTuple):
     """Says which rows may answer one query.
 
     ``own``: the sources of each shard (numbers) that are the query's own. ``skip``: the few rows

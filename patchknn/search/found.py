@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -30,7 +29,6 @@ class Found(NamedTuple):
     work: Work
 
 
-@dataclass(frozen=True, eq=False)
 class FoundMany:
     """The same of Q queries; ``found[q]``, and each when it is walked through, is a Found.
 
@@ -40,13 +38,23 @@ class FoundMany:
     and ``work`` (Q, 6) int64 as Found has them.
     """
 
-    rows: RowNumbers
-    distances: npt.NDArray[np.float64]
-    offsets: npt.NDArray[np.int64]
-    radii: npt.NDArray[np.int64]
-    balls: npt.NDArray[np.int64]
-    widened: npt.NDArray[np.bool_]
-    work: npt.NDArray[np.int64]
+    def __init__(  # noqa: PLR0917
+        self,
+        rows: RowNumbers,
+        distances: npt.NDArray[np.float64],
+        offsets: npt.NDArray[np.int64],
+        radii: npt.NDArray[np.int64],
+        balls: npt.NDArray[np.int64],
+        widened: npt.NDArray[np.bool_],
+        work: npt.NDArray[np.int64],
+    ) -> None:
+        self.rows = rows
+        self.distances = distances
+        self.offsets = offsets
+        self.radii = radii
+        self.balls = balls
+        self.widened = widened
+        self.work = work
 
     @classmethod
     def of(cls, found: Sequence[Found]) -> FoundMany:

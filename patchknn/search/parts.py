@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +24,7 @@ from patchknn.search.rows import RowNumbers
 Codes = npt.NDArray[np.uint8]
 
 
-@dataclass(frozen=True)
-class Ranges:
+class Ranges(NamedTuple):
     """Positions ``starts[i]`` to ``stops[i]`` (exclusive) of a part, at ``distances[i]`` bits.
 
     starts, stops (m,) int64, disjoint, in no particular order; distances (m,).
@@ -54,8 +52,7 @@ class Ranges:
         return places + np.arange(total, dtype=np.int64), np.repeat(self.distances, lengths)
 
 
-@dataclass(frozen=True)
-class Balls:
+class Balls(NamedTuple):
     """What one part holds of the balls of Q queries: ``offsets`` (Q + 1,) into the ranges."""
 
     offsets: npt.NDArray[np.int64]

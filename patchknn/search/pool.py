@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +14,7 @@ from patchknn.search.rows import RowNumbers
 _NO_BITS = np.zeros(0, np.int64)
 
 
-@dataclass(frozen=True)
-class Demand:
+class Demand(NamedTuple):
     """An answer of ``k`` rows that ``admits`` lets through, at most ``per_group`` of one group.
 
     ``admits`` takes rows (m,) and says of each whether it may answer. Where all that it leaves
@@ -30,7 +29,7 @@ class Demand:
     k: int
     admits: Callable[[RowNumbers], npt.NDArray[np.bool_]]
     skip: RowNumbers | None = None
-    skip_bits: npt.NDArray[np.int64] = field(default_factory=lambda: _NO_BITS)
+    skip_bits: npt.NDArray[np.int64] = _NO_BITS
     groups: Callable[[RowNumbers], RowNumbers] | None = None
     per_group: int = 0
 
@@ -49,8 +48,7 @@ class Demand:
         return max(candidates, int(np.searchsorted(yielded, self.k)) + 1)
 
 
-@dataclass(frozen=True)
-class Pool:
+class Pool(NamedTuple):
     """Rows (m,) that another coarse stage than the Hamming ball hands to the second.
 
     ``widened``: more than was asked for at first, so that k rows come back.

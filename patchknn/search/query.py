@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +16,7 @@ from patchknn.search.rows import RowReader
 _NO_NUMBER = 0x7C00  # the exponent of a float16 that is NaN or infinite
 
 
-@dataclass(frozen=True)
-class Query:
+class Query(NamedTuple):
     """Features (D,) under a name, and the patch's identity where there is one.
 
     ``patch_id``, ``source``, ``patient`` and ``quickhash`` (16 bytes, of the source's file) tell

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from patchknn.errors import UsageError
 
@@ -11,17 +11,7 @@ COARSE_STAGES = ("hamming", "l2", "annoy")
 GROUPS = ("slide", "patient")
 
 
-@dataclass(frozen=True)
-class SearchSettings:
-    """The settings of a two-stage search and of the vote.
-
-    ``radius`` and ``max_radius`` are Hamming radii in bits, inclusive; ``max_radius`` None means
-    a quarter of the bits. ``labels`` None admits every row. ``max_per`` is ``("slide", N)`` or
-    ``("patient", N)``. ``candidates`` is the pool of the coarse stages ``l2`` and ``annoy``.
-    ``min_neighbours`` None means half of k, rounded up. Raises UsageError naming the option that
-    cannot be.
-    """
-
+class _Fields(NamedTuple):
     k: int = 10
     radius: int = 1
     max_radius: int | None = None
@@ -34,9 +24,25 @@ class SearchSettings:
     min_neighbours: int | None = None
     abstain_below: float | None = None
 
-    def __post_init__(self) -> None:
-        for problem in self._problems():
-            raise UsageError(problem)
+
+class SearchSettings(_Fields):
+    """The settings of a two-stage search and of the vote.
+
+    ``radius`` and ``max_radius`` are Hamming radii in bits, inclusive; ``max_radius`` None means
+    a quarter of the bits. ``labels`` None admits every row. ``max_per`` is ``("slide", N)`` or
+    ``("patient", N)``. ``candidates`` is the pool of the coarse stages ``l2`` and ``annoy``.
+    ``min_neighbours`` None means half of k, rounded up. Raises UsageError naming the option that
+    cannot be.
+    """
+
+    if not TYPE_CHECKING:  # who checks types takes the base's signature
+
+        def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+            """Settings that were checked."""
+            settings = super().__new__(cls, *args, **kwargs)
+            for problem in settings._problems():
+                raise UsageError(problem)
+            return settings
 
     def _problems(self) -> list[str]:
         problems = []

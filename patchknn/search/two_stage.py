@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -236,7 +235,8 @@ class TwoStage:
             rows[start:end], distances[start:end] = own, far
             kept[end:stop] = False
         offsets = np.append(0, np.cumsum(kept))[offsets]
-        return replace(found, rows=rows[kept], distances=distances[kept], offsets=offsets)
+        found.rows, found.distances, found.offsets = rows[kept], distances[kept], offsets
+        return found
 
     def _settled(
         self, rows: RowNumbers, distances: npt.NDArray[np.float64], k: int

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Tally:
+class Tally(NamedTuple):
     """A vote: ``votes`` by class, the prediction first; both confidences in [0, 1]."""
 
-    prediction: str | None = None
-    confidence: float | None = None
-    weighted_confidence: float | None = None
-    votes: dict[str, int] = field(default_factory=dict)
+    prediction: str | None
+    confidence: float | None
+    weighted_confidence: float | None
+    votes: dict[str, int]
 
     @property
     def n_votes(self) -> int:
@@ -31,7 +30,7 @@ def tally(labels: Sequence[str | None], distances: Sequence[float]) -> Tally:
     """
     voters = [(label, d) for label, d in zip(labels, distances, strict=True) if label is not None]
     if not voters:
-        return Tally()
+        return Tally(None, None, None, {})
     by_class: dict[str, list[float]] = {}
     for label, distance in voters:
         by_class.setdefault(label, []).append(distance)

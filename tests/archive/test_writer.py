@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import signal
 import subprocess
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 
 from patchknn.archive.create import create_archive
+from patchknn.archive.rows import Rows
 from patchknn.archive.snapshot import open_archive
 from patchknn.archive.verify import verify_archive
 from patchknn.archive.writer import ArchiveWriter
@@ -23,6 +23,10 @@ from patchknn.errors import ConflictError, InputError, StoppedError, UsageError
 def _ids(path):
     snapshot = open_archive(path)
     return [snapshot.row(row).id for row in range(snapshot.n_rows)]
+
+
+def changed(rows, **other):
+    return Rows(**(vars(rows) | other))
 
 
 def _files(path):
@@ -104,8 +108,8 @@ def test_a_name_with_other_content_is_refused_and_both_files_named(
     empty, bundle, make_rows, published
 ):
     other = make_rows(bundle, images=["x.png", "a.png"], slides=[], content=1)
-    sources = [dataclasses.replace(s, path=f"/elsewhere/{s.name}") for s in other.sources]
-    other = dataclasses.replace(other, sources=tuple(sources))
+    sources = [s._replace(path=f"/elsewhere/{s.name}") for s in other.sources]
+    other = changed(other, sources=tuple(sources))
     with ArchiveWriter(empty) as writer:
         writer.add(make_rows(bundle))
         if published:
@@ -148,7 +152,7 @@ def test_classes_are_united_and_labels_follow(empty, bundle, make_rows):
     for number, classes in enumerate([("A", "B"), ("C", "A")]):
         rows = make_rows(bundle, images=[f"{number}.png"], slides=[f"{number}.svs"])
         with ArchiveWriter(empty) as writer:
-            writer.add(dataclasses.replace(rows, classes=classes))
+            writer.add(changed(rows, classes=classes))
             writer.publish()
     snapshot = open_archive(empty)
     assert snapshot.classes == ("A", "B", "C")
@@ -158,8 +162,8 @@ def test_classes_are_united_and_labels_follow(empty, bundle, make_rows):
     with ArchiveWriter(empty) as writer:
         first, second = (make_rows(bundle, images=[name], slides=[]) for name in ("p.png", "q.png"))
         labels = np.array([0], np.int32)
-        writer.add(dataclasses.replace(first, classes=("D",), labels=labels))
-        writer.add(dataclasses.replace(second, classes=("B",), labels=labels))
+        writer.add(changed(first, classes=("D",), labels=labels))
+        writer.add(changed(second, classes=("B",), labels=labels))
         writer.publish()
     snapshot = open_archive(empty)
     assert snapshot.row(snapshot.locate("p.png")).label == "D"
@@ -170,7 +174,7 @@ def test_features_are_rounded_and_codes_are_those_of_the_rounded(empty, bundle, 
     rows = make_rows(bundle, dtype="float32")
     rounded = rows.features.astype(np.float16)
     with ArchiveWriter(empty) as writer:
-        writer.add(dataclasses.replace(rows, codes=bundle.codes(rounded)))
+        writer.add(changed(rows, codes=bundle.codes(rounded)))
         writer.publish()
     (shard,) = open_archive(empty).shards
     assert shard.features.dtype == np.float16
@@ -185,15 +189,15 @@ def test_rows_that_cannot_be_are_refused(empty, bundle, make_rows, make_bundle, 
     huge[4, 0] = 1e6
     with ArchiveWriter(empty) as writer:
         with pytest.raises(InputError, match=r"s1\.svs: .* not finite"):
-            writer.add(dataclasses.replace(rows, features=bad))
+            writer.add(changed(rows, features=bad))
         with pytest.raises(InputError, match="float32 features"):
-            writer.add(dataclasses.replace(rows, features=huge))
+            writer.add(changed(rows, features=huge))
         with pytest.raises(ConflictError, match="do not fit an archive of 12 features"):
-            writer.add(dataclasses.replace(rows, features=rows.features[:, :5]))
+            writer.add(changed(rows, features=rows.features[:, :5]))
         with pytest.raises(ConflictError, match="do not fit"):
-            writer.add(dataclasses.replace(rows, labels=rows.labels + 2))
+            writer.add(changed(rows, labels=rows.labels + 2))
         with pytest.raises(ConflictError, match="12 of 12 codes do not belong"):
-            writer.add(dataclasses.replace(rows, codes=~rows.codes))
+            writer.add(changed(rows, codes=~rows.codes))
         assert writer.publish() is None
     with pytest.raises(UsageError, match="zarr or hdf5"):
         ArchiveWriter(empty, format="parquet")

@@ -304,7 +304,8 @@ assert run(["query", archive, "--id", {stored_ids(world)[0]!r}]) == 0
 assert run(["query", archive, {str(tmp_path / "f.npy")!r}, "--k", "3", "--format", "tsv"]) == 0
 packages = {{name.partition(".")[0] for name in set(sys.modules) - started_with}}
 print(sorted(packages - set(sys.stdlib_module_names)), file=sys.stderr)
-slow = {{"asyncio", "concurrent", "csv", "email", "http", "importlib.metadata", "logging",
+slow = {{"asyncio", "concurrent", "csv", "dataclasses", "email", "http", "importlib.metadata",
+        "inspect", "logging",
         "multiprocessing", "queue", "secrets", "shutil", "socket", "sqlite3", "ssl", "subprocess",
         "tempfile", "traceback", "xml", "zipfile", "patchknn.cli.query_images",
         "patchknn.cli.query_table", "patchknn.archive.writer", "patchknn.archive.verify",

@@ -145,9 +145,7 @@ def test_stored_thumbnails_need_no_source(tmp_path):
 
 def test_names_are_not_trusted_and_no_answers_make_an_empty_sheet(plain, tmp_path):
     answer = answer_of(plain, "0.png")
-    odd = type(answer)(
-        **{**vars(answer), "query": "\x1b[31m\n" + "ü" * 500, "prediction": "x" * 99}
-    )
+    odd = answer._replace(query="\x1b[31m\n" + "ü" * 500, prediction="x" * 99)
     draw_montage([odd] * 3, plain, tmp_path / "m.png", of=25)
     draw_montage([], plain, tmp_path / "none.png")
     with Image.open(tmp_path / "m.png") as sheet, Image.open(tmp_path / "none.png") as empty:

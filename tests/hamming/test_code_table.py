@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from functools import partial
 
 import numpy as np
@@ -179,9 +178,9 @@ def test_no_codes_give_no_hits(name):
 def test_what_does_not_fit_is_refused(name):
     codes = np.random.default_rng(1).integers(0, 256, (50, 8), np.uint8)
     arrays, _, _ = _table(codes)
-    late = dataclasses.replace(arrays.parts[1], width=40)
-    short = dataclasses.replace(arrays.parts[1], order=arrays.parts[1].order[:-1])
-    ends = dataclasses.replace(arrays.parts[0], bounds=arrays.parts[0].bounds + np.uint32(1))
+    late = arrays.parts[1]._replace(width=40)
+    short = arrays.parts[1]._replace(order=arrays.parts[1].order[:-1])
+    ends = arrays.parts[0]._replace(bounds=arrays.parts[0].bounds + np.uint32(1))
     with kernels.use(name):
         table = CodeTable(arrays)
         for queries in (np.zeros((1, 2), np.uint64), np.zeros((1, 1), np.int64)):
@@ -192,11 +191,11 @@ def test_what_does_not_fit_is_refused(name):
             with pytest.raises(ValueError, match=r"less than|cannot be"):
                 bad()
         with pytest.raises(ValueError, match="do not fit bounds"):
-            CodeTable(dataclasses.replace(arrays, bits=72))
+            CodeTable(arrays._replace(bits=72))
         for part in (late, short, ends):
             parts = tuple(part if p.first_bit == part.first_bit else p for p in arrays.parts)
             with pytest.raises(ValueError, match=r"part|order"):
-                CodeTable(dataclasses.replace(arrays, parts=parts))
+                CodeTable(arrays._replace(parts=parts))
 
 
 def test_no_table_of_the_kernels_is_without_its_arrays():
@@ -224,12 +223,10 @@ def test_numbers_out_of_range_are_noticed_wherever_they_are_met(name, n_bytes):
     queries = words(codes[:40])
     noticed = 0
     for number in range(1 + 3 * len(arrays.parts)):
-        damaged = dataclasses.replace(
-            arrays,
+        damaged = arrays._replace(
             bounds=arrays.bounds.copy(),
             parts=tuple(
-                dataclasses.replace(
-                    part,
+                part._replace(
                     bounds=part.bounds.copy(),
                     order=None if part.order is None else part.order.copy(),
                     window=None if part.window is None else part.window.copy(),

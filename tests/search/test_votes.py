@@ -23,7 +23,7 @@ def test_a_tie_goes_to_the_smaller_mean_distance_then_to_the_name():
 
 
 def test_no_votes_make_no_prediction():
-    assert tally([None, None], [0.0, 1.0]) == Tally()
+    assert tally([None, None], [0.0, 1.0]) == Tally(None, None, None, {})
     assert tally([], []).confidence is None
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from patchknn.archive.index.heads import Head, passed_over
 from patchknn.archive.index.layout import SegmentError
@@ -16,8 +15,7 @@ if TYPE_CHECKING:
     from patchknn.archive.index.segment import Segment
 
 
-@dataclass(frozen=True)
-class Cover:
+class Cover(NamedTuple):
     """Every shard of a snapshot once: in one of the ``segments``, or ``bare``.
 
     ``problems``: a sentence for each segment that is damaged or of a newer format, and ignored.

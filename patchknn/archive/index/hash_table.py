@@ -5,8 +5,7 @@ A table holds no hashes: whoever looks something up compares the few candidates 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +14,7 @@ Hashes = npt.NDArray[np.uint64]
 _MAX_PREFIX = 30
 
 
-@dataclass(frozen=True)
-class HashTable:
+class HashTable(NamedTuple):
     """``entries`` (n,) uint32; those of prefix v, ascending, from ``bounds[v]`` to ``bounds[v+1]``.
 
     ``limit``: every entry is smaller. Both arrays may be mapped, and are checked as they are used.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,14 +26,20 @@ from patchknn.archive.index.layout import (
 from patchknn.archive.opening import Voucher
 
 
-@dataclass(frozen=True)
 class Head:
     """One segment whose small files are whole; its large arrays are not looked at yet."""
 
-    folder: Path
-    head: SegmentHead
-    lines: npt.NDArray[Any]
-    sizes: npt.NDArray[np.int64]
+    def __init__(
+        self,
+        folder: Path,
+        head: SegmentHead,
+        lines: npt.NDArray[Any],
+        sizes: npt.NDArray[np.int64],
+    ) -> None:
+        self.folder = folder
+        self.head = head
+        self.lines = lines
+        self.sizes = sizes
 
     @cached_property
     def shards(self) -> tuple[tuple[str, str], ...]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -45,8 +44,7 @@ SHARD_LINE = np.dtype(
 )
 
 
-@dataclass(frozen=True)
-class ArrayRecord:
+class ArrayRecord(NamedTuple):
     """One array: little-endian bytes in C order and nothing else, in ``<name>.bin``."""
 
     dtype: str
@@ -62,8 +60,7 @@ class ArrayRecord:
         return length
 
 
-@dataclass(frozen=True)
-class SegmentHead:
+class SegmentHead(NamedTuple):
     """The content of ``segment.json``.
 
     ``parts``: (first bit, width) of each table of multi-index hashing; ``sketch``: scale and
@@ -87,7 +84,8 @@ class SegmentHead:
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
             "checksum_algorithm": CHECKSUM,
-            **asdict(self),
+            **self._asdict(),
+            "arrays": {name: record._asdict() for name, record in self.arrays.items()},
         }
 
 
