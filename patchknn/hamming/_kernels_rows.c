@@ -88,6 +88,7 @@ static void table_dealloc(FeatureTable *self) {
     pages_free(&self->table);
     free(self->table.bases);
     free(self->table.first_rows);
+    free(self->table.shard_from);
     Py_TYPE(self)->tp_free((PyObject *)self);
 }
 
@@ -171,7 +172,7 @@ static PyObject *table_new(PyTypeObject *type, PyObject *arguments, PyObject *ke
     }
     if (sketch != Py_None && hold_sketch(self, sketch) < 0)
         goto failed;
-    if (rows_fail(pages_make(&self->table)) < 0)
+    if (rows_fail(shards_number(&self->table)) < 0 || rows_fail(pages_make(&self->table)) < 0)
         goto failed;
     return (PyObject *)self;
 failed:

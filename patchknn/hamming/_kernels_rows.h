@@ -65,6 +65,8 @@ struct feature_table {
     int half;                    /* 1: float16, 0: float32 */
     const char **bases;          /* (n_shards): the rows of each shard */
     uint64_t *first_rows;        /* (n_shards + 1): segment row where each shard begins */
+    uint32_t *shard_from;        /* the shard of each 2^step-th segment row; shards_number() */
+    unsigned step;
     uint64_t n_positions;
     const uint32_t *rows;        /* (n_positions): position -> segment row; NULL: identity */
     int has_sketch;
@@ -114,6 +116,9 @@ size_t next_sketches(struct cursor *cursor, size_t room, uint32_t *positions,
 /* Addresses of the rows at n positions (each below n_positions); 0, or -1 as above. */
 int find_rows(const struct feature_table *table, const uint32_t *positions, size_t n,
               const void **rows);
+
+/* Make it quick to find a row's shard, once all are known. ROWS_OK or ROWS_NO_MEMORY. */
+int shards_number(struct feature_table *table);
 
 /* What is known of the table's memory: once its arrays are known. ROWS_OK or ROWS_NO_MEMORY. */
 int pages_make(struct feature_table *table);

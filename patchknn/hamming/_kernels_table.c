@@ -1,24 +1,35 @@
 /* Where the rows of a table of features are: shards, positions, addresses. No Python here. */
 #include "_kernels_rows.h"
 
+#include <stdlib.h>
+
+int shards_number(struct feature_table *table) {
+    const size_t n = table->n_shards;
+    table->step = 0;
+    while (table->n_positions >> table->step > 4 * n)
+        table->step++;
+    const size_t entries = (size_t)(table->n_positions >> table->step) + 1;
+    table->shard_from = malloc(entries * sizeof *table->shard_from);
+    if (!table->shard_from)
+        return ROWS_NO_MEMORY;
+    size_t shard = 0;
+    for (size_t i = 0; i < entries; i++) {
+        while (shard + 1 < n && table->first_rows[shard + 1] <= (uint64_t)i << table->step)
+            shard++;
+        table->shard_from[i] = (uint32_t)shard;
+    }
+    return ROWS_OK;
+}
+
 /* The shard that holds a segment row, near the one that held the last. */
-static size_t shard_of(const struct feature_table *table, uint64_t row, size_t near) {
+static inline size_t shard_of(const struct feature_table *table, uint64_t row, size_t near) {
     const uint64_t *first = table->first_rows;
     if (first[near] <= row && row < first[near + 1])
         return near;
-    size_t low = 0, high = table->n_shards; /* first[low] <= row < first[high] */
-    if (first[near] <= row)
-        low = near;
-    if (low + 2 <= high && first[low + 1] <= row && row < first[low + 2])
-        return low + 1;
-    while (high - low > 1) {
-        size_t middle = low + (high - low) / 2;
-        if (first[middle] <= row)
-            low = middle;
-        else
-            high = middle;
-    }
-    return low;
+    size_t shard = table->shard_from[row >> table->step];
+    while (first[shard + 1] <= row)
+        shard++;
+    return shard;
 }
 
 static inline const char *address(const struct feature_table *table, uint64_t row, size_t *shard) {
