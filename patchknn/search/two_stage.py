@@ -29,7 +29,7 @@ from patchknn.search.work import Work
 Features = npt.NDArray[Any]
 _MOST_AT_ONCE = 4096  # rows of a ball; many queries read what larger ones share only once
 _NO_ROWS = np.zeros(0, np.int64)
-_SHARED_ROWS = 4096  # a ball that takes longer to read than threads take to start
+_SHARED_ROWS = 4096  # which take longer to read than threads take to start
 
 
 class TwoStage:
@@ -47,7 +47,7 @@ class TwoStage:
         self._reader = reader
         self._radii = (radius, widest)
         self._threads = threads
-        self._last_ball = 0
+        self._last_read = 0
 
     @property
     def n_segments(self) -> int:
@@ -90,30 +90,31 @@ class TwoStage:
             message = "the query holds a NaN or an infinity"
             raise ValueError(message)
         ball = find_ball(self.parts, code, self._radii, demand, self._threads)
-        return self._ranked(ball, feature, demand)
+        found = self._ranked(ball, feature, demand)
+        self._last_read = found.work.read
+        return found
 
     def _found_at_once(self, feature: Features, code: Codes, demand: Demand) -> Found | None:
         """The answer of one call for both stages, None where there is no such thing.
 
-        That is: one segment, no filter but known rows, a ball that suffices. Large balls are left
-        to several threads where there are, as soon as one was seen.
+        That is: one segment, no filter but known rows, a ball that suffices. Several threads,
+        where there are, help as long as the last query read many rows.
         """
         part = self.parts[0] if len(self.parts) == 1 else None
         if not isinstance(part, SegmentPart) or demand.skip is None or demand.groups is not None:
             return None
-        if self._threads > 1 and self._last_ball > _SHARED_ROWS:
-            self._last_ball = 0
+        if self._threads > 1 and self._last_read > _SHARED_ROWS:
             return None
         radius, widest = self._radii
         k = demand.k
         answer = part.search(code, feature, radius, k, demand.skip, 0 if widest <= radius else k)
-        self._last_ball = answer.n_rows
         rows, distances = answer.rows, answer.distances
         if rows is None or distances is None:
             return None
         if len(rows) > k or len(set(distances.tolist())) < len(rows):  # ties
             rows, distances = self._settled(rows, distances, k)
         work = Work._make(answer.work)
+        self._last_read = work.read
         return Found(rows, distances, radius, answer.n_rows, widened=False, work=work)
 
     def _ranked(self, ball: Ball, feature: Features, demand: Demand) -> Found:
