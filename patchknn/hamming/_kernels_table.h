@@ -16,6 +16,10 @@ extern PyTypeObject feature_table_type;
 /* A contiguous buffer of exactly `items` items, or (items < 0) of any whole number of them: of
    numbers of 4 bytes or (where an item is a multiple of that) 8, aligned to their size. */
 int get_buffer(PyObject *object, Py_buffer *view, size_t item, Py_ssize_t items, const char *what);
+/* The same, wherever it lies in memory. */
+int get_bytes(PyObject *object, Py_buffer *view, size_t item, Py_ssize_t items, const char *what);
+/* 0, or -1 with an exception where rows cannot have so many values. */
+int get_dim(Py_ssize_t dim);
 /* Ranges of positions within the table. */
 int get_ranges(const struct feature_table *table, PyObject *starts, PyObject *stops,
                Py_buffer *first, Py_buffer *last, size_t *n);

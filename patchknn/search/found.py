@@ -71,6 +71,32 @@ class FoundMany:
             np.array([one.work for one in found], np.int64).reshape(-1, len(Work._fields)),
         )
 
+    def beside(self, other: FoundMany, k: int) -> FoundMany:
+        """What the same queries found here and among other rows: each one's k nearest, and ties."""
+        lengths = np.diff(self.offsets) + np.diff(other.offsets)
+        queries = np.repeat(np.arange(len(self)), np.diff(self.offsets))
+        others = np.repeat(np.arange(len(other)), np.diff(other.offsets))
+        distances = np.concatenate([self.distances, other.distances])
+        order = np.lexsort((distances, np.concatenate([queries, others])))
+        rows, distances = np.concatenate([self.rows, other.rows])[order], distances[order]
+        offsets = np.append(0, np.cumsum(lengths))
+        # A query that has fewer keeps them all.
+        enough = lengths >= k
+        furthest = np.full(len(self), np.inf)
+        furthest[enough] = distances[offsets[:-1][enough] + k - 1]
+        kept = distances <= np.repeat(furthest, lengths)
+        work = self.work + other.work
+        work[:, 0] = other.work[:, 0]
+        return FoundMany(
+            rows[kept],
+            distances[kept],
+            np.append(0, np.cumsum(kept))[offsets],
+            self.radii,
+            self.balls + other.balls,
+            self.widened | other.widened,
+            work,
+        )
+
     def chosen(self, keep: npt.NDArray[np.bool_]) -> FoundMany:
         """Those of the queries where ``keep`` (Q,) is true."""
         lengths = np.diff(self.offsets)

@@ -160,9 +160,8 @@ class SegmentPart:
     ) -> TwoStageAnswer:
         """The nearest rows to ``feature`` (D,) in the ball of ``code`` (K/8,), in one call.
 
-        Rows of the answer, and ``skip`` (s,), all of them of this segment, which are left out, are
-        the snapshot's; ranked where ``least`` rows remain. ValueError where ``feature`` is not
-        finite.
+        Rows of the answer, and ``skip`` (s,), which are left out, are the snapshot's; ranked where
+        ``least`` rows remain. ValueError where ``feature`` is not finite.
         """
         skipped = self._segment_rows(skip) if len(skip) else None
         try:
@@ -216,10 +215,14 @@ class SegmentPart:
         return TwoStage(self.segment.table, self.segment.features)
 
     def _segment_rows(self, rows: RowNumbers) -> RowNumbers:
+        """Those of the snapshot's rows that are of this segment, by segment row, ascending."""
         firsts = np.array([shard.first_row for shard in self.shards], np.int64)
         order = np.argsort(firsts)
         owners = order[np.searchsorted(firsts[order], rows, side="right") - 1]
-        return np.sort(rows - firsts[owners] + self.segment.first_rows[owners])
+        within = rows - firsts[owners]
+        lengths = np.diff(self.segment.first_rows)
+        own = (within >= 0) & (within < lengths[owners])
+        return np.sort((within + self.segment.first_rows[owners])[own])
 
     @contextmanager
     def watched(self) -> Iterator[None]:

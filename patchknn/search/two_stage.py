@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from patchknn.archive.snapshot import Snapshot
+from patchknn.hamming.two_stage import TwoStageAnswer
 from patchknn.search.ball import Ball, find_ball, total_work, widened_balls
 from patchknn.search.found import Found, FoundMany
 from patchknn.search.parts import (
@@ -48,6 +49,12 @@ class TwoStage:
         self._radii = (radius, widest)
         self._threads = threads
         self._last_read = 0
+
+    @property
+    def _segments(self) -> list[SegmentPart] | None:
+        """The index segments, None where they do not hold all rows."""
+        segments = [part for part in self.parts if isinstance(part, SegmentPart)]
+        return segments if segments and len(segments) == len(self.parts) else None
 
     @property
     def n_segments(self) -> int:
@@ -95,21 +102,24 @@ class TwoStage:
         return found
 
     def _found_at_once(self, feature: Features, code: Codes, demand: Demand) -> Found | None:
-        """The answer of one call for both stages, None where there is no such thing.
+        """The answer of one call per segment for both stages, None where there is no such thing.
 
-        That is: one segment, no filter but known rows, a ball that suffices. Several threads,
-        where there are, help as long as the last query read many rows.
+        That is: no shard without an index, no filter but known rows, a ball that suffices. Several
+        threads, where there are, help as long as the last query read many rows.
         """
-        part = self.parts[0] if len(self.parts) == 1 else None
-        if not isinstance(part, SegmentPart) or demand.skip is None or demand.groups is not None:
+        parts = self._segments
+        if parts is None or demand.skip is None or demand.groups is not None:
             return None
         if self._threads > 1 and self._last_read > _SHARED_ROWS:
             return None
         radius, widest = self._radii
         k = demand.k
-        answer = part.search(code, feature, radius, k, demand.skip, 0 if widest <= radius else k)
+        least = 0 if widest <= radius else k
+        alone = least if len(parts) == 1 else 0  # together they may hold enough
+        answers = [part.search(code, feature, radius, k, demand.skip, alone) for part in parts]
+        answer = answers[0] if len(answers) == 1 else _nearest_of(answers, k)
         rows, distances = answer.rows, answer.distances
-        if rows is None or distances is None:
+        if rows is None or distances is None or answer.n_rows < least:
             return None
         if len(rows) > k or len(set(distances.tolist())) < len(rows):  # ties
             rows, distances = self._settled(rows, distances, k)
@@ -191,28 +201,37 @@ class TwoStage:
 
         What many queries share is read for all of them at once, and left.
         """
-        part = self.parts[0] if len(self.parts) == 1 else None
+        parts = self._segments
         k = demands[0].k if demands else 0
         plain = [
             number
             for number, demand in enumerate(demands)
             if demand.skip is not None and demand.groups is None and demand.k == k
         ]
-        if not isinstance(part, SegmentPart) or not plain:
+        if parts is None or not plain:
             return [], None
         if len(plain) < len(demands):
             features, codes = features[plain], codes[plain]
         radius, widest = self._radii
-        answers = part.search_many(
-            *(codes, features, radius, k, [_skipped(demands[number]) for number in plain]),
-            *(0 if widest <= radius else k, _MOST_AT_ONCE, self._threads),
-        )
-        found = FoundMany(
-            *(answers.rows, answers.distances, answers.offsets),
-            np.full(len(plain), radius, np.int64),
-            *(answers.n_rows, np.zeros(len(plain), bool), answers.work),
-        )
-        ranked = answers.ranked
+        least = 0 if widest <= radius else k
+        skips = [_skipped(demands[number]) for number in plain]
+        ranked = np.ones(len(plain), bool)
+        found: FoundMany | None = None
+        for part in parts:
+            alone = least if len(parts) == 1 else 0  # together they may hold enough
+            answers = part.search_many(
+                *(codes, features, radius, k, skips, alone, _MOST_AT_ONCE, self._threads)
+            )
+            some = FoundMany(
+                *(answers.rows, answers.distances, answers.offsets),
+                np.full(len(plain), radius, np.int64),
+                *(answers.n_rows, np.zeros(len(plain), bool), answers.work),
+            )
+            found = some if found is None else found.beside(some, k)
+            ranked &= answers.ranked
+        if found is None:
+            return [], None
+        ranked &= found.balls >= least
         found = self._all_settled(found, k)
         if ranked.all():
             return plain, found
@@ -330,6 +349,19 @@ def _concatenated(ranges: Sequence[Ranges]) -> Ranges:
         np.concatenate([nothing, *(one.stops for one in ranges)]),
         np.concatenate([np.zeros(0, np.uint16), *(one.distances for one in ranges)]),
     )
+
+
+def _nearest_of(answers: Sequence[TwoStageAnswer], k: int) -> TwoStageAnswer:
+    """The k nearest rows, and ties, of what several segments ranked; the path is the last one's."""
+    rows = np.concatenate([answer.rows for answer in answers if answer.rows is not None])
+    distances = np.concatenate([one.distances for one in answers if one.distances is not None])
+    order = np.argsort(distances, kind="stable")
+    if len(order) > k:
+        order = order[: np.searchsorted(distances, distances[order[k - 1]], "right", order)]
+    path = answers[-1].work[0]
+    _, *steps = (sum(numbers) for numbers in zip(*(answer.work for answer in answers), strict=True))
+    n_rows = sum(answer.n_rows for answer in answers)
+    return TwoStageAnswer(n_rows, rows[order], distances[order], (path, *steps))
 
 
 def _skipped(demand: Demand) -> RowNumbers:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from patchknn.archive.create import create_archive
+from patchknn.archive.index import plan
 from patchknn.archive.index.update import update_index
 from patchknn.archive.rows import Rows, Source
 from patchknn.archive.snapshot import Snapshot, open_archive
@@ -52,6 +53,14 @@ def random_rows(
     )
 
 
+def index_new(archive: Path, *, apart: bool) -> None:
+    """A segment of what has none yet, merged with others unless they are to stay ``apart``."""
+    with pytest.MonkeyPatch.context() as patch:
+        if apart:
+            patch.setattr(plan, "_RATIO", 0)
+        update_index(archive)
+
+
 @pytest.fixture(scope="session")
 def make_snapshot(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Snapshot]:
     """Write and open an archive of random rows, one shard per entry of ``sizes``."""
@@ -69,6 +78,7 @@ def make_snapshot(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Sna
         classes: Sequence[str] = ("a", "b", "c"),
         container: str = "hdf5",
         indexed: int = 0,
+        apart: bool = False,
     ) -> Snapshot:
         number = next(numbers)
         encoder, archive = folder / f"{number}.encoder", folder / f"{number}.archive"
@@ -77,16 +87,17 @@ def make_snapshot(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Sna
         create_archive(archive, bundle, feature_dtype=dtype, patch_px=32, mpp=None)
         with ArchiveWriter(archive, format=container) as writer:
             for shard, n in enumerate(sizes):
-                if shard and shard == indexed:  # the shards from here on have no index
+                # The shards from `indexed` on have no index, and those before may have one each.
+                if shard and (shard == indexed or (apart and shard < indexed)):
                     writer.publish()
-                    update_index(archive)
+                    index_new(archive, apart=apart)
                 rows = random_rows(rng, shard, n=n, dim=dim, spread=spread, classes=classes)
                 codes = bundle.codes(rows.features)
                 writer.add(Rows(**{**vars(rows), "codes": codes}))
                 writer.flush()
             writer.publish()
         if indexed >= len(sizes):
-            update_index(archive)
+            index_new(archive, apart=apart)
         return open_archive(archive)
 
     return make

@@ -128,6 +128,7 @@ def cases(draw):
         "spread": draw(st.integers(0, 3)),  # 0: all features, and so all codes, are equal
     }
     shape["indexed"] = draw(st.integers(0, len(shape["sizes"])))  # so many shards, of these
+    shape["apart"] = draw(st.booleans())  # each in a segment of its own
     return s, shape, draw(st.integers(0, 2**32 - 1)), draw(st.sampled_from(available()))
 
 
@@ -174,6 +175,28 @@ def check_against_brute_force(snapshot, s, shape, rng):
             assert isinstance(answer, Failure)
         else:
             assert_same(searcher.search(query), brute_force(snapshot, query, s), s)
+            assert answer == searcher.search(query)
+    assert snapshot.cover.problems == ()
+
+
+@pytest.mark.parametrize("kernels", available())
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("exclude_same", ["none", "self", "slide"])
+@pytest.mark.parametrize("max_radius", [2, None])
+def test_several_segments_are_searched_at_once_as_brute_force_does(
+    make_snapshot, rng, *, kernels, threads, exclude_same, max_radius
+):
+    shape = {"sizes": (90, 40, 70), "dim": 3, "bits": 16, "spread": 1}
+    snapshot = make_snapshot(rng, **shape, indexed=3, apart=True)
+    s = SearchSettings(k=7, radius=2, max_radius=max_radius, exclude_same=exclude_same)
+    ids = [snapshot.row(row).id for row in range(0, len(snapshot), 3)]
+    queries = [stored_query(snapshot, patch_id) for patch_id in ids]
+    with use(kernels):
+        searcher = Searcher(snapshot, s, threads=threads)
+        assert searcher._two_stage.n_segments == 3
+        together = list(searcher.search_many(queries))
+        for query, answer in zip(queries, together, strict=True):
+            assert_same(answer, brute_force(snapshot, query, s), s)
             assert answer == searcher.search(query)
     assert snapshot.cover.problems == ()
 

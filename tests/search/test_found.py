@@ -49,3 +49,22 @@ def test_some_are_chosen(rng):
         [one for one, kept in zip(found, keep, strict=True) if kept]
     )
     assert len(FoundMany.of(found).chosen(np.zeros(9, bool))) == 0
+
+
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_what_was_found_among_other_rows_is_ranked_beside(rng, k):
+    here, there = list(several(rng, 12)), list(several(rng, 12))
+    there[3] = here[3]  # every distance twice
+    beside = FoundMany.of(here).beside(FoundMany.of(there), k)
+    for one, a, b in zip(beside, here, there, strict=True):
+        pairs = sorted(
+            (distance, row)
+            for found in (a, b)
+            for distance, row in zip(found.distances.tolist(), found.rows.tolist(), strict=True)
+        )
+        nearest = [pair for pair in pairs if len(pairs) <= k or pair[0] <= pairs[k - 1][0]]
+        assert sorted(zip(one.distances.tolist(), one.rows.tolist(), strict=True)) == nearest
+        assert (np.diff(one.distances) >= 0).all()
+        assert one.ball == a.ball + b.ball
+        assert one.work[1:] == tuple(x + y for x, y in zip(a.work[1:], b.work[1:], strict=True))
+        assert one.work.path == b.work.path
