@@ -16,6 +16,7 @@ from patchknn.search.found import Found, FoundMany
 from patchknn.search.parts import (
     Codes,
     DamagedPartError,
+    Part,
     Ranges,
     ScanPart,
     SegmentPart,
@@ -43,18 +44,12 @@ class TwoStage:
     def __init__(
         self, snapshot: Snapshot, reader: RowReader, radius: int, widest: int, threads: int
     ) -> None:
-        self.parts = parts_of(snapshot)
+        self._take(parts_of(snapshot))
         self._snapshot = snapshot
         self._reader = reader
         self._radii = (radius, widest)
         self._threads = threads
         self._last_read = 0
-
-    @property
-    def _segments(self) -> list[SegmentPart] | None:
-        """The index segments, None where they do not hold all rows."""
-        segments = [part for part in self.parts if isinstance(part, SegmentPart)]
-        return segments if segments and len(segments) == len(self.parts) else None
 
     @property
     def n_segments(self) -> int:
@@ -87,7 +82,13 @@ class TwoStage:
 
     def _leave(self, error: DamagedPartError) -> None:
         self._snapshot.pass_over(error.part.segment, error)
-        self.parts = parts_of(self._snapshot)
+        self._take(parts_of(self._snapshot))
+
+    def _take(self, parts: list[Part]) -> None:
+        self.parts = parts
+        segments = [part for part in parts if isinstance(part, SegmentPart)]
+        # None where they do not hold all rows.
+        self._segments = segments if segments and len(segments) == len(parts) else None
 
     def _find(self, feature: Features, code: Codes, demand: Demand) -> Found:
         found = self._found_at_once(feature, code, demand)
