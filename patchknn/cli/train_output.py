@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,20 +26,32 @@ _COLUMNS = (
 )
 
 
-def say_plan(selection: Selection, settings: TrainingSettings, choice: SplitChoice) -> None:
+def say_plan(
+    selections: Mapping[str, Selection], settings: TrainingSettings, choice: SplitChoice
+) -> None:
     """What a run would do, on stderr."""
-    resolved = settings.resolved(len(selection.class_names))
-    for remark in selection.remarks:
-        console.warn(remark)
-    for name, count in selection.class_counts().items():
-        console.message(f"{name}: {count} training images")
-    made = "made by patient" if selection.assigned else "as given"
+    from patchknn.training.defaults import resolve
+
+    resolved = resolve(settings, [len(s.class_names) for s in selections.values()])
+    for task, selection in selections.items():
+        for remark in selection.remarks:
+            console.warn(remark)
+        place = f" of {task}" if len(selections) > 1 else ""
+        for name, count in selection.class_counts().items():
+            console.message(f"{name}: {count} training images{place}")
+    made = "made by patient" if any(s.assigned for s in selections.values()) else "as given"
     how = "no training, codes by ITQ" if resolved.loss == "none" else f"{resolved.loss} loss"
     classes, each = resolved.batch_shape
+    batches = f"batches of {classes} × {each}"
+    if len(selections) > 1:
+        batches += " of each task"
+    train, val = (
+        sum(len(getattr(s, part)) for s in selections.values()) for part in ("train", "val")
+    )
     console.message(
-        f"would train on {len(selection.train)} images and judge by {len(selection.val)} "
+        f"would train on {train} images and judge by {val} "
         f"(splits {'none' if choice.nothing else made}): {how}, {resolved.head_epochs} epochs for "
-        f"the new layers, {resolved.epochs} for all, batches of {classes} × {each}."
+        f"the new layers, {resolved.epochs} for all, {batches}."
     )
 
 

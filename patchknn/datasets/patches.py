@@ -9,22 +9,23 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """A plain image, or a square of a slide.
+    """A plain image, a square of a slide, or a row of stored features.
 
     ``source`` is the name of the image or slide, ``path`` its file; ``x`` and ``y`` are the
     level-0 top-left pixel, −1 for a plain image. ``slide_mpp`` says µm/px at level 0 against the
-    slide's own figure; of a plain image it is what the image has. ``patient`` None is unknown.
+    slide's own figure; of a plain image it is what the image has. ``patient`` None is unknown. ``row`` is the number of the features.
     """
 
     source: str
     path: Path
-    kind: Literal["image", "slide"]
+    kind: Literal["image", "slide", "features"]
     x: int = -1
     y: int = -1
     label: str | None = None
     patient: str | None = None
     split: str | None = None
     slide_mpp: float | None = None
+    row: int = -1
 
     @property
     def id(self) -> str:

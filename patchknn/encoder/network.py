@@ -1,33 +1,39 @@
-"""The network: a backbone, a linear hash layer on its features, a linear classifier on that."""
+"""The network: a backbone, a linear hash layer on its features, linear classifiers on that."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
 
 class EncoderOutput(NamedTuple):
-    """What one forward pass gives: (B, D) features, (B, K) hash vectors, (B, C) logits."""
+    """What one forward pass gives: (B, D) features, (B, K) hash vectors, logits of each task.
+
+    ``logits`` holds one (B, C) per task, and nothing where there is no classifier.
+    """
 
     features: Tensor
     hash_vectors: Tensor
-    logits: Tensor | None
+    logits: tuple[Tensor, ...]
 
 
 class EncoderNetwork(nn.Module):
     """Backbone → features → hash vectors → class scores, as in Peng 2019, section 2.2.
 
     ``backbone`` maps (B, 3, S, S) float32 images, already normalised, to (B, ``feature_dim``).
-    Both heads are linear, so that NumPy can apply them to stored features; ``n_classes`` of 0
-    leaves the classifier away.
+    All heads are linear, so that NumPy can apply them to stored features; ``classes`` holds the
+    number of classes of each task (Tellez 2020: several data sets share one encoder).
     """
 
-    def __init__(self, backbone: nn.Module, feature_dim: int, bits: int, n_classes: int) -> None:
+    def __init__(
+        self, backbone: nn.Module, feature_dim: int, bits: int, classes: Sequence[int]
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.hash_layer = nn.Linear(feature_dim, bits)
-        self.classifier = nn.Linear(bits, n_classes) if n_classes > 0 else None
+        self.classifiers = nn.ModuleList(nn.Linear(bits, count) for count in classes)
 
     def forward(self, images: Tensor) -> EncoderOutput:
         """Normalised images (B, 3, S, S) float32 → features, hash vectors, logits."""
@@ -36,5 +42,5 @@ class EncoderNetwork(nn.Module):
     def heads(self, features: Tensor) -> EncoderOutput:
         """The same from features (B, D) that are already there."""
         hash_vectors = self.hash_layer(features)
-        logits = None if self.classifier is None else self.classifier(hash_vectors)
+        logits = tuple(classifier(hash_vectors) for classifier in self.classifiers)
         return EncoderOutput(features, hash_vectors, logits)

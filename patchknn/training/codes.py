@@ -29,17 +29,17 @@ def fit_codes(
 
 
 def fit_probe(
-    network: EncoderNetwork, features: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]
+    network: EncoderNetwork,
+    classifier: nn.Linear,
+    features: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.int64],
 ) -> None:
-    """Fit the classifier on the hash vectors of features (N, D), labels (N,) from 0.
+    """Fit a classifier on the hash vectors of features (N, D), labels (N,) from 0.
 
     Multinomial logistic regression with a little L2 and all classes weighing the same, by
     L-BFGS in float64 from zero: no chance in it. It gives answers a second opinion where the
     loss trains no classifier.
     """
-    classifier = network.classifier
-    if classifier is None:
-        return
     with torch.no_grad():
         vectors = torch.from_numpy(features).double()
         layer = network.hash_layer

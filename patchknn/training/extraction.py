@@ -1,13 +1,14 @@
-"""Features of numbered images by the network as it stands."""
+"""Features of numbered inputs by the network as it stands, a share by each process."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from patchknn.encoder.inference import FeatureExtractor
 from patchknn.training.context import Context
 
 _BATCH = 128
@@ -20,18 +21,25 @@ def extract_features(
 
     The network is left in evaluation mode.
     """
-    # float16 has no place in inference: features beyond 65504 would be infinite.
-    precision = "bfloat16" if context.precision == "bfloat16" else "float32"
-    extractor = FeatureExtractor(
-        context.network, context.mean, context.std, context.device, precision
-    )
-    lists = [list(numbers[start : start + _BATCH]) for start in range(0, len(numbers), _BATCH)]
-    features = [np.zeros((0, context.network.hash_layer.in_features), np.float32)]
+    network, device = context.network.eval(), context.device
+    own = context.ranks.share(list(numbers))
+    lists = [own[start : start + _BATCH] for start in range(0, len(own), _BATCH)]
+    features = [np.zeros((0, network.hash_layer.in_features), np.float32)]
     found = [np.zeros(0, np.int64)]
-    batches = context.store.batches(lists)
-    for images, indices in context.progress(batches, total=len(lists), label=label):
+    # float16 has no place in inference: features beyond 65504 would be infinite.
+    half = context.precision == "bfloat16"
+    for held, indices in context.progress(
+        context.inputs.batches(lists), total=len(lists), label=label
+    ):
         context.check()
-        if len(indices):
-            features.append(extractor.tensor_features(images))
-            found.append(indices.numpy())
-    return np.concatenate(features), np.concatenate(found)
+        if len(indices) == 0:
+            continue
+        with (
+            torch.inference_mode(),
+            torch.autocast(device.type, torch.bfloat16) if half else nullcontext(),
+        ):
+            inputs = context.inputs.plain(held.to(device, non_blocking=True))
+            features.append(network.backbone(inputs).float().cpu().numpy())
+        found.append(indices.numpy())
+    gather = context.ranks.gather_arrays
+    return gather(np.concatenate(features)), gather(np.concatenate(found))

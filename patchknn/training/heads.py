@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from patchknn.datasets.balanced import BalancedBatchSampler
 from patchknn.errors import InputError
+from patchknn.training.batches import TaskBatches
 from patchknn.training.codes import fit_codes
 from patchknn.training.context import Context
 from patchknn.training.extraction import extract_features
@@ -20,42 +20,42 @@ _FIRST_EPOCH = 1_000_000
 
 
 def train_heads(context: Context) -> float:
-    """Train hash layer and classifier for ``head_epochs``; return the mean loss of the last one.
+    """Train hash layer and classifiers for ``head_epochs``; return the mean loss of the last one.
 
     The backbone stands still, so its features are computed once and without augmentation. The
     hash layer starts as the ITQ map of the features: balanced, uncorrelated bits, where a random
-    map of features that are all positive gives bits that are nearly constant.
+    map of features that are all positive gives bits that are nearly constant. Every process does
+    the same work here: it is small.
     """
     network, settings = context.network, context.settings
-    features, targets = _features(context)
+    features, numbers = _features(context)
     fit_codes(network, features, settings.seed)
     torch.manual_seed(settings.seed % 2**63)
-    objective = make_objective(settings)
+    objective = make_objective(context)
     table = torch.from_numpy(features).to(context.device)
-    labels = torch.from_numpy(targets).to(context.device)
-    sampler = BalancedBatchSampler(targets.tolist(), *settings.batch_shape, settings.seed)
-    parameters = [*network.hash_layer.parameters()]
-    if network.classifier is not None:
-        parameters += network.classifier.parameters()
+    labels = torch.from_numpy(context.labels[numbers]).to(context.device)
+    place = {number: row for row, number in enumerate(numbers.tolist())}
+    batches = TaskBatches(context)
+    parameters = [*network.hash_layer.parameters(), *network.classifiers.parameters()]
     rate = settings.lr or 0.0
     optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=settings.weight_decay or 0.0)
     epochs = settings.head_epochs or 0
-    steps, step, mean = epochs * len(sampler), 0, 0.0
+    steps, step, mean = epochs * len(batches), 0, 0.0
     for epoch in range(epochs):
-        sampler.set_epoch(_FIRST_EPOCH + epoch)
         total = torch.zeros((), device=context.device)
-        for batch in sampler:
+        for batch in batches.of_epoch(_FIRST_EPOCH + epoch):
             context.check()
             for group in optimizer.param_groups:
-                group["lr"] = rate * rate_factor(step, steps, settings.warmup)
-            rows = torch.tensor(batch, device=context.device)
-            terms = objective(network.heads(table[rows]), labels[rows])
+                group["lr"] = rate * rate_factor(settings, step, steps, len(batches))
+            known = [place[number] for number in batch if number in place]
+            rows = torch.tensor(known, dtype=torch.int64, device=context.device)
+            terms = objective(network.heads(table[rows]), labels[rows], None)
             optimizer.zero_grad()
             terms.total.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             total += terms.total.detach()
             step += 1
-        mean = total.item() / len(sampler)
+        mean = total.item() / len(batches)
     return mean
 
 
@@ -75,4 +75,4 @@ def _features(
             "infinity; check its weights, --mean and --std."
         )
         raise InputError(message)
-    return features, context.labels[found]
+    return features, found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from patchknn.training.settings import TrainingSettings
 RUN_FILE = "run.json"
 
 
-def run_digest(settings: TrainingSettings, selection: Selection, precision: str) -> str:
+def run_digest(
+    settings: TrainingSettings, selections: Mapping[str, Selection], precision: str
+) -> str:
     """SHA-256 over all that can change the result: settings, patches, labels, splits, files.
 
     Files count by size and time of change.
@@ -24,11 +27,16 @@ def run_digest(settings: TrainingSettings, selection: Selection, precision: str)
     stamps: dict[Path, str] = {}
     if settings.weights is not None:
         digest.update(_stamp(settings.weights, stamps).encode())
-    for part in (selection.train, selection.val):
-        for patch in part:
-            line = (patch.id, patch.label, patch.slide_mpp, _stamp(patch.path, stamps))
-            digest.update(repr(line).encode("utf-8", "surrogateescape"))
-        digest.update(b"--")
+    if settings.from_encoder is not None:
+        digest.update(bundle.load_bundle(settings.from_encoder).fingerprint.encode())
+    for name, selection in selections.items():
+        digest.update(repr(name).encode())
+        for part in (selection.train, selection.val):
+            for patch in part:
+                known = (patch.id, patch.label, patch.slide_mpp, patch.row)
+                line = (*known, _stamp(patch.path, stamps))
+                digest.update(repr(line).encode("utf-8", "surrogateescape"))
+            digest.update(b"--")
     return digest.hexdigest()
 
 

@@ -24,7 +24,7 @@ _WORTH_A_WORKER = 4000
 class ImageStore:
     """Numbered uint8 images (3, S, S); the unreadable ones are reported once and left out.
 
-    ``problems`` grows as images turn out unreadable: on loading where all fit into
+    More than ``max_bad`` of them are an InputError. ``problems`` grows as images turn out unreadable: on loading where all fit into
     ``cache_bytes``, else when their turn comes.
     """
 
@@ -37,11 +37,13 @@ class ImageStore:
         default_mpp: float | None = None,
         workers: int | None = None,
         cache_bytes: int = 2 << 30,
+        max_bad: int | None = None,
         on_problem: Callable[[Problem], None] = lambda _: None,
     ) -> None:
         self._patches = patches
         self._dataset = PatchDataset(patches, size, mpp, default_mpp=default_mpp)
         self._workers = workers
+        self._max_bad = max_bad
         self._on_problem = on_problem
         self._bad: set[int] = set()
         self.problems: list[Problem] = []
@@ -66,6 +68,7 @@ class ImageStore:
         if len(self._bad) == count:
             message = f"None of the {count} images can be read; the first: {self.problems[0].error}"
             raise InputError(message)
+        self._check_number()
 
     def readable(self, indices: Iterable[int]) -> list[int]:
         """Those of the numbers that are not known to be unreadable."""
@@ -80,6 +83,7 @@ class ImageStore:
                 yield self._cache[indices], indices
             return
         for batch in self._read(known):
+            self._check_number()
             good = torch.tensor([error is None for error in batch.errors], dtype=torch.bool)
             yield batch.images[good], batch.indices[good]
 
@@ -99,6 +103,14 @@ class ImageStore:
                     self.problems.append(problem)
                     self._on_problem(problem)
             yield batch
+
+    def _check_number(self) -> None:
+        if self._max_bad is not None and len(self._bad) > max(self._max_bad, 0):
+            message = (
+                f"{len(self._bad)} of {len(self._patches)} images cannot be read, more than "
+                f"--max-bad allows ({self._max_bad}); the last: {self.problems[-1].error}"
+            )
+            raise InputError(message)
 
     def _worker_count(self, images: int) -> int:
         if self._workers is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,38 +13,49 @@ from patchknn.errors import PatchknnError
 from patchknn.training.codes import fit_codes
 from patchknn.training.context import Context
 from patchknn.training.extraction import extract_features
-from patchknn.training.monitors import bit_statistics, collapse_warning
+from patchknn.training.monitors import bit_statistics, health_warning
 from patchknn.training.neighbours import Embedding, validate
+from patchknn.training.tasks import Task
 
 _QUICK_ITERATIONS = 20
 
 
 @dataclass(frozen=True)
 class Judge:
-    """Compares up to ``monitor_rows`` validation images with as many training images."""
+    """Compares up to ``monitor_rows`` validation inputs with as many training inputs.
 
-    gallery: tuple[int, ...]
-    queries: tuple[int, ...]
+    ``gallery`` and ``queries`` hold numbers per task.
+    """
+
+    gallery: tuple[tuple[int, ...], ...]
+    queries: tuple[tuple[int, ...], ...]
 
     @staticmethod
     def choose(context: Context) -> Judge:
-        """Draw the images once, so that all epochs are judged by the same."""
+        """Draw the inputs once, so that all epochs are judged by the same."""
         generator = np.random.default_rng([context.settings.seed, 1])
-        limit = context.settings.monitor_rows
+        limit = max(1, context.settings.monitor_rows // max(1, len(context.tasks)))
 
         def some(numbers: list[int]) -> tuple[int, ...]:
             if len(numbers) <= limit:
                 return tuple(numbers)
             return tuple(sorted(generator.choice(numbers, limit, replace=False).tolist()))
 
-        return Judge(some(context.train_numbers), some(context.validation_numbers))
+        # Without labels there is one nameless heap, whose codes can be looked at.
+        labelled = [context.of_task(task, context.train_numbers) for task in context.tasks]
+        gallery = labelled if any(labelled) else [context.train_numbers]
+        queries = [context.of_task(task, context.validation_numbers) for task in context.tasks]
+        return Judge(tuple(map(some, gallery)), tuple(map(some, queries)))
 
-    def epoch(self, context: Context) -> tuple[dict[str, float], str | None]:
+    def epoch(
+        self, context: Context, means: Mapping[str, float]
+    ) -> tuple[dict[str, float], str | None]:
         """An epoch's figures and a warning, if any; fits codes first where none are learnt.
 
-        Raises PatchknnError where features are not finite.
+        ``means`` are those of its steps. Raises PatchknnError where features are not finite.
         """
-        gallery, numbers = extract_features(context, self.gallery, "judging, training images")
+        rows = [n for numbers in self.gallery for n in numbers]
+        gallery, numbers = extract_features(context, rows, "judging, training images")
         if not np.isfinite(gallery).all():
             message = (
                 "The features hold a NaN or an infinity; the last good state is kept: "
@@ -53,7 +65,8 @@ class Judge:
         if not context.settings.learns_hash:
             fit_codes(context.network, gallery, context.settings.seed, _QUICK_ITERATIONS)
         figures = self.figures(context, gallery, numbers)
-        return figures, collapse_warning(figures, len(gallery))
+        learnt = context.settings.learns_hash
+        return figures, health_warning({**means, **figures}, len(gallery), learnt=learnt)
 
     def figures(
         self,
@@ -61,23 +74,35 @@ class Judge:
         gallery: npt.NDArray[np.float32],
         numbers: npt.NDArray[np.int64],
     ) -> dict[str, float]:
-        """The figures against given training features (N, D) of numbered images."""
+        """The figures against given training features (N, D) of numbered inputs.
+
+        With several tasks they are means over the tasks, and ``p_at_10:NAME`` is each one's.
+        """
         codes = hash_codes(context.network, gallery)
         figures = bit_statistics(codes)
-        labelled = context.labels[numbers] >= 0
-        if not self.queries or not labelled.any():
+        rows = [n for queries in self.queries for n in queries]
+        labels = context.labels[numbers]
+        if not rows or not (labels >= 0).any():
             return figures
-        queries, of_queries = extract_features(context, self.queries, "judging, validation images")
-        known = context.labels[of_queries] >= 0
-        if known.any():
-            labels = context.labels
-            queries, of_queries = queries[known], of_queries[known]
-            figures |= validate(
-                Embedding(gallery[labelled], codes[labelled], labels[numbers[labelled]]),
-                Embedding(queries, hash_codes(context.network, queries), labels[of_queries]),
-                context.n_classes,
-            )
+        features, found = extract_features(context, rows, "judging, validation images")
+        database = Embedding(gallery, codes, labels)
+        asked = Embedding(features, hash_codes(context.network, features), context.labels[found])
+        parts = {
+            task.name: validate(mine, theirs, len(task.class_names))
+            for task in context.tasks
+            if len((mine := _of_task(database, task)).labels)
+            and len((theirs := _of_task(asked, task)).labels)
+        }
+        if len(parts) > 1:
+            figures |= {f"p_at_10:{name}": part["p_at_10"] for name, part in parts.items()}
+        for key in next(iter(parts.values()), {}):
+            figures[key] = float(np.mean([part[key] for part in parts.values()]))
         return figures
+
+
+def _of_task(rows: Embedding, task: Task) -> Embedding:
+    own = (rows.labels >= task.first) & (rows.labels < task.last)
+    return Embedding(rows.features[own], rows.codes[own], rows.labels[own] - task.first)
 
 
 def hash_codes(network: EncoderNetwork, features: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:

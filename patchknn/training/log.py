@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from patchknn.errors import UsageError
 from patchknn.files import write_bytes
 
 LOG_FILE = "training.csv"
@@ -35,6 +36,35 @@ def epoch_line(row: Mapping[str, Any], epochs: int) -> str:
         name = "new layers" if "loss" in row else "as it comes"
     parts = [text.format(row[key]) for key, text in _SHOWN.items() if row.get(key) is not None]
     return f"{name}: {', '.join(parts)}".replace(", (L2", " (L2")
+
+
+class EventLog:
+    """TensorBoard's event files in a folder, where one was asked for."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._writer: Any = None
+        if folder is None:
+            return
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            message = "--tensorboard needs the package tensorboard: pip install tensorboard."
+            raise UsageError(message) from None
+        self._writer = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Add the numbers of one epoch."""
+        if self._writer is None:
+            return
+        for name, value in row.items():
+            if name != "epoch":
+                self._writer.add_scalar(name.replace(":", "/"), value, int(row["epoch"]))
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Write what is left."""
+        if self._writer is not None:
+            self._writer.close()
 
 
 def write_log(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from patchknn.datasets.balanced import BalancedBatchSampler
-from patchknn.datasets.transforms import TrainingAugmentation, normalise
+from patchknn.encoder.network import EncoderOutput
 from patchknn.errors import PatchknnError
 from patchknn.losses.terms import LossTerms
+from patchknn.training.averaging import AveragedWeights
+from patchknn.training.bank import BankKeeper
+from patchknn.training.batches import TaskBatches
 from patchknn.training.context import Context
-from patchknn.training.objectives import make_objective
+from patchknn.training.objectives import InBank, make_objective
 from patchknn.training.schedule import make_optimizer, rate_factor, set_rates
 
-_FABRIC_PRECISION: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
-    "float32": "32-true",
-    "bfloat16": "bf16-mixed",
-    "float16": "16-mixed",
-}
 # Asking a GPU for a number makes it wait; on a CPU it costs nothing.
 _GPU_CHECK_INTERVAL = 16
+_NOT_SUMMED = ("loss", "broken")
 
 
 @dataclass
 class Position:
-    """Where a run stands: ``step`` steps of ``epoch`` (from 1) are done; what they summed up to."""
+    """Where a run stands: ``step`` batches of ``epoch`` (from 1) are done; what they summed to."""
 
     epoch: int = 1
     step: int = 0
@@ -37,39 +38,35 @@ class Position:
 
 
 class FineTuning:
-    """Network, optimiser and precision of the second phase, stepping through balanced batches."""
+    """Network, optimiser and precision of the second phase, stepping through balanced batches.
+
+    Several processes do one slice of each batch each; the loss is that of the whole batch.
+    """
 
     def __init__(self, context: Context) -> None:
-        from lightning_fabric import Fabric
-        from lightning_fabric.plugins.environments.lightning import LightningEnvironment
-
-        settings, network, device = context.settings, context.network, context.device
+        settings, network = context.settings, context.network
         self.position = Position()
-        self.network = network
-        self._context, self._settings, self._store = context, settings, context.store
-        self._objective = make_objective(settings)
-        labels = context.labels[: context.n_train]
-        self._labels = torch.from_numpy(labels)
-        readable = set(context.store.readable(range(len(labels))))
-        sampled = [label if i in readable else -1 for i, label in enumerate(labels.tolist())]
-        self._sampler = BalancedBatchSampler(sampled, *settings.batch_shape, settings.seed)
-        self._augment = TrainingAugmentation() if settings.augment else nn.Identity()
+        self._context, self._settings, self._ranks = context, settings, context.ranks
+        self._objective = make_objective(context)
+        self._labels = torch.from_numpy(context.labels[: context.n_train])
+        self._batches = TaskBatches(context)
         self.optimizer = make_optimizer(network, settings)
-        accelerator = "cuda" if device.type == "cuda" else "cpu"
-        self._fabric = Fabric(
-            accelerator=accelerator,
-            devices=[device.index or 0] if accelerator == "cuda" else 1,
-            precision=_FABRIC_PRECISION[context.precision],
-            plugins=[LightningEnvironment()],  # one process, also inside a Slurm job
-        )
         network.backbone.to(memory_format=torch.channels_last)
-        self._model, self._stepper = self._fabric.setup(network, self.optimizer)
+        fabric = context.ranks.fabric
+        model = torch.compile(network) if settings.compile else network
+        # What a loss does not train takes no part: averaging would wait for its gradients.
+        for head in () if settings.learns_hash else (network.hash_layer, *network.classifiers):
+            head.requires_grad_(requires_grad=False)
+        self._model, self._stepper = fabric.setup(model, self.optimizer)
+        self._fabric = fabric
         self._scaled = context.precision == "float16"
+        self.average = AveragedWeights(network, settings.ema) if settings.ema else None
+        self.bank = BankKeeper(context) if settings.bank else None
 
     @property
     def steps(self) -> int:
-        """Steps of one epoch."""
-        return len(self._sampler)
+        """Batches of one epoch."""
+        return len(self._batches)
 
     @property
     def scaler_state(self) -> dict[str, Any]:
@@ -81,85 +78,128 @@ class FineTuning:
         if state:
             self._fabric.strategy.precision.load_state_dict(state)
 
-    def run_epoch(self) -> dict[str, float]:
+    def run_epoch(self, after_step: Callable[[], None] = lambda: None) -> dict[str, float]:
         """Do the rest of the epoch at ``position`` and return its means.
 
-        Raises StoppedError only between two steps, where position and state are whole, and
-        PatchknnError where the loss is no longer a number.
+        ``after_step`` is called between two steps of the optimiser, where position and state are
+        whole. Raises StoppedError only there, and PatchknnError where the loss is no longer a
+        number.
         """
-        position = self.position
+        position, ranks = self.position, self._ranks
         if position.step == 0:
             # Each epoch has its own stream of chance, so that a resumed run draws the same.
             torch.manual_seed((self._settings.seed * 1_000_003 + position.epoch) % 2**63)
             position.sums, position.images = {}, 0
-        self._sampler.set_epoch(position.epoch)
-        lists = list(self._sampler)[position.step :]
+        lists = self._batches.of_epoch(position.epoch)[position.step :]
         label = f"epoch {position.epoch}/{self._settings.epochs}"
-        for images, indices in self._context.progress(
-            self._store.batches(lists), total=len(lists), label=label
+        held = self._context.inputs.batches([ranks.share(numbers) for numbers in lists])
+        for batch, (rows, indices) in zip(
+            lists, self._context.progress(held, total=len(lists), label=label), strict=True
         ):
-            self._step(images, indices)
+            self._step(batch, rows, indices)
             position.step += 1
-            self._context.check()
-        self._check_finite()
+            if self._ends_a_step():
+                self._context.check_together()
+                after_step()
+        self.check_finite()
         return self._means()
 
-    def _step(self, images: Tensor, indices: Tensor) -> None:
-        if len(indices) == 0:
-            return
+    def _step(self, batch: list[int], rows: Tensor, indices: Tensor) -> None:
+        if self.bank is not None:
+            self.bank.refresh(self._done())
         self._train_mode()
-        done = (self.position.epoch - 1) * self.steps + self.position.step
-        total = self._settings.epochs * self.steps
-        set_rates(self.optimizer, rate_factor(done, total, self._settings.warmup))
+        place = {number: index for index, number in enumerate(batch)}
+        places = [place[number] for number in indices.tolist()]
+        generator = torch.Generator().manual_seed(self._chance())
         device = self._fabric.device
-        inputs = self._prepared(images.to(device, non_blocking=True))
-        labels = self._labels[indices].to(device, non_blocking=True)
-        terms = self._objective(self._model(inputs), labels)
-        self._fabric.backward(terms.total)
+        with torch.no_grad():
+            held = rows.to(device, non_blocking=True)
+            inputs = self._context.inputs.varied(held, places, len(batch), generator)
+        labels = self._ranks.gather(self._labels[indices].to(device, non_blocking=True))
+        if len(labels) == 0:
+            return
+        last = self._ends_a_step(after=self.position.step + 1)
+        alone = self._ranks.count == 1 or last
+        with nullcontext() if alone else self._fabric.no_backward_sync(self._model):
+            output = self._gathered(self._model(inputs))
+            terms = self._objective(output, labels, self._in_bank(indices))
+            self._fabric.backward(terms.total / self._settings.accumulate)
+        self._note(terms)
+        if last:
+            self._descend()
+        self.position.images += len(labels)
+
+    def _descend(self) -> None:
+        done, total = self._done(), self._settings.epochs * self.steps
+        set_rates(self.optimizer, rate_factor(self._settings, done, total, self.steps))
         norm = self._fabric.clip_gradients(
             self._model,
             self._stepper,
             max_norm=self._settings.clip_norm or math.inf,
             error_if_nonfinite=False,
         )
-        self._note(terms, norm)
+        if not self._scaled:  # float16 overflows on purpose and steps back
+            self._add({"broken": ~norm.isfinite()} if norm is not None else {})
         if self._fabric.device.type == "cpu" or self.position.step % _GPU_CHECK_INTERVAL == 0:
-            self._check_finite()
+            self.check_finite()
         self._stepper.step()
         self._stepper.zero_grad()
-        self.position.images += len(indices)
+        if self.average is not None:
+            self.average.update()
 
-    def _prepared(self, images: Tensor) -> Tensor:
-        with torch.no_grad():
-            augmented: Tensor = self._augment(images)
-            inputs = normalise(augmented, self._context.mean, self._context.std)
-            return inputs.contiguous(memory_format=torch.channels_last)
+    def _gathered(self, output: EncoderOutput) -> EncoderOutput:
+        gather = self._ranks.gather
+        return EncoderOutput(
+            gather(output.features),
+            gather(output.hash_vectors),
+            tuple(gather(logits) for logits in output.logits),
+        )
+
+    def _in_bank(self, indices: Tensor) -> InBank | None:
+        if self.bank is None or self.bank.bank is None:
+            return None
+        return InBank(self.bank.bank, self._ranks.gather(indices.to(self._fabric.device)))
+
+    def _done(self) -> int:
+        return (self.position.epoch - 1) * self.steps + self.position.step
+
+    def _chance(self) -> int:
+        # A seed of this batch alone: whoever takes the run up again draws the same.
+        key = [self._settings.seed, self.position.epoch, self.position.step]
+        return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
+
+    def _ends_a_step(self, after: int | None = None) -> bool:
+        batches = self.position.step if after is None else after
+        return batches % self._settings.accumulate == 0 or batches == self.steps
 
     def _train_mode(self) -> None:
-        self.network.train()
+        network = self._context.network
+        network.train()
         if self._settings.frozen_batch_norm:
-            for module in self.network.modules():
+            for module in network.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
 
-    def _note(self, terms: LossTerms, norm: Tensor | None) -> None:
+    def _note(self, terms: LossTerms) -> None:
         values = {"loss": terms.total.detach(), **terms.parts}
         counts = {"triplets": terms.triplets, "active": terms.active, "saturated": terms.saturated}
         values |= {name: value for name, value in counts.items() if value is not None}
         broken = ~terms.total.detach().isfinite()
-        if norm is not None and not self._scaled:  # float16 overflows on purpose and steps back
-            broken = broken | ~norm.isfinite()
+        self._add({**values, "broken": broken, "steps": torch.ones(())})
+
+    def _add(self, values: dict[str, Tensor]) -> None:
         sums = self.position.sums
-        for name, value in {**values, "broken": broken, "steps": torch.ones(())}.items():
+        for name, value in values.items():
             sums[name] = sums[name] + value.double() if name in sums else value.double()
 
-    def _check_finite(self) -> None:
+    def check_finite(self) -> None:
+        """Raise PatchknnError where the loss or its gradient was not a number since the epoch began."""
         sums = self.position.sums
         if "broken" not in sums or sums["broken"].item() == 0:
             return
         step, epoch = self.position.step + 1, self.position.epoch
         where = f"epoch {epoch}, step {min(step, self.steps)} of {self.steps}"
-        bad = [n for n, v in sums.items() if n not in {"loss", "broken"} and not v.isfinite()]
+        bad = [n for n, v in sums.items() if n not in _NOT_SUMMED and not v.isfinite()]
         part = f" ({', '.join(bad)})" if bad else ""
         message = (
             f"The loss is no longer a number in {where}{part}; the last good state is kept: "

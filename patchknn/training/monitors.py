@@ -1,4 +1,4 @@
-"""Whether codes are healthy: bit entropy, stuck bits, and one sentence when they collapse."""
+"""Whether codes are healthy: bit entropy, stuck bits, and one sentence when they are not."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ _STUCK = 0.01
 _LOW_ENTROPY = 0.4
 _MANY_STUCK = 0.5
 _LARGE_BALL = 0.5
+_MANY_SATURATED = 0.3
+_MANY_EMPTY = 0.5
 _REMEDY = "lower --lr and --backbone-lr, or take --loss multitask or cross-entropy."
 
 
@@ -31,8 +33,11 @@ def bit_statistics(codes: npt.NDArray[np.uint8]) -> dict[str, float]:
     }
 
 
-def collapse_warning(figures: Mapping[str, float], gallery_rows: int) -> str | None:
-    """One sentence where the codes or the features tell images apart no longer, else None."""
+def health_warning(figures: Mapping[str, float], gallery_rows: int, *, learnt: bool) -> str | None:
+    """One sentence where the codes or the features tell images apart no longer, else None.
+
+    ``figures`` of an epoch; ``learnt`` where the hash is trained rather than fitted afterwards.
+    """
     entropy, stuck = figures["bit_entropy"], figures["stuck_bits"]
     if stuck > _MANY_STUCK:
         return f"the codes collapse: {stuck:.0%} of the bits are the same for all images; {_REMEDY}"
@@ -43,5 +48,17 @@ def collapse_warning(figures: Mapping[str, float], gallery_rows: int) -> str | N
         return (
             f"the codes collapse: a ball of radius 2 holds {ball:.0%} of the images; "
             "use more --bits or lower --lr."
+        )
+    saturated = figures.get("saturated_triplets", 0.0)
+    if saturated > _MANY_SATURATED:
+        return (
+            f"{saturated:.0%} of the triplets are violated so far that they give no gradient; "
+            "lower --lr, or raise --w-ce and --w-c against --w-t."
+        )
+    empty = figures.get("empty_2", 0.0)
+    if learnt and empty > _MANY_EMPTY:
+        return (
+            f"the codes scatter: {empty:.0%} of the validation images find no code within 2 bits; "
+            "train longer, raise --w-c, or use fewer --bits."
         )
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,19 @@ from patchknn.training.checkpoint import (
 from patchknn.training.context import Context
 from patchknn.training.heads import train_heads
 from patchknn.training.judging import Judge
-from patchknn.training.log import LOG_FILE, epoch_line, write_log
+from patchknn.training.log import LOG_FILE, EventLog, epoch_line, write_log
 from patchknn.training.loop import FineTuning, Position
 
 Saved = tuple[dict[str, dict[str, Tensor]], dict[str, Any]]
+# A job that is killed without a word loses no more than this.
+_CHECKPOINT_SECONDS = 600.0
 
 
 class Phases:
     """A run's progress: what is trained, what the log says, which epoch was best.
 
-    ``folder`` keeps the state; ``digest`` tells whose state it is.
+    ``folder`` keeps the state; ``digest`` tells whose state it is. Of several processes the first
+    one writes; all read.
     """
 
     def __init__(self, context: Context, judge: Judge, folder: Path, digest: str) -> None:
@@ -39,6 +43,8 @@ class Phases:
         self._folder, self._digest = folder, digest
         self._best: dict[str, Tensor] = {}
         self._warned = False
+        self._saved_at = time.monotonic()
+        self._events = EventLog(context.settings.tensorboard if context.ranks.first else None)
 
     @property
     def best_row(self) -> dict[str, Any]:
@@ -54,23 +60,26 @@ class Phases:
         if saved is not None:
             self._restore(tuning, *saved)
         try:
-            while tuning.position.epoch <= self._context.settings.epochs:
+            while tuning.position.epoch <= self._context.settings.epochs and not self._settled():
                 self._epoch(tuning)
                 self._save(tuning)
         except StoppedError:
             self._save(tuning)
             raise
+        finally:
+            self._events.close()
         if self._best:
             self._context.network.load_state_dict(self._best)
 
     def _epoch(self, tuning: FineTuning) -> None:
         started, before = time.monotonic(), tuning.position.images
-        means = tuning.run_epoch()
+        means = tuning.run_epoch(lambda: self._save_now_and_then(tuning))
         seconds = time.monotonic() - started
         images = tuning.position.images - before  # of an epoch taken up again, those since
         row: dict[str, Any] = {"epoch": tuning.position.epoch, **means}
         row |= {"train_seconds": round(seconds, 2), "images_per_second": images / seconds}
-        self._judged(row)
+        with nullcontext() if tuning.average is None else tuning.average.in_place():
+            self._judged(row)
         self.seconds += time.monotonic() - started
         tuning.position = Position(epoch=tuning.position.epoch + 1)
 
@@ -84,20 +93,36 @@ class Phases:
         self.seconds += time.monotonic() - started
 
     def _judged(self, row: dict[str, Any]) -> None:
-        figures, warning = self._judge.epoch(self._context)
+        figures, warning = self._judge.epoch(self._context, row)
         row = row | figures
         self.rows.append(row)
+        self._events.write(row)
         self._context.report(epoch_line(row, self._context.settings.epochs))
         if warning is not None and not self._warned:
             self._context.report(f"warning: {warning}")
         self._warned = warning is not None  # said once, and again only after it was better
         score, best = row.get("p_at_10"), self.best_row.get("p_at_10")
+        if score is not None:  # rounding may differ between nodes; all must agree
+            score = row["p_at_10"] = self._context.ranks.as_first(score)
         if score is None or best is None or score > best:
             self.best_epoch = int(row["epoch"])
             self._best = {
                 name: value.detach().cpu().clone()
                 for name, value in self._context.network.state_dict().items()
             }
+
+    def _settled(self) -> bool:
+        """Whether ``patience`` epochs have gone by without a better one; the first process says."""
+        patience = self._context.settings.patience
+        if patience is None or self.best_epoch is None or "p_at_10" not in self.best_row:
+            return False
+        waited = int(self._context.ranks.as_first(self.rows[-1]["epoch"] - self.best_epoch))
+        if waited >= patience:
+            self._context.report(
+                f"no better P@10 since epoch {self.best_epoch}: ending after {patience} epochs "
+                "of patience."
+            )
+        return waited >= patience
 
     def _saved(self) -> Saved | None:
         saved = read_checkpoint(self._folder)
@@ -108,7 +133,16 @@ class Phases:
             return None
         return saved
 
+    def _save_now_and_then(self, tuning: FineTuning) -> None:
+        # Only the first one writes, so its clock alone counts.
+        if time.monotonic() - self._saved_at > _CHECKPOINT_SECONDS:
+            tuning.check_finite()
+            self._save(tuning)
+
     def _save(self, tuning: FineTuning) -> None:
+        self._saved_at = time.monotonic()
+        if not self._context.ranks.first:
+            return
         position = tuning.position
         groups = {
             "network": self._context.network.state_dict(),
@@ -127,6 +161,12 @@ class Phases:
             "scaler": tuning.scaler_state,
             "seconds": self.seconds,
         }
+        if tuning.average is not None:
+            groups["average"] = tuning.average.state
+            state["averaged"] = tuning.average.steps
+        if tuning.bank is not None and tuning.bank.kept is not None:
+            groups["bank"] = tuning.bank.kept
+            state["bank_made_at"] = tuning.bank.made_at
         write_checkpoint(self._folder, groups, state)
         if self.rows:
             write_log(self._folder / LOG_FILE, self.rows)
@@ -144,10 +184,14 @@ class Phases:
         sums = {name: value.to(device) for name, value in groups.get("sums", {}).items()}
         tuning.position = Position(state["epoch"], state["step"], sums, state["images"])
         tuning.restore_scaler(state["scaler"])
+        if tuning.average is not None:
+            tuning.average.restore(groups["average"], state["averaged"])
+        if tuning.bank is not None and "bank" in groups:
+            tuning.bank.keep(groups["bank"], state["bank_made_at"])
         _restore_random(device, groups["random"])
         self._context.report(
             f"going on from {self._folder}: epoch {state['epoch']}, {state['step']} of "
-            f"{tuning.steps} steps done"
+            f"{tuning.steps} batches done"
         )
 
 

@@ -14,20 +14,24 @@ from patchknn.training.settings import TrainingSettings
 _LAST_SHARE = 0.01
 
 
-def rate_factor(step: int, steps: int, warmup: float) -> float:
+def rate_factor(settings: TrainingSettings, step: int, steps: int, per_epoch: int) -> float:
     """What the learning rates are multiplied by in a step (from 0) of ``steps``.
 
-    It rises linearly over the first share ``warmup``, then falls as a half cosine to 1 %.
+    It rises linearly over the first share ``warmup``. Then ``cosine`` falls as a half cosine to
+    1 %, and ``step`` is multiplied by ``step_factor`` after every ``step_epochs`` epochs.
     """
-    rising = max(1, round(warmup * steps))
+    rising = max(1, round(settings.warmup * steps)) if settings.warmup else 0
     if step < rising:
         return (step + 1) / (rising + 1)
+    if settings.schedule == "step":
+        drops: int = step // (settings.step_epochs * max(1, per_epoch))
+        return float(settings.step_factor**drops)
     progress = (step - rising) / max(1, steps - rising)
     return _LAST_SHARE + (1 - _LAST_SHARE) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
 def make_optimizer(network: EncoderNetwork, settings: TrainingSettings) -> torch.optim.Optimizer:
-    """AdamW or SGD (momentum 0.9) over backbone and new layers, each at its own rate.
+    """AdamW or SGD over backbone and new layers, each at its own rate.
 
     Biases and norm parameters do not decay. Heads that the loss does not train are left out.
     """
@@ -35,10 +39,9 @@ def make_optimizer(network: EncoderNetwork, settings: TrainingSettings) -> torch
     groups = _groups(network.backbone, backbone_lr, settings.weight_decay)
     if settings.learns_hash:
         groups += _groups(network.hash_layer, lr, settings.weight_decay)
-        if network.classifier is not None:
-            groups += _groups(network.classifier, lr, settings.weight_decay)
+        groups += _groups(network.classifiers, lr, settings.weight_decay)
     if settings.optimizer == "sgd":
-        return torch.optim.SGD(groups, momentum=0.9)
+        return torch.optim.SGD(groups, momentum=settings.momentum)
     return torch.optim.AdamW(groups)
 
 

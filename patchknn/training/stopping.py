@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from types import FrameType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from patchknn.errors import StoppedError
 
@@ -31,13 +31,21 @@ class StopRequest:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
+    @property
+    def asked(self) -> bool:
+        """Whether an end was asked for."""
+        return self._name is not None
+
     def check(self) -> None:
         """Raise StoppedError where an end was asked for."""
         if self._name is not None:
-            message = (
-                f"stopped by {self._name}; what was trained is kept, run the same command to go on."
-            )
-            raise StoppedError(message)
+            self.end()
+
+    def end(self) -> NoReturn:
+        """Raise StoppedError."""
+        by = f" by {self._name}" if self._name else ""  # another process of the run got it
+        message = f"stopped{by}; what was trained is kept, run the same command to go on."
+        raise StoppedError(message)
 
     def _remember(self, number: int, _frame: FrameType | None) -> None:
         self._name = signal.Signals(number).name

@@ -22,7 +22,7 @@ def features():
 
 def test_codes_are_those_of_itq_and_elements_are_one_in_the_mean(features):
     values, _ = features
-    network = EncoderNetwork(nn.Identity(), 12, 8, 0)
+    network = EncoderNetwork(nn.Identity(), 12, 8, ())
     fit_codes(network, values, seed=3)
     weight, bias = fit_itq(values, 8, 3)
     expected = np.packbits(values.astype(float) @ weight.T.astype(float) + bias > 0, axis=1)
@@ -34,13 +34,14 @@ def test_codes_are_those_of_itq_and_elements_are_one_in_the_mean(features):
 
 def test_the_probe_finds_small_classes_as_scikit_learn_does(features):
     values, labels = features
-    network = EncoderNetwork(nn.Identity(), 12, 8, 3)
+    network = EncoderNetwork(nn.Identity(), 12, 8, (3,))
     fit_codes(network, values, seed=0)
-    fit_probe(network, values, labels)
+    (classifier,) = network.classifiers
+    fit_probe(network, classifier, values, labels)
     weight = network.hash_layer.weight.detach().numpy()
     vectors = values @ weight.T + network.hash_layer.bias.detach().numpy()
-    scores = vectors @ network.classifier.weight.detach().numpy().T
-    predicted = (scores + network.classifier.bias.detach().numpy()).argmax(axis=1)
+    scores = vectors @ classifier.weight.detach().numpy().T
+    predicted = (scores + classifier.bias.detach().numpy()).argmax(axis=1)
     peer = LogisticRegression(C=1e6, class_weight="balanced", max_iter=2000).fit(vectors, labels)
     assert (predicted == peer.predict(vectors)).mean() > 0.97
     assert (predicted[labels == 2] == 2).mean() > 0.9

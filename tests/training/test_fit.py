@@ -65,7 +65,7 @@ def test_every_loss_gives_a_bundle_that_knows_its_classes(pictures, make_setting
 
 
 def test_training_learns_what_the_mean_colour_does_not_say(pictures, make_settings, tmp_path):
-    settings = make_settings(loss="multitask", epochs=12, per_class=8, augment=False)
+    settings = make_settings(loss="multitask", epochs=12, per_class=8, augment="none")
     result = train_encoder(pictures(per_class=40), settings, tmp_path / "encoder", str)
     assert result.metrics["accuracy"] > 0.8
     assert result.metrics["p_at_10"] > 0.7
@@ -77,7 +77,7 @@ def test_the_saved_network_gives_the_features_that_were_judged(pictures, make_se
     with torch.inference_mode():
         output = network(torch.zeros(2, 3, 32, 32))
     assert output.features.shape == (2, 96)
-    assert output.logits.shape == (2, 3)
+    assert [logits.shape for logits in output.logits] == [(2, 3)]
 
 
 @pytest.mark.parametrize("loss", ["multitask", "triplet"])
@@ -93,10 +93,20 @@ def test_the_same_seed_gives_the_same_fingerprint_and_another_does_not(
     assert first.fingerprint == second.fingerprint != third.fingerprint
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3])
-def test_a_stopped_run_goes_on_bit_for_bit(pictures, make_settings, tmp_path, steps):
-    patches = pictures()
-    settings = make_settings(epochs=2, per_class=4, optimizer="sgd" if steps == 2 else "adamw")
+@pytest.mark.parametrize(
+    ("steps", "changes"),
+    [
+        (1, {}),
+        (2, {"optimizer": "sgd", "schedule": "step", "step_epochs": 1}),
+        (3, {"ema": 0.9}),
+        (2, {"accumulate": 2, "loss": "triplet", "mining": "easy-positive"}),
+        (3, {"loss": "deep-knn", "bank": 2}),
+        (1, {"class_weights": "balanced", "loss": "cross-entropy"}),
+    ],
+)
+def test_a_stopped_run_goes_on_bit_for_bit(pictures, make_settings, tmp_path, steps, changes):
+    patches = pictures(per_class=12)
+    settings = make_settings(epochs=2, per_class=4, **changes)
     train_encoder(patches, settings, tmp_path / "whole", str)
     output = tmp_path / "stopped"
     with pytest.raises(StoppedError, match="SIGTERM"):
@@ -149,19 +159,19 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(
                     torch.nn.init.constant_(parameter, float("nan"))
 
     networks = []
-    from patchknn.training import fit
+    from patchknn.training import assembly
 
-    class Watched(fit.EncoderNetwork):
+    class Watched(assembly.EncoderNetwork):
         def __init__(self, *args):
             super().__init__(*args)
             networks.append(self)
 
-    original, fit.EncoderNetwork = fit.EncoderNetwork, Watched
+    original, assembly.EncoderNetwork = assembly.EncoderNetwork, Watched
     try:
         with pytest.raises(PatchknnError, match=r"epoch 2, step 2 of \d+.*--lr"):
             train_encoder(patches, settings, output, str, progress=progress)
     finally:
-        fit.EncoderNetwork = original
+        assembly.EncoderNetwork = original
     groups, state = read_checkpoint(partial_folder(output))
     assert (state["epoch"], state["step"]) == (2, 0)
     assert all(tensor.isfinite().all() for tensor in groups["network"].values())
@@ -218,11 +228,23 @@ def test_unreadable_images_are_named_counted_and_skipped(pictures, make_settings
     patches[0].path.write_bytes(b"\x89PNG\r\n\x1a\n")
     patches[20].path.unlink()
     lines = []
-    settings = make_settings(epochs=1, cache_bytes=0)
+    settings = make_settings(epochs=1, cache_bytes=0, max_bad="2")
     result = train_encoder(patches, settings, tmp_path / "encoder", lines.append)
     assert {problem.name for problem in result.problems} <= {patches[0].id, patches[20].id}
     assert len(result.problems) == 2
     assert sum(patches[0].id in line for line in lines) == 1
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 1 << 30])
+def test_more_unreadable_images_than_allowed_are_an_error_with_their_number(
+    pictures, make_settings, tmp_path, cache_bytes
+):
+    patches = pictures()
+    for number in (0, 9, 20):
+        patches[number].path.write_bytes(b"")
+    settings = make_settings(epochs=1, cache_bytes=cache_bytes, max_bad="1")
+    with pytest.raises(InputError, match=r"\d of 24 images cannot be read.*--max-bad.*\(1\)"):
+        train_encoder(patches, settings, tmp_path / "encoder", str)
 
 
 def test_an_output_that_is_something_else_is_left_alone(pictures, make_settings, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from patchknn.training.monitors import bit_statistics, collapse_warning
+from patchknn.training.monitors import bit_statistics, health_warning
 
 
 def test_balanced_and_stuck_bits():
@@ -27,8 +27,15 @@ def test_balanced_and_stuck_bits():
         ({"bit_entropy": 0.5, "stuck_bits": 0.9}, "90% of the bits"),
         ({"bit_entropy": 0.2, "stuck_bits": 0.1}, "0.20 of 1 bit"),
         ({"bit_entropy": 0.9, "stuck_bits": 0.0, "ball_2": 80.0}, "radius 2 holds 80%"),
+        ({"bit_entropy": 0.9, "stuck_bits": 0.0, "saturated_triplets": 0.4}, "40% of the triplets"),
+        ({"bit_entropy": 0.9, "stuck_bits": 0.0, "empty_2": 0.6}, "60% of the validation images"),
     ],
 )
 def test_a_collapse_is_one_sentence(figures, word):
-    warning = collapse_warning(figures, 100)
+    warning = health_warning(figures, 100, learnt=True)
     assert warning is None if word is None else word in warning
+
+
+def test_fitted_codes_may_lie_far_apart_without_a_warning():
+    figures = {"bit_entropy": 0.99, "stuck_bits": 0.0, "empty_2": 0.9}
+    assert health_warning(figures, 100, learnt=False) is None

@@ -1,0 +1,136 @@
+"""Several processes train as one does: the same batches, the same loss, the same bundle."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from patchknn.bundle import load_backbone, load_bundle
+from patchknn.training.ranks import _as_torchrun, _started_with
+
+_LINE = ("train", "pictures", "-o")
+_SMALL = (
+    *("--backbone", "test_resnet", "--size", "32", "--bits", "16", "--epochs", "2"),
+    *("--per-class", "5", "--workers", "0", "--device", "cpu", "--freeze-batch-norm", "yes"),
+)
+
+
+def _clean_environment(**more):
+    started = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "SLURM_", "TORCHELASTIC")
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(started)}
+    return {**kept, "OMP_NUM_THREADS": "1", "PATCHKNN_TRAIN_FORMAT": "ndjson", **more}
+
+
+def _alone(folder, *arguments):
+    command = [sys.executable, "-m", "patchknn", *arguments]
+    return subprocess.run(
+        command, cwd=folder, env=_clean_environment(), capture_output=True, text=True, timeout=280
+    )
+
+
+def _torchrun(folder, *arguments):
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [sys.executable, *launcher, "-m", "patchknn", *arguments]
+    return subprocess.run(
+        command, cwd=folder, env=_clean_environment(), capture_output=True, text=True, timeout=280
+    )
+
+
+def _srun(folder, *arguments):
+    """Two processes with the variables that Slurm gives the tasks of a step."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    common = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NUM_NODES": "1", "SLURM_JOB_ID": "7"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "patchknn", *arguments],
+            cwd=folder,
+            env=_clean_environment(
+                **common,
+                SLURM_PROCID=str(rank),
+                SLURM_LOCALID=str(rank),
+                SLURM_NODEID="0",
+                SLURM_STEP_NODELIST="127.0.0.1",
+                MASTER_PORT=str(port),
+            ),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    outcomes = [process.communicate(timeout=280) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outcomes
+    return outcomes
+
+
+def _log(encoder):
+    with (encoder / "training.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("loss", ["multitask", "deep-knn"])
+def test_two_processes_under_torchrun_have_the_loss_of_one(picture_folder, tmp_path, loss):
+    picture_folder(per_class=15)
+    line = (*_SMALL, "--loss", loss, *(("--bank", "2") if loss == "deep-knn" else ()))
+    one = _alone(tmp_path, *_LINE, "one", *line)
+    assert one.returncode == 0, one.stderr
+    two = _torchrun(tmp_path, *_LINE, "two", *line)
+    assert two.returncode == 0, two.stderr
+    assert len(two.stdout.splitlines()) == 1  # the first process alone speaks
+    assert json.loads(two.stdout)["encoder"] == "two"
+    assert two.stderr.count("epoch 1/2") == 1
+    alone, together = _log(tmp_path / "one"), _log(tmp_path / "two")
+    names = [name for name in alone[0] if name in {"loss", "triplet", "cauchy", "deep_knn"}]
+    assert names
+    for name in names:
+        expected = [float(row[name]) for row in alone]
+        assert [float(row[name]) for row in together] == pytest.approx(expected, rel=1e-5), name
+    ours, theirs = (load_backbone(load_bundle(tmp_path / name)) for name in ("one", "two"))
+    for name, value in ours.items():
+        np.testing.assert_allclose(theirs[name], value, rtol=0, atol=2e-4, err_msg=name)
+    assert load_bundle(tmp_path / "two").description.training["processes"] == 2
+
+
+def test_the_tasks_of_a_slurm_step_train_together(picture_folder, tmp_path):
+    picture_folder(per_class=8)
+    (out, _), (silent, _) = _srun(tmp_path, *_LINE, "encoder", *_SMALL, "--epochs", "1")
+    assert json.loads(out)["encoder"] == "encoder"
+    assert silent == ""
+    assert load_bundle(tmp_path / "encoder").description.training["processes"] == 2
+
+
+def test_a_batch_script_that_starts_one_process_waits_for_nobody(monkeypatch):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "SLURM_STEP_NUM_TASKS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    assert _started_with() == (1, 1)
+
+
+def test_tasks_of_two_steps_of_one_job_meet_at_different_ports(monkeypatch):
+    for name, value in {
+        "SLURM_PROCID": "3",
+        "SLURM_LOCALID": "1",
+        "SLURM_NODEID": "1",
+        "SLURM_JOB_ID": "4242",
+        "SLURM_STEP_NODELIST": "node[07-08]",
+    }.items():
+        monkeypatch.setenv(name, value)
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SLURM_STEP_ID", "0")
+    first = _as_torchrun(2, 2)
+    monkeypatch.setenv("SLURM_STEP_ID", "1")
+    second = _as_torchrun(2, 2)
+    assert first["MASTER_ADDR"] == "node07"
+    assert (first["RANK"], first["LOCAL_RANK"], first["WORLD_SIZE"]) == ("3", "1", "4")
+    assert first["MASTER_PORT"] != second["MASTER_PORT"]
