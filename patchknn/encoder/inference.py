@@ -21,9 +21,11 @@ PRECISIONS = ("float32", "bfloat16")
 
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """uint8 (B, 3, S, S) → float32 (B, 3, S, S): (x / 255 - mean) / std per channel."""
-    scale = torch.tensor(std, device=images.device).mul_(255.0).reciprocal_().view(1, 3, 1, 1)
-    shift = torch.tensor([m / s for m, s in zip(mean, std, strict=True)], device=images.device)
-    return images.to(torch.float32).mul_(scale).sub_(shift.view(1, 3, 1, 1))
+    scale = torch.tensor(std).mul_(255.0).reciprocal_().view(1, 3, 1, 1)
+    shift = torch.tensor([m / s for m, s in zip(mean, std, strict=True)]).view(1, 3, 1, 1)
+    # Without non_blocking each of the two would wait for all the work before it.
+    scale, shift = (v.to(images.device, non_blocking=True) for v in (scale, shift))
+    return images.to(torch.float32).mul_(scale).sub_(shift)
 
 
 class FeatureExtractor:

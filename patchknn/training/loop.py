@@ -9,8 +9,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from patchknn.datasets.augmentation import AUGMENTATIONS, Augment
 from patchknn.datasets.balanced import BalancedBatchSampler
-from patchknn.datasets.transforms import TrainingAugmentation, normalise
+from patchknn.datasets.transforms import normalise
 from patchknn.errors import PatchknnError
 from patchknn.losses.terms import LossTerms
 from patchknn.training.context import Context
@@ -53,7 +54,8 @@ class FineTuning:
         readable = set(context.store.readable(range(len(labels))))
         sampled = [label if i in readable else -1 for i, label in enumerate(labels.tolist())]
         self._sampler = BalancedBatchSampler(sampled, *settings.batch_shape, settings.seed)
-        self._augment = TrainingAugmentation() if settings.augment else nn.Identity()
+        recipe = AUGMENTATIONS["colour" if settings.augment else "none"]
+        self._augment = Augment(recipe, settings.size)
         self.optimizer = make_optimizer(network, settings)
         accelerator = "cuda" if device.type == "cuda" else "cpu"
         self._fabric = Fabric(
@@ -131,8 +133,7 @@ class FineTuning:
 
     def _prepared(self, images: Tensor) -> Tensor:
         with torch.no_grad():
-            augmented: Tensor = self._augment(images)
-            inputs = normalise(augmented, self._context.mean, self._context.std)
+            inputs = normalise(self._augment(images), self._context.mean, self._context.std)
             return inputs.contiguous(memory_format=torch.channels_last)
 
     def _train_mode(self) -> None:
