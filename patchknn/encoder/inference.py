@@ -31,6 +31,7 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
 class FeatureExtractor:
     """A network ready to turn batches of images into features.
 
+    ``crop`` is the share of a plain image that it is to be given: whoever reads images for it asks.
     ``precision`` float32, or bfloat16 by autocast; features leave as float32 either way. The
     result for an image does not depend on its batch beyond rounding in the last place, since
     batch norm uses its stored statistics.
@@ -43,12 +44,15 @@ class FeatureExtractor:
         std: Sequence[float],
         device: torch.device,
         precision: str = "float32",
+        *,
+        crop: float = 1.0,
     ) -> None:
         if precision not in PRECISIONS:
             message = f"--precision {precision} is unknown; use {' or '.join(PRECISIONS)}."
             raise UsageError(message)
         self.device = device
         self.precision = precision
+        self.crop = crop
         self._network = network.eval().to(device)
         self._network.backbone.to(memory_format=torch.channels_last)
         self._mean, self._std = tuple(mean), tuple(std)
@@ -62,7 +66,8 @@ class FeatureExtractor:
         description = bundle.description
         network = load_encoder(bundle, device)
         precision = precision or description.precision
-        return cls(network, description.mean, description.std, device, precision)
+        mean, std, crop = description.mean, description.std, description.crop
+        return cls(network, mean, std, device, precision, crop=crop)
 
     def check_size(self, size: int) -> None:
         """Raise UsageError where the network cannot take images of ``size`` px."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from patchknn.datasets.windows import centre_window
 from patchknn.encoder.inference import FeatureExtractor
 from patchknn.training.context import Context
 
@@ -32,6 +33,7 @@ def extract_features(
     for images, indices in context.progress(batches, total=len(lists), label=label):
         context.check()
         if len(indices):
-            features.append(extractor.tensor_features(images))
+            patches = centre_window(images, context.settings.size)
+            features.append(extractor.tensor_features(patches))
             found.append(indices.numpy())
     return np.concatenate(features), np.concatenate(found)
