@@ -26,7 +26,9 @@ from patchknn.files import (
     write_json,
 )
 
-FORMAT_VERSION = 1
+# Version 2 says how much of a plain image is used; where it is all of it, as version 1 had it,
+# version 1 is written.
+FORMAT_VERSION = 2
 DESCRIPTION_FILE = "encoder.json"
 HEADS_FILE = "heads.safetensors"
 BACKBONE_FILE = "backbone.safetensors"
@@ -42,7 +44,9 @@ class EncoderDescription(NamedTuple):
     ``mean`` and ``std`` per RGB channel of images scaled to [0, 1]; ``feature_dim`` D and ``bits``
     K of the hash map; ``hash_method`` ``learned``, ``itq`` or ``sign``; ``tasks`` one entry
     ``{"name", "classes"}`` per classification head, the first one being the one that answers;
-    ``training`` and ``metrics`` are for the reader. No dict in it is ever changed.
+    ``training`` and ``metrics`` are for the reader; ``crop`` is the share of a plain image's short
+    side that the encoder takes, in (0, 1]: patches at ``mpp`` are never cropped. No dict in it is
+    ever changed.
     """
 
     feature_dim: int
@@ -60,6 +64,7 @@ class EncoderDescription(NamedTuple):
     precision: str = "float32"
     training: dict[str, Any] = _NO_ENTRIES
     metrics: dict[str, Any] = _NO_ENTRIES
+    crop: float = 1.0
 
 
 class LinearMap(NamedTuple):
@@ -128,9 +133,9 @@ def write_bundle(
 
     ``backbone`` holds the network's tensors by name. Raises ConflictError where the directory
     exists and is not an encoder bundle, or the maps do not fit the description, InputError where
-    a weight is not finite; a bundle already there is replaced.
+    a weight is not finite or ``crop`` no share; a bundle already there is replaced.
     """
-    _check_heads(directory, description, hash_map, classifier)
+    _check(directory, description, hash_map, classifier)
     if directory.exists() and not (directory / DESCRIPTION_FILE).is_file():
         message = f"{directory} exists and is not an encoder bundle; choose another -o."
         raise ConflictError(message)
@@ -143,7 +148,7 @@ def write_bundle(
         digests["backbone"] = tensor_digest(backbone)
     content = {
         "format": "patchknn-encoder",
-        "format_version": FORMAT_VERSION,
+        "format_version": 1 if description.crop == 1 else FORMAT_VERSION,
         **description._asdict(),
         "digests": digests,
     }
@@ -207,7 +212,10 @@ def load_bundle(directory: Path) -> Bundle:
         message = f"{file} does not describe a patchknn encoder."
         raise InputError(message)
     if version > FORMAT_VERSION:
-        message = f"{file} is of format {version}; this patchknn reads {FORMAT_VERSION}: update it."
+        message = (
+            f"{file} is of format {version}; this patchknn reads formats up to {FORMAT_VERSION}: "
+            "update it."
+        )
         raise InputError(message)
     fingerprint = content.pop("fingerprint", None)
     digests = content.get("digests")
@@ -230,7 +238,7 @@ def load_bundle(directory: Path) -> Bundle:
     except (TypeError, KeyError) as error:
         message = f"{directory} is not a complete encoder bundle: {error} is missing."
         raise InputError(message) from None
-    _check_heads(directory, description, hash_map, classifier)
+    _check(directory, description, hash_map, classifier)
     return Bundle(directory, description, hash_map, classifier, str(fingerprint))
 
 
@@ -263,12 +271,15 @@ def tensor_digest(tensors: Mapping[str, Array]) -> str:
     return digest.hexdigest()
 
 
-def _check_heads(
+def _check(
     directory: Path,
     description: EncoderDescription,
     hash_map: LinearMap,
     classifier: LinearMap | None,
 ) -> None:
+    if not (isinstance(description.crop, int | float) and 0 < description.crop <= 1):
+        message = f"The crop {description.crop} of {directory} is no share of an image's side."
+        raise InputError(message)
     bits, dim = description.bits, description.feature_dim
     n_classes = len(description.class_names)
     wanted = [("hash map", hash_map, (bits, dim))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -235,3 +236,32 @@ print("torch" in sys.modules)
 """
     finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert finished.stdout.strip() == "False", finished.stderr
+
+
+def test_a_bundle_from_before_crop_loads_whole_with_its_own_fingerprint(folder):
+    file = folder / "encoder.json"
+    content = json.loads(file.read_bytes())
+    assert (content["crop"], content["format_version"]) == (1.0, 1)
+    del content["crop"], content["fingerprint"]
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    content["fingerprint"] = hashlib.sha256(canonical.encode()).hexdigest()
+    file.write_text(json.dumps(content))
+    loaded = load_bundle(folder)
+    assert loaded.description == _DESCRIPTION
+    assert loaded.fingerprint == content["fingerprint"]
+
+
+def test_a_crop_is_kept_counts_for_the_fingerprint_and_is_of_a_newer_format(tmp_path):
+    cropped = _DESCRIPTION._replace(crop=224 / 256)
+    fingerprint = write_bundle(tmp_path / "e", cropped, _HASH)
+    assert load_bundle(tmp_path / "e").description == cropped
+    assert fingerprint != write_bundle(tmp_path / "f", _DESCRIPTION, _HASH)
+    # Who does not know the key would embed other pixels without a word.
+    assert json.loads((tmp_path / "e" / "encoder.json").read_bytes())["format_version"] == 2
+
+
+@pytest.mark.parametrize("crop", [0.0, -1.0, 1.5, "all", None])
+def test_a_crop_that_is_no_share_is_refused(tmp_path, crop):
+    with pytest.raises(InputError, match="no share of an image's side"):
+        write_bundle(tmp_path / "e", _DESCRIPTION._replace(crop=crop), _HASH)
+    assert list(tmp_path.iterdir()) == []

@@ -96,8 +96,8 @@ Augment = Annotated[
     typer.Option(
         "--augment",
         metavar="RECIPE",
-        help="none; flip (paper B); light: flips and right-angle turns; tissue: also zoom, "
-        "colour and H&E stain.",
+        help="none; flip (paper B); light: flips and right-angle turns; colour: also zoom and "
+        "colour; tissue: also H&E stain.",
     ),
 ]
 Crop = Annotated[

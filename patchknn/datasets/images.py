@@ -22,17 +22,17 @@ Pixels = npt.NDArray[np.uint8]
 _LEAST_COVER = 0.9
 
 
-def fit(image: Pixels, size: int) -> Pixels:
-    """An image (H, W, 3) as (size, size, 3): as it is where it fits already.
+def fit(image: Pixels, size: int, crop: float = 1.0) -> Pixels:
+    """The middle of an image (H, W, 3) as (size, size, 3), antialiased, resampled at most once.
 
-    Else the short side is brought to ``size`` (antialiased) and the middle is cut out.
+    ``crop`` in (0, 1] is the share of the short side that is kept: 0.875 with a size of 224 is
+    "resize to 256, cut the middle 224 out" (paper B). Where the pixels fit already they stay as
+    they are. Raises ValueError for another ``crop``.
     """
-    height, width = image.shape[:2]
-    if (height, width) == (size, size):
-        return image
-    short = min(height, width)
-    left, top = (width - short) / 2, (height - short) / 2
-    return _resample(image, (left, top, left + short, top + short), size)
+    if not 0 < crop <= 1:
+        message = f"crop {crop} is no share of a side"
+        raise ValueError(message)
+    return _middle(image, min(image.shape[:2]) * crop, size)
 
 
 def fit_mpp(image: Pixels, size: int, ratio: float) -> Pixels:
@@ -48,20 +48,19 @@ def fit_mpp(image: Pixels, size: int, ratio: float) -> Pixels:
             f"the {size} × {size} of a patch"
         )
         raise InputError(message)
-    side = min(size / ratio, height, width)
-    if round(side) == size and abs(side - size) < 0.5:
-        side = float(size)
-    left, top = (width - side) / 2, (height - side) / 2
-    if side == size:
-        row, column = int(top), int(left)
-        return np.ascontiguousarray(image[row : row + size, column : column + size])
-    return _resample(image, (left, top, left + side, top + side), size)
+    return _middle(image, min(size / ratio, height, width), size)
 
 
 class PatchReader:
     """Reads patches one by one or by the batch, keeping the last few slides open.
 
+    ``crop`` is the share of the short side that a patch takes of a plain image, as in ``fit``; a
+    patch of a slide, or of an image whose µm/px are given, is what it is at ``mpp``. With a
+    ``read_size`` above ``size`` more is read: the middle ``size`` is the very patch, around it lies
+    what the slide or image has there, and where an image ends, its mirror image.
+
     A context manager. Safe to hand to another process and over a fork: handles are never shared.
+    Raises ValueError for a ``read_size`` below ``size``.
     """
 
     def __init__(
@@ -69,26 +68,60 @@ class PatchReader:
         size: int,
         mpp: float | None,
         *,
+        crop: float = 1.0,
+        read_size: int | None = None,
         default_mpp: float | None = None,
         open_slides: int = 4,
     ) -> None:
-        self._size, self._mpp = size, mpp
+        self._size, self._mpp, self._crop = size, mpp, crop
+        self._read_size = size if read_size is None else read_size
+        if self._read_size < size:
+            message = f"read_size {read_size} is less than the {size} px of a patch"
+            raise ValueError(message)
         self._default_mpp, self._limit = default_mpp, open_slides
         self._slides: OrderedDict[tuple[Path, float | None], SlideReader] = OrderedDict()
         self._pid = os.getpid()
 
     def read(self, patch: Patch) -> Pixels:
-        """One patch, (size, size, 3) uint8; InputError or OSError where it cannot be read."""
+        """One patch, (R, R, 3) uint8, R being ``read_size`` where one was given, else ``size``.
+
+        Raises InputError or OSError where it cannot be read.
+        """
         if patch.kind == "slide":
-            return self._slide(patch).read_patch(patch.x, patch.y, self._size, self._mpp)
+            slide = self._slide(patch)
+            x, y = self._corner(patch, slide)
+            return slide.read_area(x, y, self._read_size, self._read_size, self._mpp)
         image = read_image(patch.path)
         if patch.slide_mpp is None or self._mpp is None:
-            return fit(image, self._size)
+            return self._of_image(image)
         try:
-            return fit_mpp(image, self._size, patch.slide_mpp / self._mpp)
+            return self._at_mpp(image, patch.slide_mpp / self._mpp)
         except InputError as error:
             message = f"{patch.path} {error}; give images of a larger field or leave its mpp away."
             raise InputError(message) from None
+
+    def _of_image(self, image: Pixels) -> Pixels:
+        width = self._width_within(self._size / self._crop)
+        share = min(self._crop * width / self._size, 1.0)
+        return _mirrored(fit(image, width, share), self._read_size)
+
+    def _at_mpp(self, image: Pixels, ratio: float) -> Pixels:
+        width = self._width_within(min(image.shape[:2]) * ratio)
+        return _mirrored(fit_mpp(image, width, ratio), self._read_size)
+
+    def _width_within(self, there: float) -> int:
+        """How many of ``there`` pixels to read: as far beyond the patch on either side."""
+        around = max(min(int(there + 1e-6), self._read_size) - self._size, 0)
+        if self._size + around == self._read_size:
+            return self._read_size
+        return self._size + around // 2 * 2
+
+    def _corner(self, patch: Patch, slide: SlideReader) -> tuple[float, float]:
+        before = (self._read_size - self._size) // 2
+        if not before:
+            return patch.x, patch.y
+        level0 = before if self._mpp is None else before * self._mpp / slide.require_mpp()
+        return patch.x - level0, patch.y - level0
 
     def read_all(self, patches: Sequence[Patch]) -> list[Pixels | PatchknnError | OSError]:
         """Each patch or the error that it gave; neighbours in a slide share their reads."""
@@ -106,8 +139,8 @@ class PatchReader:
     def _read_run(self, patches: list[Patch]) -> list[Pixels] | None:
         try:
             slide = self._slide(patches[0])
-            corners = [(patch.x, patch.y) for patch in patches]
-            return list(slide.read_patches(corners, self._size, self._mpp))
+            corners = [self._corner(patch, slide) for patch in patches]
+            return list(slide.read_patches(corners, self._read_size, self._mpp))
         except (PatchknnError, OSError):  # one of them: each alone will say which
             return None
 
@@ -154,6 +187,27 @@ def read_patch(patch: Patch, size: int, mpp: float | None) -> Pixels:
     """
     with PatchReader(size, mpp) as reader:
         return reader.read(patch)
+
+
+def _middle(image: Pixels, side: float, size: int) -> Pixels:
+    """The middle ``side`` pixels of an image as (size, size, 3), cut where that is enough."""
+    height, width = image.shape[:2]
+    if abs(side - size) >= 0.5:
+        left, top = (width - side) / 2, (height - side) / 2
+        return _resample(image, (left, top, left + side, top + side), size)
+    if (height, width) == (size, size):
+        return image
+    row, column = (height - size) // 2, (width - size) // 2
+    return np.ascontiguousarray(image[row : row + size, column : column + size])
+
+
+def _mirrored(image: Pixels, size: int) -> Pixels:
+    """An image (S, S, 3) with its mirror images around it, (size, size, 3)."""
+    missing = size - len(image)
+    if not missing:
+        return image
+    around = (missing // 2, missing - missing // 2)
+    return np.pad(image, (around, around, (0, 0)), mode="symmetric")
 
 
 def _resample(image: Pixels, box: tuple[float, float, float, float], size: int) -> Pixels:

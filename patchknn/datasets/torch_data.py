@@ -36,8 +36,8 @@ class Batch(NamedTuple):
 class PatchDataset(Dataset[Item]):
     """Patches by number, for ``DataLoader(dataset, collate_fn=collate, ...)``.
 
-    ``size`` in pixels, ``mpp`` in µm/px. Any number of workers may read it; each opens slides of
-    its own.
+    ``size`` in pixels, ``mpp`` in µm/px; ``crop`` and ``read_size`` (S of the items, where it is
+    given) as in PatchReader. Any number of workers may read it; each opens slides of its own.
     """
 
     def __init__(
@@ -46,11 +46,15 @@ class PatchDataset(Dataset[Item]):
         size: int,
         mpp: float | None,
         *,
+        crop: float = 1.0,
+        read_size: int | None = None,
         default_mpp: float | None = None,
     ) -> None:
         self.patches = patches
-        self._size = size
-        self._reader = PatchReader(size, mpp, default_mpp=default_mpp)
+        self._size = size if read_size is None else read_size
+        self._reader = PatchReader(
+            size, mpp, crop=crop, read_size=read_size, default_mpp=default_mpp
+        )
 
     def __len__(self) -> int:
         return len(self.patches)

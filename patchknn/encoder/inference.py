@@ -21,14 +21,17 @@ PRECISIONS = ("float32", "bfloat16")
 
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """uint8 (B, 3, S, S) → float32 (B, 3, S, S): (x / 255 - mean) / std per channel."""
-    scale = torch.tensor(std, device=images.device).mul_(255.0).reciprocal_().view(1, 3, 1, 1)
-    shift = torch.tensor([m / s for m, s in zip(mean, std, strict=True)], device=images.device)
-    return images.to(torch.float32).mul_(scale).sub_(shift.view(1, 3, 1, 1))
+    scale = torch.tensor(std).mul_(255.0).reciprocal_().view(1, 3, 1, 1)
+    shift = torch.tensor([m / s for m, s in zip(mean, std, strict=True)]).view(1, 3, 1, 1)
+    # Without non_blocking each of the two would wait for all the work before it.
+    scale, shift = (v.to(images.device, non_blocking=True) for v in (scale, shift))
+    return images.to(torch.float32).mul_(scale).sub_(shift)
 
 
 class FeatureExtractor:
     """A network ready to turn batches of images into features.
 
+    ``crop`` is the share of a plain image that it is to be given: whoever reads images for it asks.
     ``precision`` float32, or bfloat16 by autocast; features leave as float32 either way. The
     result for an image does not depend on its batch beyond rounding in the last place, since
     batch norm uses its stored statistics.
@@ -41,12 +44,15 @@ class FeatureExtractor:
         std: Sequence[float],
         device: torch.device,
         precision: str = "float32",
+        *,
+        crop: float = 1.0,
     ) -> None:
         if precision not in PRECISIONS:
             message = f"--precision {precision} is unknown; use {' or '.join(PRECISIONS)}."
             raise UsageError(message)
         self.device = device
         self.precision = precision
+        self.crop = crop
         self._network = network.eval().to(device)
         self._network.backbone.to(memory_format=torch.channels_last)
         self._mean, self._std = tuple(mean), tuple(std)
@@ -60,7 +66,8 @@ class FeatureExtractor:
         description = bundle.description
         network = load_encoder(bundle, device)
         precision = precision or description.precision
-        return cls(network, description.mean, description.std, device, precision)
+        mean, std, crop = description.mean, description.std, description.crop
+        return cls(network, mean, std, device, precision, crop=crop)
 
     def check_size(self, size: int) -> None:
         """Raise UsageError where the network cannot take images of ``size`` px."""

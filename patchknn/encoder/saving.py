@@ -34,10 +34,12 @@ def save_encoder(
     training: dict[str, Any],
     metrics: dict[str, Any],
     mpp: float | None = None,
+    crop: float = 1.0,
 ) -> str:
     """Write the network as a bundle, float32 whatever it was trained in; return its fingerprint.
 
-    ``class_names`` in the order of the classifier's outputs; buffers are saved with the weights.
+    ``class_names`` in the order of the classifier's outputs; ``crop`` is the share of a plain image
+    that the network is to see; buffers are saved with the weights.
     """
     names = tuple(class_names)
     tasks = ({"name": "label", "classes": list(names)},) if network.classifier is not None else ()
@@ -50,6 +52,7 @@ def save_encoder(
         timm_version=backbone.timm_version,
         input_size=input_size,
         mpp=mpp,
+        crop=crop,
         mean=backbone.mean,
         std=backbone.std,
         class_names=names,

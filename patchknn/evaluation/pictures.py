@@ -29,7 +29,8 @@ class PictureFinder:
         settings = snapshot.settings
         self._snapshot = snapshot
         self._slides_dir = slides_dir
-        self._reader = PatchReader(settings.patch_px, settings.mpp)
+        crop = snapshot.bundle().description.crop
+        self._reader = PatchReader(settings.patch_px, settings.mpp, crop=crop)
         self._found: dict[str, Path | None] = {}
 
     def of_row(self, row: int) -> Picture | None:

@@ -66,9 +66,9 @@ def embed_patches(
 ) -> Iterator[Embedded]:
     """Features of a stream of patches, in its order; a Problem passes through as an error.
 
-    ``size`` in pixels at ``mpp`` µm/px; ``workers`` reader processes work ahead of the encoder by
-    a few batches. An unreadable patch, and one with a feature that is not finite, is an error of
-    its own.
+    ``size`` in pixels at ``mpp`` µm/px, or the extractor's ``crop`` of a plain image; ``workers``
+    reader processes work ahead of the encoder by a few batches. An unreadable patch, and one with
+    a feature that is not finite, is an error of its own.
     """
     stream = iter(items)
     batches = iter(lambda: list(islice(stream, batch_size)), [])
@@ -98,7 +98,7 @@ def embed_batches(
             yield batch
 
     loader: DataLoader[Any] = DataLoader(
-        _Reader(settings),
+        _Reader(settings, extractor.crop),
         batch_sampler=drawn(),  # type: ignore[arg-type]  # the patches themselves are the indices
         collate_fn=_collate,
         num_workers=workers,
@@ -121,9 +121,11 @@ class _Read(NamedTuple):
 class _Reader(Dataset[Any]):
     """Reads whole batches, given patches instead of their numbers."""
 
-    def __init__(self, settings: ReadSettings) -> None:
+    def __init__(self, settings: ReadSettings, crop: float) -> None:
         self._settings = settings
-        self._patches = PatchReader(settings.size, settings.mpp, default_mpp=settings.default_mpp)
+        self._patches = PatchReader(
+            settings.size, settings.mpp, crop=crop, default_mpp=settings.default_mpp
+        )
 
     def __getitem__(self, patch: Patch | Problem) -> _Read:
         return self.__getitems__([patch])

@@ -104,7 +104,7 @@ class SlideReader:
         return self.read_area(x, y, size, size, mpp)
 
     def read_patches(
-        self, coords: Sequence[tuple[int, int]], size: int, mpp: float | None
+        self, coords: Sequence[tuple[float, float]], size: int, mpp: float | None
     ) -> Iterator[NDArray[np.uint8]]:
         """Patches (size, size, 3) at level-0 corners, in the given order.
 
@@ -265,15 +265,15 @@ def _reason(error: InputError, path: Path) -> str:
 
 
 def _runs_along_rows(
-    coords: Sequence[tuple[int, int]], span: float, longest: float
-) -> Iterator[list[tuple[int, int]]]:
-    run: list[tuple[int, int]] = []
+    coords: Sequence[tuple[float, float]], span: float, longest: float
+) -> Iterator[list[tuple[float, float]]]:
+    run: list[tuple[float, float]] = []
     for x, y in coords:
         near = run and y == run[-1][1] and 0 < x - run[-1][0] <= span + 1
         if run and not (near and x + span - run[0][0] <= longest):
             yield run
             run = []
-        run.append((int(x), int(y)))
+        run.append((x, y))
     if run:
         yield run
 

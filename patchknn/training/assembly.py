@@ -43,8 +43,10 @@ class Parts:
         assert self.source is not None  # noqa: S101 -- one of both is there
         store = ImageStore(
             patches,
-            settings.read_size,
+            settings.size,
             settings.mpp,
+            crop=settings.crop,
+            read_size=settings.read_size,
             default_mpp=settings.default_mpp,
             workers=settings.workers,
             cache_bytes=settings.cache_bytes,

@@ -17,7 +17,7 @@ from patchknn.training.settings import (
 )
 
 _MININGS = ("semi-hard", "batch-hard", "easy-positive", "all")
-_AUGMENTATIONS = ("none", "flip", "light", "tissue")
+_AUGMENTATIONS = ("none", "flip", "light", "colour", "tissue")
 
 
 def check(settings: TrainingSettings) -> None:

@@ -24,7 +24,11 @@ _WORTH_A_WORKER = 4000
 class ImageStore:
     """Numbered uint8 images (3, S, S); the unreadable ones are reported once and left out.
 
-    More than ``max_bad`` of them are an InputError. ``problems`` grows as images turn out unreadable: on loading where all fit into
+    S is ``size``, or ``read_size``, from which windows of ``size`` are cut by chance; the middle
+    window is the patch itself. ``crop`` is the share of a plain image that the patch takes
+    (``PatchReader``): paper B's images of 256 px are a ``crop`` of 224/256, read at 256.
+
+    More unreadable ones than ``max_bad`` are an InputError. ``problems`` grows as images turn out unreadable: on loading where all fit into
     ``cache_bytes``, else when their turn comes.
     """
 
@@ -34,6 +38,8 @@ class ImageStore:
         size: int,
         mpp: float | None,
         *,
+        crop: float = 1.0,
+        read_size: int | None = None,
         default_mpp: float | None = None,
         workers: int | None = None,
         cache_bytes: int = 2 << 30,
@@ -41,15 +47,17 @@ class ImageStore:
         on_problem: Callable[[Problem], None] = lambda _: None,
     ) -> None:
         self._patches = patches
-        self._dataset = PatchDataset(patches, size, mpp, default_mpp=default_mpp)
+        self._size = size if read_size is None else read_size
+        self._dataset = PatchDataset(
+            patches, size, mpp, crop=crop, read_size=read_size, default_mpp=default_mpp
+        )
         self._workers = workers
         self._max_bad = max_bad
         self._on_problem = on_problem
         self._bad: set[int] = set()
         self.problems: list[Problem] = []
         self._cache: Tensor | None = None
-        self._cached = len(patches) * 3 * size * size <= cache_bytes
-        self._size = size
+        self._cached = len(patches) * 3 * self._size**2 <= cache_bytes
 
     def load(self, progress: Progress, check: Callable[[], None]) -> None:
         """Read everything once where it fits into memory; raises InputError where nothing can be.

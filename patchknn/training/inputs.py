@@ -8,9 +8,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from patchknn.datasets.augmentation import AUGMENTATIONS, Augment, centre_window
+from patchknn.datasets.augmentation import AUGMENTATIONS, Augment
 from patchknn.datasets.patches import Problem
 from patchknn.datasets.transforms import normalise
+from patchknn.datasets.windows import centre_window
 from patchknn.training.images import ImageStore
 
 Progress = Callable[..., Iterator[Any]]
@@ -80,7 +81,7 @@ class ImageInputs:
         several processes are together what one process makes of it.
         """
         parameters = self._augment.draw(count, generator)
-        return self._network_input(self._augment.apply(held, parameters.take(places)))
+        return self._network_input(self._augment.apply(held, parameters[list(places)]))
 
     def plain(self, held: Tensor) -> Tensor:
         """The centre, normalised."""

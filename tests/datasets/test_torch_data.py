@@ -39,3 +39,17 @@ def test_one_item_by_its_number(tmp_path, write_png):
     item = PatchDataset([Patch("1.png", path, "image")], 32, None)[0]
     assert item.image.shape == (3, 32, 32)
     assert (item.index, item.error) == (0, None)
+
+
+def test_crop_and_read_size_reach_the_pixels_and_the_unreadable_have_the_same_shape(
+    tmp_path, write_png
+):
+    path = write_png(tmp_path / "1.png", size=(40, 40))
+    (tmp_path / "2.png").write_bytes(b"")
+    patches = [Patch("1.png", path, "image"), Patch("2.png", tmp_path / "2.png", "image")]
+    wide = collate(PatchDataset(patches, 32, None, crop=0.8, read_size=40).__getitems__([0, 1]))
+    image = torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)
+    assert torch.equal(wide.images[0], image)
+    assert wide.errors[1] is not None
+    cropped = PatchDataset(patches, 32, None, crop=0.8)[0].image
+    assert torch.equal(cropped, image[:, 4:36, 4:36])

@@ -21,7 +21,7 @@ from patchknn.encoder.saving import save_encoder
 SIZE = 32
 
 
-def save_tiny_encoder(directory, seed=0, bits=16):
+def save_tiny_encoder(directory, seed=0, bits=16, crop=1.0):
     """A small residual network with random weights, which tells random images apart."""
     torch.manual_seed(seed)
     backbone = create_backbone("test_resnet", input_size=SIZE)
@@ -36,6 +36,7 @@ def save_tiny_encoder(directory, seed=0, bits=16):
         hash_method="learned",
         training={},
         metrics={},
+        crop=crop,
     )
     return Path(directory)
 
@@ -52,6 +53,12 @@ def other_encoder(tmp_path_factory):
     return save_tiny_encoder(tmp_path_factory.mktemp("encoder") / "other", seed=1)
 
 
+@pytest.fixture(scope="session")
+def cropping_encoder(tmp_path_factory):
+    """One that takes the middle four fifths of plain images: 32 of 40 px."""
+    return save_tiny_encoder(tmp_path_factory.mktemp("encoder") / "cropping", crop=0.8)
+
+
 @pytest.fixture
 def extractor(encoder):
     return FeatureExtractor.from_bundle(load_bundle(encoder), torch.device("cpu"))
@@ -59,14 +66,17 @@ def extractor(encoder):
 
 @pytest.fixture
 def image_folder(tmp_path):
-    """Make an ImageFolder of noise: ``image_folder(12)`` has 12 images of classes A, B, C."""
+    """Make an ImageFolder of noise: ``image_folder(12)`` has 12 images of classes A, B, C.
 
-    def make(count, name="data", first=0):
+    They are ``side`` px wide and high, by default what the encoder takes.
+    """
+
+    def make(count, name="data", first=0, side=SIZE):
         folder = tmp_path / name
         for number in range(first, first + count):
             path = folder / "ABC"[number % 3] / f"{number:03}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            pixels = np.random.default_rng(number).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
+            pixels = np.random.default_rng(number).integers(0, 256, (side, side, 3), np.uint8)
             Image.fromarray(pixels).save(path)
         return folder
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from patchknn.datasets.windows import centre_window
 from patchknn.errors import InputError
 from patchknn.training.images import ImageStore
 
@@ -45,3 +46,28 @@ def test_nothing_readable_is_an_error_that_names_the_first(pictures):
         patch.path.write_bytes(b"")
     with pytest.raises(InputError, match="None of the 3 images"):
         _store(patches)
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 1 << 30])
+def test_a_larger_field_has_the_patch_in_its_middle(pictures, cache_bytes):
+    patches = pictures(per_class=1)
+    plain = _store(patches, cache_bytes=cache_bytes, crop=0.8)
+    wide = _store(patches, cache_bytes=cache_bytes, crop=0.8, read_size=40)
+    lists = [[0, 2], [1]]
+    for (images, _), (larger, _) in zip(plain.batches(lists), wide.batches(lists), strict=True):
+        assert larger.shape[1:] == (3, 40, 40)
+        difference = centre_window(larger, 32).int() - images.int()
+        assert difference.abs().max() <= 1
+
+
+def test_the_cache_holds_what_is_read_not_what_is_shown(pictures):
+    patches = pictures(per_class=1)
+    limit = len(patches) * 3 * 32 * 32
+    for read_size, cached in ((None, True), (33, False)):
+        store = _store(patches, cache_bytes=limit, read_size=read_size)
+        for patch in patches:
+            patch.path.rename(patch.path.with_suffix(".away"))
+        batches = list(store.batches([[0, 1, 2]]))
+        assert [len(indices) for _, indices in batches] == [3 if cached else 0]
+        for patch in patches:
+            patch.path.with_suffix(".away").rename(patch.path)
