@@ -1,7 +1,7 @@
 """The encoder bundle as NumPy sees it: what it is, its hash map, its classifier, its fingerprint.
 
 A bundle is a directory: ``encoder.json``, ``heads.safetensors`` (linear maps that turn features
-into hash vectors and hash vectors into class scores) and, where there is one,
+into hash vectors and hash vectors into class scores) and, where there is a network,
 ``backbone.safetensors``. Querying stored features needs the first two only.
 """
 
@@ -26,13 +26,16 @@ from patchknn.files import (
     write_json,
 )
 
-FORMAT_VERSION = 1
+# 2: what goes in may be stored features, and a projection may stand behind the backbone. What
+# needs neither is still written as version 1, which older readers take.
+FORMAT_VERSION = 2
 DESCRIPTION_FILE = "encoder.json"
 HEADS_FILE = "heads.safetensors"
 BACKBONE_FILE = "backbone.safetensors"
 
 Array = npt.NDArray[Any]
 _NO_ENTRIES: dict[str, Any] = {}
+_SINCE_2 = ("input", "input_dim", "projection")
 
 
 class EncoderDescription(NamedTuple):
@@ -43,6 +46,11 @@ class EncoderDescription(NamedTuple):
     K of the hash map; ``hash_method`` ``learned``, ``itq`` or ``sign``; ``tasks`` one entry
     ``{"name", "classes"}`` per classification head, the first one being the one that answers;
     ``training`` and ``metrics`` are for the reader. No dict in it is ever changed.
+
+    ``input`` is what the network takes: ``image``, or ``features`` that are stored, of
+    ``input_dim`` per patch (None for images). ``projection`` is None, or what stands between them
+    (or the backbone's features) and the features that are searched: ``{"kind": "mlp",
+    "input_dim", "hidden", "output_dim"}``.
     """
 
     feature_dim: int
@@ -60,6 +68,9 @@ class EncoderDescription(NamedTuple):
     precision: str = "float32"
     training: dict[str, Any] = _NO_ENTRIES
     metrics: dict[str, Any] = _NO_ENTRIES
+    input: str = "image"
+    input_dim: int | None = None
+    projection: dict[str, Any] | None = None
 
 
 class LinearMap(NamedTuple):
@@ -85,6 +96,11 @@ class Bundle(NamedTuple):
     @property
     def has_backbone(self) -> bool:
         """Whether images can be embedded with this copy."""
+        return self.description.input == "image" and self.has_network
+
+    @property
+    def has_network(self) -> bool:
+        """Whether this copy holds the network's tensors, whatever it takes."""
         return (self.directory / BACKBONE_FILE).is_file()
 
     def hash_vectors(self, features: Array) -> npt.NDArray[np.float64]:
@@ -130,6 +146,7 @@ def write_bundle(
     exists and is not an encoder bundle, or the maps do not fit the description, InputError where
     a weight is not finite; a bundle already there is replaced.
     """
+    _check_input(directory, description)
     _check_heads(directory, description, hash_map, classifier)
     if directory.exists() and not (directory / DESCRIPTION_FILE).is_file():
         message = f"{directory} exists and is not an encoder bundle; choose another -o."
@@ -143,8 +160,7 @@ def write_bundle(
         digests["backbone"] = tensor_digest(backbone)
     content = {
         "format": "patchknn-encoder",
-        "format_version": FORMAT_VERSION,
-        **description._asdict(),
+        **_versioned(description),
         "digests": digests,
     }
     content = json.loads(json.dumps(content, allow_nan=False))
@@ -230,6 +246,7 @@ def load_bundle(directory: Path) -> Bundle:
     except (TypeError, KeyError) as error:
         message = f"{directory} is not a complete encoder bundle: {error} is missing."
         raise InputError(message) from None
+    _check_input(directory, description)
     _check_heads(directory, description, hash_map, classifier)
     return Bundle(directory, description, hash_map, classifier, str(fingerprint))
 
@@ -241,7 +258,8 @@ def load_backbone(bundle: Bundle) -> dict[str, Array]:
     """
     file = bundle.directory / BACKBONE_FILE
     if not file.is_file():
-        message = f"{bundle.directory} has no backbone: give --encoder a bundle that has one."
+        part = "backbone" if bundle.description.input == "image" else "network"
+        message = f"{bundle.directory} has no {part}: give --encoder a bundle that has one."
         raise InputError(message)
     tensors = _load_safetensors(file)
     expected = read_json(bundle.directory / DESCRIPTION_FILE)["digests"].get("backbone")
@@ -261,6 +279,33 @@ def tensor_digest(tensors: Mapping[str, Array]) -> str:
         digest.update(header.encode() + b"\n")
         digest.update(value.tobytes())
     return digest.hexdigest()
+
+
+def _versioned(description: EncoderDescription) -> dict[str, Any]:
+    """The fields with the lowest version that can say them: the same encoder, one fingerprint."""
+    fields = description._asdict()
+    if all(fields[name] == EncoderDescription._field_defaults[name] for name in _SINCE_2):
+        return {"format_version": 1, **{n: v for n, v in fields.items() if n not in _SINCE_2}}
+    return {"format_version": FORMAT_VERSION, **fields}
+
+
+def _check_input(directory: Path, description: EncoderDescription) -> None:
+    taken, projection = description.input_dim, description.projection
+    if description.input == "features":
+        fits = taken is not None
+        entrance = description.feature_dim if projection is None else projection.get("input_dim")
+        fits = fits and entrance == taken
+    else:
+        fits = description.input == "image" and taken is None
+    if projection is not None:
+        fits = fits and projection.get("output_dim") == description.feature_dim
+    if not fits:
+        message = (
+            f"The description of {directory} contradicts itself: it takes {description.input} of "
+            f"dimension {taken}, projects by {projection} and gives {description.feature_dim} "
+            "features."
+        )
+        raise ConflictError(message)
 
 
 def _check_heads(

@@ -18,7 +18,9 @@ class EncoderOutput(NamedTuple):
 class EncoderNetwork(nn.Module):
     """Backbone → features → hash vectors → class scores, as in Peng 2019, section 2.2.
 
-    ``backbone`` maps (B, 3, S, S) float32 images, already normalised, to (B, ``feature_dim``).
+    ``backbone`` maps (B, 3, S, S) float32 images, already normalised, to (B, ``feature_dim``); it
+    is a ``Chained`` where an MLP stands behind it, and a ``FeatureMLP`` (or nothing, an
+    ``nn.Identity``) where (B, D) stored features go in instead of images.
     Both heads are linear, so that NumPy can apply them to stored features; ``n_classes`` of 0
     leaves the classifier away.
     """
@@ -30,7 +32,7 @@ class EncoderNetwork(nn.Module):
         self.classifier = nn.Linear(bits, n_classes) if n_classes > 0 else None
 
     def forward(self, images: Tensor) -> EncoderOutput:
-        """Normalised images (B, 3, S, S) float32 → features, hash vectors, logits."""
+        """Normalised images (B, 3, S, S) float32, or what goes in → features, hashes, logits."""
         return self.heads(self.backbone(images))
 
     def heads(self, features: Tensor) -> EncoderOutput:
