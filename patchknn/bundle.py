@@ -1,7 +1,7 @@
 """The encoder bundle as NumPy sees it: what it is, its hash map, its classifier, its fingerprint.
 
 A bundle is a directory: ``encoder.json``, ``heads.safetensors`` (linear maps that turn features
-into hash vectors and hash vectors into class scores) and, where there is one,
+into hash vectors and hash vectors into class scores) and, where there is a network,
 ``backbone.safetensors``. Querying stored features needs the first two only.
 """
 
@@ -9,13 +9,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from patchknn.bundle_description import (
+    FORMAT_VERSION,
+    Array,
+    EncoderDescription,
+    LinearMap,
+    check,
+    versioned,
+)
 from patchknn.errors import ConflictError, DamageError, InputError
 from patchknn.files import (
     errors_named,
@@ -26,56 +34,9 @@ from patchknn.files import (
     write_json,
 )
 
-# Version 2 says how much of a plain image is used; where it is all of it, as version 1 had it,
-# version 1 is written.
-FORMAT_VERSION = 2
 DESCRIPTION_FILE = "encoder.json"
 HEADS_FILE = "heads.safetensors"
 BACKBONE_FILE = "backbone.safetensors"
-
-Array = npt.NDArray[Any]
-_NO_ENTRIES: dict[str, Any] = {}
-
-
-class EncoderDescription(NamedTuple):
-    """What ``encoder.json`` says.
-
-    ``input_size`` in pixels, of patches at ``mpp`` µm/px (None: it learnt from plain images);
-    ``mean`` and ``std`` per RGB channel of images scaled to [0, 1]; ``feature_dim`` D and ``bits``
-    K of the hash map; ``hash_method`` ``learned``, ``itq`` or ``sign``; ``tasks`` one entry
-    ``{"name", "classes"}`` per classification head, the first one being the one that answers;
-    ``training`` and ``metrics`` are for the reader; ``crop`` is the share of a plain image's short
-    side that the encoder takes, in (0, 1]: patches at ``mpp`` are never cropped. No dict in it is
-    ever changed.
-    """
-
-    feature_dim: int
-    bits: int
-    hash_method: str
-    backbone: str | None = None
-    model_args: dict[str, Any] = _NO_ENTRIES
-    timm_version: str | None = None
-    input_size: int = 224
-    mpp: float | None = None
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    class_names: tuple[str, ...] = ()
-    tasks: tuple[dict[str, Any], ...] = ()
-    precision: str = "float32"
-    training: dict[str, Any] = _NO_ENTRIES
-    metrics: dict[str, Any] = _NO_ENTRIES
-    crop: float = 1.0
-
-
-class LinearMap(NamedTuple):
-    """``y = x @ weight.T + bias``: weight (out, in) float32, bias (out,) float32."""
-
-    weight: Array
-    bias: Array
-
-    def __call__(self, values: Array) -> npt.NDArray[np.float64]:
-        """Apply to (N, in), in float64 so that the result does not hang on the machine's BLAS."""
-        return np.asarray(values, np.float64) @ self.weight.astype(np.float64).T + self.bias
 
 
 class Bundle(NamedTuple):
@@ -84,12 +45,22 @@ class Bundle(NamedTuple):
     directory: Path
     description: EncoderDescription
     hash_map: LinearMap
-    classifier: LinearMap | None
+    classifiers: tuple[LinearMap, ...]
     fingerprint: str
+
+    @property
+    def classifier(self) -> LinearMap | None:
+        """That of the first task, which is the one that answers."""
+        return self.classifiers[0] if self.classifiers else None
 
     @property
     def has_backbone(self) -> bool:
         """Whether images can be embedded with this copy."""
+        return self.description.input == "image" and self.has_network
+
+    @property
+    def has_network(self) -> bool:
+        """Whether this copy holds the network's tensors, whatever it takes."""
         return (self.directory / BACKBONE_FILE).is_file()
 
     def hash_vectors(self, features: Array) -> npt.NDArray[np.float64]:
@@ -126,30 +97,32 @@ def write_bundle(
     directory: Path,
     description: EncoderDescription,
     hash_map: LinearMap,
-    classifier: LinearMap | None = None,
+    classifier: LinearMap | Sequence[LinearMap] | None = None,
     backbone: Mapping[str, Array] | None = None,
 ) -> str:
     """Write a bundle as a whole (temporary directory, then rename) and return its fingerprint.
 
-    ``backbone`` holds the network's tensors by name. Raises ConflictError where the directory
+    ``classifier`` is that of the only task, or those of all; ``backbone`` holds the network's
+    tensors by name. Raises ConflictError where the directory
     exists and is not an encoder bundle, or the maps do not fit the description, InputError where
     a weight is not finite or ``crop`` no share; a bundle already there is replaced.
     """
-    _check(directory, description, hash_map, classifier)
+    classifiers = _as_several(classifier)
+    check(directory, description, hash_map, classifiers)
     if directory.exists() and not (directory / DESCRIPTION_FILE).is_file():
         message = f"{directory} exists and is not an encoder bundle; choose another -o."
         raise ConflictError(message)
     heads = {"hash.weight": hash_map.weight, "hash.bias": hash_map.bias}
-    if classifier is not None:
-        heads |= {"classifier.weight": classifier.weight, "classifier.bias": classifier.bias}
+    for number, each in enumerate(classifiers):
+        name = _classifier_name(number)
+        heads |= {f"{name}.weight": each.weight, f"{name}.bias": each.bias}
     heads = {name: np.ascontiguousarray(value, np.float32) for name, value in heads.items()}
     digests = {"heads": tensor_digest(heads)}
     if backbone is not None:
         digests["backbone"] = tensor_digest(backbone)
     content = {
         "format": "patchknn-encoder",
-        "format_version": 1 if description.crop == 1 else FORMAT_VERSION,
-        **description._asdict(),
+        **versioned(description),
         "digests": digests,
     }
     content = json.loads(json.dumps(content, allow_nan=False))
@@ -232,14 +205,17 @@ def load_bundle(directory: Path) -> Bundle:
         values = {name: _frozen(value) for name, value in content.items() if name in known}
         description = EncoderDescription(**values)
         hash_map = LinearMap(heads["hash.weight"], heads["hash.bias"])
-        classifier = None
-        if "classifier.weight" in heads:
-            classifier = LinearMap(heads["classifier.weight"], heads["classifier.bias"])
+        names = [_classifier_name(number) for number in range(max(1, len(description.tasks)))]
+        classifiers = tuple(
+            LinearMap(heads[f"{name}.weight"], heads[f"{name}.bias"])
+            for name in names
+            if f"{name}.weight" in heads
+        )
     except (TypeError, KeyError) as error:
         message = f"{directory} is not a complete encoder bundle: {error} is missing."
         raise InputError(message) from None
-    _check(directory, description, hash_map, classifier)
-    return Bundle(directory, description, hash_map, classifier, str(fingerprint))
+    check(directory, description, hash_map, classifiers)
+    return Bundle(directory, description, hash_map, classifiers, str(fingerprint))
 
 
 def load_backbone(bundle: Bundle) -> dict[str, Array]:
@@ -249,7 +225,8 @@ def load_backbone(bundle: Bundle) -> dict[str, Array]:
     """
     file = bundle.directory / BACKBONE_FILE
     if not file.is_file():
-        message = f"{bundle.directory} has no backbone: give --encoder a bundle that has one."
+        part = "backbone" if bundle.description.input == "image" else "network"
+        message = f"{bundle.directory} has no {part}: give --encoder a bundle that has one."
         raise InputError(message)
     tensors = _load_safetensors(file)
     expected = read_json(bundle.directory / DESCRIPTION_FILE)["digests"].get("backbone")
@@ -271,33 +248,16 @@ def tensor_digest(tensors: Mapping[str, Array]) -> str:
     return digest.hexdigest()
 
 
-def _check(
-    directory: Path,
-    description: EncoderDescription,
-    hash_map: LinearMap,
-    classifier: LinearMap | None,
-) -> None:
-    if not (isinstance(description.crop, int | float) and 0 < description.crop <= 1):
-        message = f"The crop {description.crop} of {directory} is no share of an image's side."
-        raise InputError(message)
-    bits, dim = description.bits, description.feature_dim
-    n_classes = len(description.class_names)
-    wanted = [("hash map", hash_map, (bits, dim))]
-    if classifier is not None:
-        wanted.append(("classifier", classifier, (n_classes, bits)))
-    for name, linear, shape in wanted:
-        if linear.weight.shape != shape or linear.bias.shape != shape[:1]:
-            message = (
-                f"The {name} of {directory} is {linear.weight.shape}, and its description says "
-                f"{shape}."
-            )
-            raise ConflictError(message)
-        if not (np.isfinite(linear.weight).all() and np.isfinite(linear.bias).all()):
-            message = (
-                f"The {name} of {directory} holds a value that is not finite: the training went "
-                "astray; train again with a smaller learning rate."
-            )
-            raise InputError(message)
+def _as_several(classifier: LinearMap | Sequence[LinearMap] | None) -> Sequence[LinearMap]:
+    if classifier is None:
+        return ()
+    # A LinearMap is a sequence too: of its two arrays.
+    return (classifier,) if isinstance(classifier, LinearMap) else classifier
+
+
+def _classifier_name(number: int) -> str:
+    # The first one has the name that it had when there was one task only.
+    return f"classifier.{number}" if number else "classifier"
 
 
 def _fingerprint(content: Mapping[str, Any]) -> str:

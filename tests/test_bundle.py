@@ -13,14 +13,8 @@ import pytest
 import safetensors.numpy
 
 from patchknn import bundle as bundle_module
-from patchknn.bundle import (
-    EncoderDescription,
-    LinearMap,
-    copy_bundle,
-    load_backbone,
-    load_bundle,
-    write_bundle,
-)
+from patchknn.bundle import copy_bundle, load_backbone, load_bundle, write_bundle
+from patchknn.bundle_description import EncoderDescription, LinearMap
 from patchknn.errors import ConflictError, DamageError, InputError
 
 _DESCRIPTION = EncoderDescription(
@@ -131,6 +125,64 @@ def test_the_fingerprint_is_of_the_content_alone(tmp_path, folder):
         ),
     }
     assert len(changed | {first}) == 6
+
+
+def test_what_version_1_wrote_is_loaded_and_written_with_the_same_fingerprint(tmp_path):
+    weight = np.arange(80, dtype=np.float32).reshape(16, 5)
+    hash_map = LinearMap(weight, np.zeros(16, np.float32))
+    description = EncoderDescription(5, 16, "learned", "resnet18", class_names=("A", "B"))
+    # What patchknn gave before bundles could take features.
+    known = "671d4f1d5cadf070fb162382628fc68ac3fb5105820df26ba58dbe6faa70be69"
+    assert write_bundle(tmp_path / "e", description, hash_map, backbone={"n": np.array(4)}) == known
+    content = json.loads((tmp_path / "e" / "encoder.json").read_bytes())
+    assert content["format_version"] == 1
+    assert not {"input", "input_dim", "projection"} & set(content)
+    assert content.pop("fingerprint") == known
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    assert hashlib.sha256(canonical.encode()).hexdigest() == known
+    loaded = load_bundle(tmp_path / "e")
+    assert loaded.fingerprint == known
+    assert loaded.description == description
+    assert loaded.description.input == "image"
+
+
+_PROJECTION = {"kind": "mlp", "input_dim": 9, "hidden": 7, "output_dim": 5}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"projection": _PROJECTION},
+        {"backbone": None, "input": "features", "input_dim": 9, "projection": _PROJECTION},
+        {"backbone": None, "input": "features", "input_dim": 5},
+    ],
+)
+def test_what_goes_in_is_kept_as_version_2(tmp_path, changes):
+    description = _DESCRIPTION._replace(**changes)
+    fingerprint = write_bundle(tmp_path / "e", description, _HASH, _CLASSIFIER, _BACKBONE)
+    loaded = load_bundle(tmp_path / "e")
+    assert loaded.description == description
+    assert loaded.fingerprint == fingerprint
+    assert json.loads((tmp_path / "e" / "encoder.json").read_bytes())["format_version"] == 2
+    assert loaded.has_network
+    assert loaded.has_backbone == (description.input == "image")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"input": "sound"},
+        {"input": "features"},
+        {"input_dim": 5},
+        {"input": "features", "input_dim": 6},
+        {"input": "features", "input_dim": 8, "projection": _PROJECTION},
+        {"projection": _PROJECTION | {"output_dim": 4}},
+    ],
+)
+def test_a_description_that_contradicts_itself_is_refused(tmp_path, changes):
+    with pytest.raises(ConflictError, match="contradicts itself"):
+        write_bundle(tmp_path / "e", _DESCRIPTION._replace(**changes), _HASH, _CLASSIFIER)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_copy_without_backbone_is_the_same_encoder(folder, tmp_path):

@@ -18,7 +18,8 @@ import pytest
 from patchknn.archive.create import create_archive
 from patchknn.archive.rows import Rows, Source
 from patchknn.archive.writer import ArchiveWriter
-from patchknn.bundle import EncoderDescription, LinearMap, load_bundle, write_bundle
+from patchknn.bundle import load_bundle, write_bundle
+from patchknn.bundle_description import EncoderDescription, LinearMap
 
 _ROOT = Path(__file__).resolve().parents[1]
 _INCLUDE = re.compile(r'^#include "([^"]+)"', re.MULTILINE)

@@ -82,7 +82,7 @@ class Verifier:
         folder = self.path / ENCODER
         try:
             bundle = load_bundle(folder)
-            if bundle.has_backbone:
+            if bundle.has_network:
                 load_backbone(bundle)
         except (PatchknnError, OSError) as error:
             yield Finding(ENCODER, _first_sentence(error))

@@ -27,7 +27,7 @@ from patchknn.errors import UsageError
 _SOME_INPUTS_FAILED = 3
 
 
-def train(  # noqa: PLR0917 -- every setting of a run is an option
+def train(
     context: typer.Context,
     data: Annotated[
         list[str] | None,

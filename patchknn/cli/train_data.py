@@ -12,8 +12,8 @@ from patchknn.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from patchknn.datasets.patches import Patch, Problem
+    from patchknn.datasets.stored import StoredFeatures
     from patchknn.training.settings import TrainingSettings
-    from patchknn.training.stored import StoredFeatures
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,9 @@ def read_data(
     by_task = _by_task(list(_expanded(data)), tasks, settings)
     if settings.features:
         if validation or len(by_task) > 1:
-            message = "--features takes one data set: leave --task and --validation away, use --split."
+            message = (
+                "--features takes one data set: leave --task and --validation away; use --split."
+            )
             raise UsageError(message)
         return _stored(settings, next(iter(by_task.values())), labels)
     from patchknn.datasets.listing import choose_mpp
@@ -106,19 +108,18 @@ def _listed(
     return patches
 
 
-def _stored(
-    settings: TrainingSettings, data: Sequence[str], labels: Path | None
-) -> TrainingData:
-    from patchknn.training.stored import read_stored, stored_patches
+def _stored(settings: TrainingSettings, data: Sequence[str], labels: Path | None) -> TrainingData:
+    from patchknn.training.stored import origin_encoder, read_stored, stored_patches
     from patchknn.training.tasks import ONLY_TASK
 
-    stored = read_stored([Path(name) for name in data], labels=labels)
+    stored = read_stored(data, labels)
     for problem in stored.problems:
         console.message(problem.error)
+    encoder = origin_encoder(stored)
+    if encoder is not None:
+        known = encoder.description
+        settings = replace(settings, size=known.input_size, crop=known.crop, mpp=known.mpp)
     patches = {ONLY_TASK: stored_patches(stored)}
-    origin = None if stored.encoder is None else stored.encoder.description
-    if origin is not None:
-        settings = replace(settings, size=origin.input_size, crop=origin.crop, mpp=origin.mpp)
     return TrainingData(patches, None, list(stored.problems), settings, stored)
 
 

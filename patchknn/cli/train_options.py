@@ -10,7 +10,9 @@ import typer
 # Where to start.
 Backbone = Annotated[
     str | None,
-    typer.Option("--backbone", metavar="NAME", help="Any timm model, hf-hub:, local-dir:, nic_cnn."),
+    typer.Option(
+        "--backbone", metavar="NAME", help="Any timm model, hf-hub:, local-dir:, or nic_cnn."
+    ),
 ]
 Pretrained = Annotated[
     bool, typer.Option("--pretrained", help="Start from timm's own weights (downloads).")

@@ -136,9 +136,9 @@ def _of_tileset(path: Path) -> Entry | Problem:
 
 def _of_folder(folder: Path) -> Iterator[Entry | Problem]:
     # A folder that 'tile' wrote may hold the tiles' images beside the tile sets: these name them.
-    tilesets = any(path.suffix.lower() in TILESET_SUFFIXES for path in _files_below(folder))
+    tilesets = any(path.suffix.lower() in TILESET_SUFFIXES for path in files_below(folder))
     found = False
-    for path in _files_below(folder):
+    for path in files_below(folder):
         suffix = path.suffix.lower()
         if suffix in TILESET_SUFFIXES:
             found = True
@@ -152,7 +152,7 @@ def _of_folder(folder: Path) -> Iterator[Entry | Problem]:
         yield Problem(str(folder), f"{folder} holds no image, slide or tile set.")
 
 
-def _files_below(folder: Path) -> Iterator[Path]:
+def files_below(folder: Path) -> Iterator[Path]:
     """Files below a folder in the order of their names, links followed, hidden ones left out."""
     visited: set[str] = set()
     for root, folders, names in os.walk(folder, followlinks=True):

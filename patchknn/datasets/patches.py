@@ -13,7 +13,8 @@ class Patch:
 
     ``source`` is the name of the image or slide, ``path`` its file; ``x`` and ``y`` are the
     level-0 top-left pixel, −1 for a plain image. ``slide_mpp`` says µm/px at level 0 against the
-    slide's own figure; of a plain image it is what the image has. ``patient`` None is unknown. ``row`` is the number of the features.
+    slide's own figure; of a plain image it is what the image has. ``patient`` None is unknown.
+    ``row`` is the number of stored features.
     """
 
     source: str

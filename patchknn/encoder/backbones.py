@@ -62,6 +62,8 @@ def create_backbone(
     architecture, known_args = _resolve(name)
     arguments = known_args | (model_args or {})
     _fix_image_size(architecture, arguments, input_size)
+    if pretrained:
+        _check_pretrained(name)
     source = name if pretrained else architecture
     module = _create(source, arguments, pretrained=pretrained)
     if weights is not None:
@@ -111,6 +113,8 @@ def parse_model_args(settings: Iterable[str]) -> dict[str, Any]:
 def _resolve(name: str) -> tuple[str, dict[str, Any]]:
     """The architecture's own name and the model arguments that its description carries."""
     import timm
+
+    import patchknn.encoder.nic_cnn  # noqa: F401 -- so that timm knows its name
 
     source, colon, model = name.partition(":")
     if colon:
@@ -165,6 +169,19 @@ def _create(name: str, arguments: dict[str, Any], *, pretrained: bool) -> nn.Mod
         message = f"Backbone {name} cannot be made with {arguments}: {error}"
         raise UsageError(message) from error
     return module
+
+
+def _check_pretrained(name: str) -> None:
+    """Some of timm's models have no weights, and older versions then go on with random ones."""
+    import timm
+
+    configuration = None if ":" in name else timm.get_pretrained_cfg(name.partition(".")[0])
+    if configuration is not None and not configuration.has_weights:
+        message = (
+            f"There are no pretrained weights of {name}: leave --pretrained away and train it from "
+            "scratch, or give --weights FILE."
+        )
+        raise UsageError(message)
 
 
 def _with_layers(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from patchknn.bundle import Bundle
 from patchknn.encoder.devices import choose_device
 from patchknn.encoder.network import EncoderNetwork
 from patchknn.encoder.saving import load_encoder
-from patchknn.errors import UsageError
+from patchknn.errors import ConflictError, UsageError
 
 PRECISIONS = ("float32", "bfloat16")
 
@@ -61,9 +61,18 @@ class FeatureExtractor:
     def from_bundle(
         cls, bundle: Bundle, device: torch.device | None = None, precision: str | None = None
     ) -> FeatureExtractor:
-        """The extractor of a bundle, at the bundle's precision unless another is asked for."""
+        """The extractor of a bundle, at the bundle's precision unless another is asked for.
+
+        Raises ConflictError where the bundle takes stored features; ``projecting`` is for those.
+        """
         device = device or choose_device()
         description = bundle.description
+        if description.input != "image":
+            message = (
+                f"{bundle.directory} takes stored features of {description.input_dim} per patch, "
+                "not images: give it features, or use an encoder that has a backbone."
+            )
+            raise ConflictError(message)
         network = load_encoder(bundle, device)
         precision = precision or description.precision
         mean, std, crop = description.mean, description.std, description.crop

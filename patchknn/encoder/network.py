@@ -22,9 +22,11 @@ class EncoderOutput(NamedTuple):
 class EncoderNetwork(nn.Module):
     """Backbone → features → hash vectors → class scores, as in Peng 2019, section 2.2.
 
-    ``backbone`` maps (B, 3, S, S) float32 images, already normalised, to (B, ``feature_dim``).
-    All heads are linear, so that NumPy can apply them to stored features; ``classes`` holds the
-    number of classes of each task (Tellez 2020: several data sets share one encoder).
+    ``backbone`` maps (B, 3, S, S) float32 images, already normalised, to (B, ``feature_dim``); it
+    is a ``Chained`` where an MLP stands behind it, and a ``FeatureMLP`` (or nothing, an
+    ``nn.Identity``) where (B, D) stored features go in instead of images. All heads are linear, so
+    that NumPy can apply them to stored features; ``classes`` holds the number of classes of each
+    task (Tellez 2020: several data sets share one encoder).
     """
 
     def __init__(
@@ -35,8 +37,13 @@ class EncoderNetwork(nn.Module):
         self.hash_layer = nn.Linear(feature_dim, bits)
         self.classifiers = nn.ModuleList(nn.Linear(bits, count) for count in classes)
 
+    @property
+    def task_layers(self) -> list[nn.Linear]:
+        """The classifiers, one per task."""
+        return [layer for layer in self.classifiers if isinstance(layer, nn.Linear)]
+
     def forward(self, images: Tensor) -> EncoderOutput:
-        """Normalised images (B, 3, S, S) float32 → features, hash vectors, logits."""
+        """Normalised images (B, 3, S, S) float32, or what goes in → features, hashes, logits."""
         return self.heads(self.backbone(images))
 
     def heads(self, features: Tensor) -> EncoderOutput:

@@ -11,6 +11,7 @@ from torch import nn
 
 from patchknn.bundle import Bundle, load_bundle
 from patchknn.datasets.patches import Problem
+from patchknn.datasets.stored import StoredFeatures
 from patchknn.encoder.backbones import Backbone, create_backbone
 from patchknn.encoder.mlp import Chained, FeatureMLP
 from patchknn.encoder.network import EncoderNetwork
@@ -20,7 +21,7 @@ from patchknn.training.checks import parse_max_bad
 from patchknn.training.images import ImageStore
 from patchknn.training.inputs import FeatureInputs, ImageInputs, Inputs
 from patchknn.training.settings import TrainingSettings
-from patchknn.training.stored import StoredFeatures
+from patchknn.training.stored import origin_encoder
 from patchknn.training.tasks import Lesson
 
 
@@ -40,7 +41,7 @@ class Parts:
         if self.stored is not None:
             rows = torch.tensor([patch.row for patch in patches], dtype=torch.int64)
             return FeatureInputs(torch.from_numpy(self.stored.features)[rows])
-        assert self.source is not None  # noqa: S101 -- one of both is there
+        assert self.source is not None
         store = ImageStore(
             patches,
             settings.size,
@@ -63,7 +64,7 @@ class Parts:
         An MLP on features that a known backbone made goes behind that backbone, so that images
         can be embedded at once.
         """
-        origin = None if self.stored is None else self.stored.encoder
+        origin = None if self.stored is None else origin_encoder(self.stored)
         if origin is None or not origin.has_backbone:
             return self.network, self.source
         before = load_encoder(origin)
@@ -71,14 +72,10 @@ class Parts:
             before.backbone, Chained
         ):
             return self.network, self.source
-        classes = [layer.out_features for layer in self.network.classifiers]
-        whole = EncoderNetwork(
-            Chained(before.backbone, self.network.backbone.cpu()),
-            self.network.hash_layer.in_features,
-            self.network.hash_layer.out_features,
-            classes,
-        )
-        whole.hash_layer, whole.classifiers = self.network.hash_layer, self.network.classifiers
+        heads = self.network.hash_layer
+        chained = Chained(before.backbone, self.network.backbone.cpu())
+        whole = EncoderNetwork(chained, heads.in_features, heads.out_features, ())
+        whole.hash_layer, whole.classifiers = heads, self.network.classifiers
         return whole, _backbone_of(origin, before.backbone)
 
 

@@ -77,7 +77,7 @@ def _fit_heads(context: Context, judge: Judge) -> tuple[str, dict[str, float]]:
     fit_codes(context.network, features, context.settings.seed)
     labels = context.labels[found]
     kind = "none"
-    for task, classifier in zip(context.tasks, context.network.classifiers, strict=True):
+    for task, classifier in zip(context.tasks, context.network.task_layers, strict=False):
         own = (labels >= task.first) & (labels < task.last)
         if own.any():
             fit_probe(context.network, classifier, features[own], labels[own] - task.first)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from patchknn.datasets.patches import Patch, Problem
+from patchknn.datasets.stored import StoredFeatures
 from patchknn.encoder.devices import choose_device, limit_threads
 from patchknn.errors import UsageError
 from patchknn.training.assembly import Parts, assemble
@@ -28,7 +29,6 @@ from patchknn.training.ranks import Ranks, join_ranks
 from patchknn.training.selection import Selection, SplitChoice, select, write_splits
 from patchknn.training.settings import TrainingSettings
 from patchknn.training.stopping import StopRequest
-from patchknn.training.stored import StoredFeatures
 from patchknn.training.tasks import ONLY_TASK, join
 
 
@@ -95,7 +95,7 @@ def train_encoder(
         report(_summary(selections))
         if ranks.first:
             _write_splits(output, selections, report)
-        context = _context(parts, settings, precision, ranks, stop, (report, progress))
+        context = _context(parts, precision, ranks, stop, (report, progress))
         context.inputs.load(progress, context.check)
         return _train(context, parts, output, digest)
 
@@ -149,7 +149,6 @@ def _write_splits(
 
 def _context(
     parts: Parts,
-    settings: TrainingSettings,
     precision: str,
     ranks: Ranks,
     stop: StopRequest,
@@ -171,7 +170,7 @@ def _context(
         labels=parts.lesson.labels,
         n_train=parts.lesson.n_train,
         tasks=parts.lesson.tasks,
-        settings=settings,
+        settings=parts.settings,
         device=device,
         precision=precision,
         ranks=ranks,

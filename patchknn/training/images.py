@@ -28,8 +28,8 @@ class ImageStore:
     window is the patch itself. ``crop`` is the share of a plain image that the patch takes
     (``PatchReader``): paper B's images of 256 px are a ``crop`` of 224/256, read at 256.
 
-    More unreadable ones than ``max_bad`` are an InputError. ``problems`` grows as images turn out unreadable: on loading where all fit into
-    ``cache_bytes``, else when their turn comes.
+    More unreadable ones than ``max_bad`` are an InputError. ``problems`` grows as images turn out
+    unreadable: on loading where all fit into ``cache_bytes``, else when their turn comes.
     """
 
     def __init__(

@@ -117,7 +117,11 @@ class FeatureInputs:
             yield self._features[indices], indices
 
     def varied(
-        self, held: Tensor, places: Sequence[int], count: int, generator: torch.Generator
+        self,
+        held: Tensor,
+        places: Sequence[int],  # noqa: ARG002
+        count: int,  # noqa: ARG002
+        generator: torch.Generator,  # noqa: ARG002
     ) -> Tensor:
         """The features themselves."""
         return held.float()

@@ -50,7 +50,7 @@ class EventLog:
         except ImportError:
             message = "--tensorboard needs the package tensorboard: pip install tensorboard."
             raise UsageError(message) from None
-        self._writer = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(str(folder))
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Add the numbers of one epoch."""

@@ -53,7 +53,7 @@ class FineTuning:
         self.optimizer = make_optimizer(network, settings)
         network.backbone.to(memory_format=torch.channels_last)
         fabric = context.ranks.fabric
-        model = torch.compile(network) if settings.compile else network
+        model: Any = torch.compile(network) if settings.compile else network
         # What a loss does not train takes no part: averaging would wait for its gradients.
         for head in () if settings.learns_hash else (network.hash_layer, *network.classifiers):
             head.requires_grad_(requires_grad=False)
@@ -193,7 +193,7 @@ class FineTuning:
             sums[name] = sums[name] + value.double() if name in sums else value.double()
 
     def check_finite(self) -> None:
-        """Raise PatchknnError where the loss or its gradient was not a number since the epoch began."""
+        """Raise PatchknnError where in this epoch a loss or its gradient was not a number."""
         sums = self.position.sums
         if "broken" not in sums or sums["broken"].item() == 0:
             return

@@ -74,7 +74,7 @@ def make_objective(context: Context) -> Objective:
             Rows(features, hash_vectors, logits, labels - task.first, balances[number], in_bank)
         )
 
-    def objective(output: EncoderOutput, labels: Tensor, in_bank: InBank | None = None) -> LossTerms:
+    def objective(output: EncoderOutput, labels: Tensor, in_bank: InBank | None) -> LossTerms:
         if len(tasks) == 1:
             return of_task(0, output, labels, in_bank)
         terms = [of_task(number, output, labels, in_bank) for number in range(len(tasks))]
@@ -89,7 +89,11 @@ def _by_name(settings: TrainingSettings) -> _TaskLoss:
 
     def features_of(rows: Rows) -> Tensor:
         # On the sphere features cannot escape a margin by shrinking to a point.
-        return functional.normalize(rows.features.float(), dim=1) if settings.normalize else rows.features
+        return (
+            functional.normalize(rows.features.float(), dim=1)
+            if settings.normalize
+            else rows.features
+        )
 
     def of_multitask(rows: Rows) -> LossTerms:
         return multitask(
@@ -162,7 +166,7 @@ def _joined(terms: list[LossTerms], weights: list[float], names: list[str]) -> L
         known = [value for term in terms if (value := getattr(term, field)) is not None]
         if known:
             counts[field] = torch.stack(known).sum()
-    assert isinstance(total, Tensor)  # noqa: S101 -- for the type checker: there are tasks
+    assert isinstance(total, Tensor)
     return LossTerms(total, parts, **counts)
 
 

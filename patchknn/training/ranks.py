@@ -34,7 +34,7 @@ class Ranks:
         self.fabric = fabric
         self.rank, self.count = fabric.global_rank, fabric.world_size
         # Counts and flags go from CPU to CPU: asking a GPU would make it wait at every step.
-        self._control = distributed.new_group(backend="gloo") if self.count > 1 else None
+        self._control: Any = distributed.new_group(backend="gloo") if self.count > 1 else None
 
     @property
     def first(self) -> bool:
@@ -131,7 +131,7 @@ def join_ranks(device: torch.device, precision: str) -> Ranks:
             "ask for --gpus-per-node rather than --gpus-per-task."
         )
         raise UsageError(message)
-    from lightning_fabric.plugins.environments import TorchElasticEnvironment
+    from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
     if not _torchrun():
         os.environ.update(_as_torchrun(nodes, here))
@@ -172,7 +172,7 @@ def _started_with() -> tuple[int, int]:
 
 def _as_torchrun(nodes: int, here: int) -> dict[str, str]:
     """What torchrun would have set, from what srun sets."""
-    from lightning_fabric.plugins.environments import SLURMEnvironment
+    from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 
     known = os.environ
     listed = known.get("SLURM_STEP_NODELIST", known.get("SLURM_NODELIST", "127.0.0.1"))
@@ -185,8 +185,6 @@ def _as_torchrun(nodes: int, here: int) -> dict[str, str]:
         "GROUP_RANK": known.get("SLURM_NODEID", "0"),
         "WORLD_SIZE": str(nodes * here),
         "LOCAL_WORLD_SIZE": str(here),
-        "MASTER_ADDR": known.get(
-            "MASTER_ADDR", SLURMEnvironment.resolve_root_node_address(listed)
-        ),
+        "MASTER_ADDR": known.get("MASTER_ADDR", SLURMEnvironment.resolve_root_node_address(listed)),
         "MASTER_PORT": known.get("MASTER_PORT", str(15000 + number % 10000)),
     }

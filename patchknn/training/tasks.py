@@ -56,10 +56,13 @@ def join(selections: Mapping[str, Selection]) -> Lesson:
         if selection.class_names:
             tasks.append(Task(name, selection.class_names, first))
         for members, known in ((train, selection.train), (val, selection.val)):
-            labels = selection.labels(known)
-            counted = [label if label < 0 else label + first for label in labels]
-            members += zip(known, counted, strict=True)
+            counted = (n if n < 0 else n + first for n in selection.labels(known))
+            members.extend(zip(known, counted, strict=True))
         first += len(selection.class_names)
     rows = [*train, *val]
-    labels = np.asarray([label for _, label in rows], np.int64)
-    return Lesson(tuple(patch for patch, _ in rows), labels, len(train), tuple(tasks))
+    return Lesson(
+        patches=tuple(patch for patch, _ in rows),
+        labels=np.asarray([label for _, label in rows], np.int64),
+        n_train=len(train),
+        tasks=tuple(tasks),
+    )

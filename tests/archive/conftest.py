@@ -11,7 +11,8 @@ import pytest
 from patchknn.archive.create import create_archive
 from patchknn.archive.rows import Rows, Source
 from patchknn.archive.writer import ArchiveWriter
-from patchknn.bundle import Bundle, EncoderDescription, LinearMap, load_bundle, write_bundle
+from patchknn.bundle import Bundle, load_bundle, write_bundle
+from patchknn.bundle_description import EncoderDescription, LinearMap
 
 DIM, BITS = 12, 16
 

@@ -20,7 +20,8 @@ from patchknn.archive.rows import Rows, Source
 from patchknn.archive.settings import read_settings
 from patchknn.archive.shard_writer import write_shard
 from patchknn.archive.snapshot import Snapshot, open_archive
-from patchknn.bundle import EncoderDescription, LinearMap, load_bundle, write_bundle
+from patchknn.bundle import load_bundle, write_bundle
+from patchknn.bundle_description import EncoderDescription, LinearMap
 from patchknn.files import fsync_directory
 
 _VERSION = 1  # of the data: other data get another folder

@@ -191,7 +191,8 @@ def test_unknown_classes_and_missing_labels_are_said(
 
 
 def test_another_encoder_is_refused(patchknn: Run, place: Path, tmp_path: Path) -> None:
-    from patchknn.bundle import EncoderDescription, LinearMap, write_bundle
+    from patchknn.bundle import write_bundle
+    from patchknn.bundle_description import EncoderDescription, LinearMap
 
     hash_map = LinearMap(np.ones((8, 2), np.float32), np.zeros(8, np.float32))
     write_bundle(tmp_path / "other", EncoderDescription(2, 8, "sign"), hash_map)

@@ -8,7 +8,8 @@ from patchknn.archive.create import create_archive
 from patchknn.archive.rows import Rows, Source
 from patchknn.archive.snapshot import Snapshot, open_archive
 from patchknn.archive.writer import ArchiveWriter
-from patchknn.bundle import EncoderDescription, LinearMap, load_bundle, write_bundle
+from patchknn.bundle import load_bundle, write_bundle
+from patchknn.bundle_description import EncoderDescription, LinearMap
 from patchknn.datasets.patches import Patch
 from patchknn.evaluation.mean_colour import archive_colours, evaluate_mean_colour
 from patchknn.files import quickhash

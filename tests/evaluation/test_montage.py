@@ -13,7 +13,8 @@ from patchknn.archive.create import create_archive
 from patchknn.archive.rows import Rows, Source
 from patchknn.archive.snapshot import open_archive
 from patchknn.archive.writer import ArchiveWriter
-from patchknn.bundle import EncoderDescription, LinearMap, load_bundle, write_bundle
+from patchknn.bundle import load_bundle, write_bundle
+from patchknn.bundle_description import EncoderDescription, LinearMap
 from patchknn.errors import UsageError
 from patchknn.evaluation import montage
 from patchknn.evaluation.montage import draw_montage

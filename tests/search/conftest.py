@@ -15,7 +15,8 @@ from patchknn.archive.index.update import update_index
 from patchknn.archive.rows import Rows, Source
 from patchknn.archive.snapshot import Snapshot, open_archive
 from patchknn.archive.writer import ArchiveWriter
-from patchknn.bundle import EncoderDescription, LinearMap, load_bundle, write_bundle
+from patchknn.bundle import load_bundle, write_bundle
+from patchknn.bundle_description import EncoderDescription, LinearMap
 
 
 def write_random_bundle(

@@ -1,4 +1,4 @@
-"""Ways to train that combine settings: from an encoder, over several data sets, until it settles."""
+"""Ways to train: from an encoder, over several data sets, until it gets no better."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_two_data_sets_share_an_encoder_and_have_a_classifier_each(
     assert bundle.description.class_names == ("blobs", "grain", "stripes")
     network = load_encoder(bundle)
     with torch.inference_mode():
-        features, vectors, logits = network(torch.zeros(2, 3, 32, 32))
+        features, _, logits = network(torch.zeros(2, 3, 32, 32))
     assert [each.shape for each in logits] == [(2, 3), (2, 2)]
     scores = np.exp(logits[0].double().numpy())
     answers = bundle.probabilities(features.numpy())
