@@ -135,6 +135,20 @@ def semi_hard_triplets(distances: Tensor, labels: Tensor) -> PairedTriplets:
     return _pair(positives, negatives)
 
 
+@torch.no_grad()
+def easy_positive_triplets(distances: Tensor, labels: Tensor) -> PairedTriplets:
+    """Xuan 2020: each anchor's nearest positive with the nearest negative beyond it; R is 1.
+
+    Where no negative is farther than the nearest positive, the anchor is left out, as the
+    authors do.
+    """
+    distances = distances.detach()
+    positives = nearest(distances, same_class(labels), 1)
+    # An anchor without a positive compares with whatever stands in; it is not valid anyway.
+    beyond = other_class(labels) & (distances > positives.entries(distances))
+    return _pair(positives, nearest(distances, beyond, 1))
+
+
 def most_candidates(candidates: Tensor) -> int:
     """How many columns hold all candidates of any row: candidates (B, B) bool.
 

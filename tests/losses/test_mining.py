@@ -13,6 +13,7 @@ from patchknn.losses.distances import euclidean_distances
 from patchknn.losses.mining import (
     batch_hard_triplets,
     class_neighbours,
+    easy_positive_triplets,
     one_to_one_triplets,
     semi_hard_triplets,
 )
@@ -45,6 +46,7 @@ def test_never_itself_never_the_wrong_class_even_among_duplicates(labels, values
         one_to_one_triplets,
         batch_hard_triplets,
         semi_hard_triplets,
+        easy_positive_triplets,
     ):
         for a, p, n in mined(distances, classes).indices().tolist():
             assert a != p
