@@ -7,6 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from patchknn.losses.batch_distances import batch_distances, has_fast_path
+
 DistanceName = Literal["euclidean", "cosine"]
 
 
@@ -28,20 +30,29 @@ def euclidean_distances(rows: Tensor, others: Tensor | None = None) -> Tensor:
     By direct differences: the matrix-product path reads up to 0.5 for identical rows. The
     gradient of a distance of 0 is 0.
     """
-    others = rows if others is None else others
+    if others is None:
+        if has_fast_path(rows):
+            return batch_distances(rows)
+        others = rows
     return torch.cdist(rows, others, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def cosine_distances(rows: Tensor) -> Tensor:
     """K/2 · (1 − cos) of every pair: (B, K) → (B, B); for sign codes it is the Hamming distance.
 
-    Deep Cauchy Hashing (Cao 2018, Eq. 6). cos is not clamped: clamping it would leave collapsed
-    negatives without a gradient. A zero row counts as orthogonal to all.
+    Deep Cauchy Hashing (Cao 2018, Eq. 6). A zero row counts as orthogonal to all.
+
+    1 − cos is taken as ||û − v̂||² / 2 of the unit rows: computed from cos it is lost in rounding
+    where rows point nearly the same way, and clamping cos would leave such negatives without a
+    gradient.
     """
-    norms = euclidean_norm(rows).clamp(min=torch.finfo(rows.dtype).tiny)
-    unit = rows / norms[:, None]
-    distances = rows.shape[1] / 2 * (1 - unit @ unit.T)
-    return distances.clamp(min=0)  # rounding may leave −1e-7 for identical rows
+    norms = euclidean_norm(rows)
+    unit = rows / norms.clamp(min=torch.finfo(rows.dtype).tiny)[:, None]
+    # ||û||² is missing from the square wherever û is zero: once for each zero row of a pair.
+    zero = (norms == 0).to(rows.dtype)
+    apart = 1 - torch.eye(len(rows), dtype=rows.dtype, device=rows.device)
+    squared = euclidean_distances(unit).square() + apart * (zero[:, None] + zero[None, :])
+    return rows.shape[1] / 4 * squared
 
 
 def distances_by_name(rows: Tensor, name: DistanceName) -> Tensor:

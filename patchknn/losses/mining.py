@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from patchknn.losses.ranking import first_columns
+
 
 @dataclass(frozen=True)
 class Neighbours:
@@ -80,8 +82,7 @@ def _ranked(keys: Tensor, candidates: Tensor, count: int) -> Neighbours:
     # A candidate that is infinite or NaN must still come before what is none: hidden behind the
     # mask, broken features would give a loss that looks healthy.
     finite = keys.nan_to_num(nan=torch.finfo(keys.dtype).max)
-    order = torch.where(candidates, finite, torch.inf).argsort(dim=1, stable=True)
-    index = order[:, :count]
+    index = first_columns(torch.where(candidates, finite, torch.inf), count)
     return Neighbours(index, candidates.gather(1, index))
 
 
@@ -93,17 +94,16 @@ def one_to_one_triplets(distances: Tensor, labels: Tensor) -> PairedTriplets:
     that the pairing does not hang on the order of the batch. Where an anchor has fewer
     negatives than positives, the nearest positives remain unpaired.
     """
-    ranks = max(len(labels) - 1, 0)
-    positives = farthest(distances, same_class(labels), ranks)
-    negatives = nearest(distances, other_class(labels), ranks)
-    return PairedTriplets(positives, negatives, positives.valid & negatives.valid)
+    same = same_class(labels)
+    ranks = most_candidates(same)
+    return _pair(farthest(distances, same, ranks), nearest(distances, other_class(labels), ranks))
 
 
 def batch_hard_triplets(distances: Tensor, labels: Tensor) -> PairedTriplets:
     """Hermans 2017: each anchor with its farthest positive and its nearest negative; R is 1."""
-    positives = farthest(distances, same_class(labels), 1)
-    negatives = nearest(distances, other_class(labels), 1)
-    return PairedTriplets(positives, negatives, positives.valid & negatives.valid)
+    return _pair(
+        farthest(distances, same_class(labels), 1), nearest(distances, other_class(labels), 1)
+    )
 
 
 def class_neighbours(
@@ -120,12 +120,11 @@ def class_neighbours(
 def semi_hard_triplets(distances: Tensor, labels: Tensor) -> PairedTriplets:
     """Schroff 2015: every positive pair with the nearest negative that is farther than it.
 
-    Where no negative is farther, the farthest one serves. R is B − 1.
+    Where no negative is farther, the farthest one serves.
     """
     distances = distances.detach()
-    ranks = max(len(labels) - 1, 0)
-    positives = nearest(distances, same_class(labels), ranks)
-    candidates = other_class(labels)
+    same, candidates = same_class(labels), other_class(labels)
+    positives = nearest(distances, same, most_candidates(same))
     ascending = nearest(distances, candidates, len(labels))
     # Sorted distances of the negatives, then infinity: the first that exceeds d_ap.
     ordered = torch.where(ascending.valid, ascending.entries(distances), torch.inf)
@@ -133,4 +132,33 @@ def semi_hard_triplets(distances: Tensor, labels: Tensor) -> PairedTriplets:
     count = candidates.sum(dim=1, keepdim=True)
     rank = torch.minimum(place, count - 1).clamp(min=0)
     negatives = Neighbours(ascending.index.gather(1, rank), (count > 0).expand_as(rank))
+    return _pair(positives, negatives)
+
+
+@torch.no_grad()
+def easy_positive_triplets(distances: Tensor, labels: Tensor) -> PairedTriplets:
+    """Xuan 2020: each anchor's nearest positive with the nearest negative beyond it; R is 1.
+
+    Where no negative is farther than the nearest positive, the anchor is left out, as the
+    authors do.
+    """
+    distances = distances.detach()
+    positives = nearest(distances, same_class(labels), 1)
+    # An anchor without a positive compares with whatever stands in; it is not valid anyway.
+    beyond = other_class(labels) & (distances > positives.entries(distances))
+    return _pair(positives, nearest(distances, beyond, 1))
+
+
+def most_candidates(candidates: Tensor) -> int:
+    """How many columns hold all candidates of any row: candidates (B, B) bool.
+
+    On a GPU one less than B, as the diagonal is none: asking would wait for it, and there the
+    columns left over cost next to nothing.
+    """
+    if candidates.device.type != "cpu" or len(candidates) == 0:
+        return max(len(candidates) - 1, 0)
+    return int(candidates.sum(dim=1).max())
+
+
+def _pair(positives: Neighbours, negatives: Neighbours) -> PairedTriplets:
     return PairedTriplets(positives, negatives, positives.valid & negatives.valid)

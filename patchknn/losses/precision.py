@@ -22,8 +22,8 @@ def in_full_precision(loss: Callable[Parameters, Result]) -> Callable[Parameters
 
     @functools.wraps(loss)
     def wrapped(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-        devices = {value.device.type for value in args if isinstance(value, Tensor)}
-        device = next(iter(devices), "cpu")
+        given = (*args, *kwargs.values())
+        device = next((value.device.type for value in given if isinstance(value, Tensor)), "cpu")
         with torch.autocast(device, enabled=False):
             widened: Any = loss
             return widened(  # type: ignore[no-any-return]

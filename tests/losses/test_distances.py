@@ -69,6 +69,28 @@ def test_a_zero_row_is_orthogonal_to_all_and_has_a_finite_gradient():
     assert rows.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("angle", [0.0, 1e-4, 1e-2, 1.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_cosine_distance_of_nearly_parallel_rows_is_not_lost_in_rounding(angle, dtype):
+    # 1 − cos itself rounds to 0 in float32 from an angle of about 2e-4 downwards.
+    rows = torch.tensor([[1.0, 0, 0], [math.cos(angle), math.sin(angle), 0]], dtype=dtype)
+    x, y = rows.double().tolist()
+    sine = math.dist([0, 0], [x[0] * y[1] - x[1] * y[0], 0]) / math.hypot(*y)
+    expected = 3 / 2 * 2 * math.sin(math.asin(sine) / 2) ** 2
+    rows = (rows * torch.tensor([[7.0], [300.0]], dtype=dtype)).requires_grad_()
+    distances = cosine_distances(rows)
+    rtol = 1e-5 if dtype == torch.float32 else 1e-10
+    assert distances[0, 1].item() == pytest.approx(expected, rel=rtol)
+    distances[0, 1].backward()
+    assert (rows.grad[:, 1].abs() > 0).all() == (angle > 0)
+
+
+def test_two_zero_rows_are_orthogonal_to_each_other_but_not_to_themselves():
+    expected = torch.tensor([[0.0, 1, 1], [1, 0, 1], [1, 1, 0]])
+    rows = torch.tensor([[0.0, 0], [0, 0], [3, 4]])
+    assert torch.equal(cosine_distances(rows), expected)
+
+
 @pytest.mark.parametrize("name", ["euclidean", "cosine"])
 def test_gradients_equal_finite_differences(make_batch, name):
     rows, _ = make_batch((3, 2), dim=4)

@@ -13,6 +13,7 @@ from patchknn.losses.distances import euclidean_distances
 from patchknn.losses.mining import (
     batch_hard_triplets,
     class_neighbours,
+    easy_positive_triplets,
     one_to_one_triplets,
     semi_hard_triplets,
 )
@@ -41,7 +42,12 @@ def test_never_itself_never_the_wrong_class_even_among_duplicates(labels, values
     rows = torch.tensor(values[: len(labels)], dtype=torch.float64)[:, None]
     classes = torch.tensor(labels)
     distances = euclidean_distances(rows)
-    for mined in (one_to_one_triplets, batch_hard_triplets, semi_hard_triplets):
+    for mined in (
+        one_to_one_triplets,
+        batch_hard_triplets,
+        semi_hard_triplets,
+        easy_positive_triplets,
+    ):
         for a, p, n in mined(distances, classes).indices().tolist():
             assert a != p
             assert labels[a] == labels[p] != labels[n]
@@ -55,6 +61,23 @@ def test_never_itself_never_the_wrong_class_even_among_duplicates(labels, values
             assert all(i != a and (labels[i] == labels[a]) is same for i in chosen)
             possible = sum((c == labels[a]) is same for c in labels) - same
             assert len(chosen) == min(possible, 3 if same else 4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("sizes", [(6, 6, 6), (1, 9, 4), (12, 2)])
+def test_ties_are_taken_in_batch_order(make_batch, literal_triplets, sizes, dtype):
+    rows, labels = make_batch(sizes, dim=2, dtype=dtype)
+    rows = rows.round()  # a coarse grid: most distances occur several times
+    found = one_to_one_triplets(euclidean_distances(rows), labels).indices().tolist()
+    assert list(map(tuple, found)) == literal_triplets(rows, labels)
+    near, far = class_neighbours(euclidean_distances(rows), labels, 3, 3)
+    points, classes = rows.tolist(), labels.tolist()
+    for a in range(len(points)):
+        ranked = sorted(range(len(points)), key=lambda i: math.dist(points[a], points[i]))
+        same = [i for i in ranked if i != a and classes[i] == classes[a]]
+        other = [i for i in ranked if classes[i] != classes[a]]
+        assert near.index[a][near.valid[a]].tolist() == same[:3]
+        assert far.index[a][far.valid[a]].tolist() == other[:3]
 
 
 def test_class_neighbours_are_the_nearest_by_plain_loops(make_batch):
