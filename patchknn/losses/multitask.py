@@ -36,11 +36,12 @@ def multitask(
     gamma: float | None = None,
     distance: DistanceName = "euclidean",
     quantization: Quantization = "sound",
+    class_weights: Tensor | None = None,
 ) -> LossTerms:
     """Paper A's loss: hash_vectors (B, K), logits (B, C), labels (B,) int64.
 
     γ is K/2 unless given. ``distance`` is that of the Cauchy cross-entropy; the triplet ratio
-    and the mining are Euclidean.
+    and the mining are Euclidean. ``class_weights`` (C,) are those of the classification.
     """
     gamma = hash_vectors.shape[1] / 2 if gamma is None else gamma
     distances = euclidean_distances(hash_vectors)
@@ -50,7 +51,7 @@ def multitask(
         "triplet": triplet_ratio(distances, triplets),
         "cauchy": cauchy_cross_entropy(similarity, triplets, gamma),
         "quantization": cauchy_quantization(hash_vectors, triplets, gamma, quantization),
-        "cross_entropy": cross_entropy(logits, labels),
+        "cross_entropy": cross_entropy(logits, labels, class_weights),
     }
     total = (
         weights.triplet * parts["triplet"]

@@ -17,6 +17,8 @@ from patchknn.files import write_bytes
 TRAINING_NAMES = ("train", "training")
 VALIDATION_NAMES = ("val", "valid", "validation")
 DEFAULT_FRACTIONS = (85.0, 15.0)
+_PATCH_COLUMNS = ("path", "name", "label", "patient", "split", "x", "y", "mpp")
+_FEATURE_COLUMNS = ("slide", "label", "patient", "split", "x", "y")
 
 
 @dataclass(frozen=True)
@@ -165,15 +167,19 @@ def _new_split(
     return train, val, assigned
 
 
-def write_splits(path: Path, patches: Iterable[Patch]) -> None:
-    """Write patches with their splits as a manifest (CSV) that every command reads."""
+def write_splits(path: Path, patches: Sequence[Patch]) -> None:
+    """Write patches with their splits as a manifest (CSV) that every command reads.
+
+    Of stored features it is a table of labels, as ``train --features --labels`` takes.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", "name", "label", "patient", "split", "x", "y", "mpp"])
+    stored = any(patch.kind == "features" for patch in patches)
+    writer.writerow(_FEATURE_COLUMNS if stored else _PATCH_COLUMNS)
     for patch in patches:
+        place = ["", ""] if patch.x < 0 and patch.y < 0 else [patch.x, patch.y]
+        known = [patch.source, patch.label or "", patch.patient or "", patch.split or "", *place]
         mpp = "" if patch.slide_mpp is None else repr(patch.slide_mpp)
-        place = ["", ""] if patch.kind == "image" else [patch.x, patch.y]
-        row = [patch.path.absolute(), patch.source, patch.label or "", patch.patient or ""]
-        writer.writerow([*row, patch.split or "", *place, mpp])
+        writer.writerow(known if stored else [patch.path.absolute(), *known, mpp])
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, text.getvalue().encode("utf-8", "surrogateescape"))

@@ -87,7 +87,7 @@ class TrainingSettings:
     bank: int | None = None
     normalize: bool | None = None
     margin: float | None = None
-    mining: str = "semi-hard"
+    mining: Literal["semi-hard", "batch-hard", "easy-positive", "all"] = "semi-hard"
     w_t: float = 1.0
     w_c: float = 1.0
     w_q: float = 1.0

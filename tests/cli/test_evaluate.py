@@ -54,10 +54,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("evaluate")
     backbone = create_backbone("test_resnet", input_size=32)
-    network = EncoderNetwork(backbone.module, backbone.feature_dim, 16, 2)
+    network = EncoderNetwork(backbone.module, backbone.feature_dim, 16, (2,))
     facts: dict[str, Any] = {"training": {}, "metrics": {}, "hash_method": "learned"}
     save_encoder(
-        folder / "encoder", network, backbone, input_size=32, bits=16, class_names=CLASSES, **facts
+        folder / "encoder",
+        network,
+        backbone,
+        input_size=32,
+        bits=16,
+        tasks={"label": CLASSES},
+        **facts,
     )
     bundle = load_bundle(folder / "encoder")
     create_archive(folder / "archive", bundle, patch_px=32, mpp=None)

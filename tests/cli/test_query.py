@@ -45,14 +45,14 @@ NEIGHBOUR_KEYS = {"id", "label", "hamming", "l2", "source", "x", "y", "patient"}
 def save_encoder_of(directory, seed):
     torch.manual_seed(seed)
     backbone = create_backbone("test_resnet", input_size=SIZE)
-    network = EncoderNetwork(backbone.module, backbone.feature_dim, 16, len(CLASSES))
+    network = EncoderNetwork(backbone.module, backbone.feature_dim, 16, (len(CLASSES),))
     save_encoder(
         directory,
         network,
         backbone,
         input_size=SIZE,
         bits=16,
-        class_names=CLASSES,
+        tasks={"label": CLASSES},
         hash_method="learned",
         training={},
         metrics={},

@@ -28,7 +28,7 @@ def images():
 
 
 def _extractor(module, precision="float32"):
-    network = EncoderNetwork(module, 1, 8, 0)
+    network = EncoderNetwork(module, 1, 8, ())
     return FeatureExtractor(network, _MEAN, _STD, torch.device("cpu"), precision)
 
 

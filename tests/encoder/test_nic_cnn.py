@@ -67,7 +67,7 @@ def test_one_image_by_a_literal_loop_in_float64():
 
 def test_black_and_white_are_minus_one_and_one():
     backbone = create_backbone("nic_cnn")
-    network = EncoderNetwork(_settled(backbone.module), 128, 16, 0)
+    network = EncoderNetwork(_settled(backbone.module), 128, 16, ())
     extractor = FeatureExtractor(network, backbone.mean, backbone.std, _CPU)
     pixels = np.zeros((2, 64, 64, 3), np.uint8)
     pixels[1] = 255
@@ -89,7 +89,7 @@ def test_other_sizes_size_the_dense_layer(size, inputs):
 def test_a_size_that_cannot_be_is_one_sentence():
     with pytest.raises(UsageError, match="nic_cnn needs images of at least 31 px; change --size"):
         create_backbone("nic_cnn", input_size=30)
-    network = EncoderNetwork(create_backbone("nic_cnn").module, 128, 16, 0)
+    network = EncoderNetwork(create_backbone("nic_cnn").module, 128, 16, ())
     extractor = FeatureExtractor(network, (0.5,) * 3, (0.5,) * 3, _CPU)
     with pytest.raises(UsageError, match=r"cannot take images of 96 px .*built for images of 64"):
         extractor.check_size(96)
@@ -117,14 +117,14 @@ def test_a_head_is_put_on_and_taken_off_as_on_any_timm_model():
 @pytest.mark.parametrize("size", [64, 40])
 def test_a_bundle_of_it_gives_the_same_features_again(tmp_path, size):
     backbone = create_backbone("nic_cnn", input_size=size)
-    network = EncoderNetwork(_settled(backbone.module), backbone.feature_dim, 16, 0)
+    network = EncoderNetwork(_settled(backbone.module), backbone.feature_dim, 16, ())
     fingerprint = save_encoder(
         tmp_path / "encoder",
         network,
         backbone,
         input_size=size,
         bits=16,
-        class_names=(),
+        tasks={},
         hash_method="learned",
         training={},
         metrics={},

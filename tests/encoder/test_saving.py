@@ -24,14 +24,16 @@ def _save(directory, name, *, n_classes=3, bits=16, model_args=None):
     for key, value in backbone.module.named_buffers():  # batch norm as after training
         if key.endswith("running_mean"):
             value.uniform_(-0.1, 0.1)
-    network = EncoderNetwork(backbone.module, backbone.feature_dim, bits, n_classes)
+    network = EncoderNetwork(
+        backbone.module, backbone.feature_dim, bits, (n_classes,) if n_classes else ()
+    )
     fingerprint = save_encoder(
         directory,
         network,
         backbone,
         input_size=32,
         bits=bits,
-        class_names=[f"class {i}" for i in range(n_classes)],
+        tasks={"label": [f"class {i}" for i in range(n_classes)]} if n_classes else {},
         hash_method="learned",
         training={"epochs": 0},
         metrics={},
@@ -62,7 +64,7 @@ def test_the_heads_in_numpy_are_those_of_the_network(tmp_path):
         bundle.hash_vectors(features.numpy()), output.hash_vectors, rtol=1e-4, atol=1e-5
     )
     np.testing.assert_allclose(
-        bundle.probabilities(features.numpy()), output.logits.softmax(1), rtol=1e-4, atol=1e-5
+        bundle.probabilities(features.numpy()), output.logits[0].softmax(1), rtol=1e-4, atol=1e-5
     )
     assert bundle.description.tasks[0]["classes"] == ["class 0", "class 1", "class 2"]
 
@@ -72,7 +74,7 @@ def test_without_classes_there_is_no_classifier(tmp_path):
     bundle = load_bundle(tmp_path / "encoder")
     assert bundle.classifier is None
     assert bundle.description.tasks == ()
-    assert load_encoder(bundle)(torch.zeros(1, 3, 32, 32)).logits is None
+    assert load_encoder(bundle)(torch.zeros(1, 3, 32, 32)).logits == ()
 
 
 def test_a_bundle_without_backbone_or_with_changed_weights_is_named(tmp_path):

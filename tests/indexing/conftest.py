@@ -25,14 +25,14 @@ def save_tiny_encoder(directory, seed=0, bits=16, crop=1.0):
     """A small residual network with random weights, which tells random images apart."""
     torch.manual_seed(seed)
     backbone = create_backbone("test_resnet", input_size=SIZE)
-    network = EncoderNetwork(backbone.module, backbone.feature_dim, bits, 0)
+    network = EncoderNetwork(backbone.module, backbone.feature_dim, bits, ())
     save_encoder(
         Path(directory),
         network,
         backbone,
         input_size=SIZE,
         bits=bits,
-        class_names=(),
+        tasks={},
         hash_method="learned",
         training={},
         metrics={},

@@ -18,8 +18,8 @@ from patchknn.bundle_description import EncoderDescription, LinearMap
 from patchknn.datasets.patches import Problem
 from patchknn.errors import ConflictError, DamageError, InputError
 from patchknn.training import stored as stored_module
-from patchknn.training.selection import SplitChoice
-from patchknn.training.stored import read_stored, select_stored
+from patchknn.training.selection import SplitChoice, select
+from patchknn.training.stored import origin_encoder, read_stored, stored_patches
 
 DIM, BITS = 6, 16
 
@@ -193,32 +193,29 @@ def twelve(tmp_path):
     return read_stored([folder], tmp_path / "labels.csv")
 
 
-def test_no_patient_stands_on_both_sides(twelve):
-    chosen = select_stored(twelve, SplitChoice(fractions=(70, 30)), seed=0)
+def test_rows_are_patches_that_know_their_row_and_keep_patients_apart(twelve):
+    patches = stored_patches(twelve)
+    assert [patch.row for patch in patches] == list(range(36))
+    assert {patch.kind for patch in patches} == {"features"}
+    chosen = select(patches, SplitChoice(fractions=(70, 30)), seed=0, needs_labels=True)
     assert chosen.class_names == ("A", "B")
-    sides = [{twelve.patients[row] for row in rows} for rows in (chosen.train, chosen.val)]
+    sides = [{patch.patient for patch in part} for part in (chosen.train, chosen.val)]
     assert not sides[0] & sides[1]
-    assert sides[0] | sides[1] == set(twelve.patients)
-    assert sorted([*chosen.train, *chosen.val]) == list(range(36))
-    assert [chosen.splits[row] for row in chosen.val] == ["val"] * len(chosen.val)
-    again = select_stored(twelve, SplitChoice(fractions=(70, 30)), seed=0)
-    assert np.array_equal(chosen.train, again.train)
+    for patch in (*chosen.train, *chosen.val):
+        assert twelve.labels[patch.row] == patch.label
+        assert twelve.sources[patch.row] == patch.source
+        assert patch.path.name == f"{patch.source}.h5"
 
 
-def test_splits_of_the_table_are_kept_and_unlabelled_rows_left_out(tmp_path):
-    for name in "abcd":
-        make_file(tmp_path / f"{name}.h5")
-    (tmp_path / "l.csv").write_text("slide,label,split\na,A,train\nb,B,train\nc,A,val\nd,,train\n")
-    stored = read_stored([tmp_path], tmp_path / "l.csv")
-    chosen = select_stored(stored, SplitChoice(), seed=0)
-    assert chosen.train.tolist() == [0, 1, 2, 3, 4, 5]
-    assert chosen.val.tolist() == [6, 7, 8]
-    assert chosen.splits == ()
-    assert any("without a label" in remark for remark in chosen.remarks)
-    every = select_stored(stored, SplitChoice(nothing=True), seed=0, needs_labels=False)
-    assert every.train.tolist() == list(range(12))
-    with pytest.raises(InputError, match="None of the 12 stored features has a label"):
-        select_stored(read_stored([tmp_path]), SplitChoice(), seed=0)
+def test_the_encoder_of_an_archive_is_known_and_that_of_files_is_not(tmp_path, twelve):
+    assert origin_encoder(twelve) is None
+    make_archive(tmp_path / "archive")
+    stored = read_stored([tmp_path / "archive"])
+    encoder = origin_encoder(stored)
+    assert encoder.fingerprint == stored.origins[0].encoder
+    manifest = stored_patches(stored)[0].path
+    assert manifest.is_file()
+    assert manifest.parent == tmp_path / "archive" / "manifests"
 
 
 def test_reading_an_archive_needs_neither_zarr_nor_h5py(tmp_path):
