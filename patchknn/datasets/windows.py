@@ -16,12 +16,12 @@ def centre_window(images: Tensor, size: int) -> Tensor:
 
 
 def window_corners(images: Tensor, size: int, place: Tensor) -> Tensor:
-    """Corners (B, 2) int64, y and x, of windows at ``place`` (B, 2) in [0, 1): all equally likely.
+    """Corners (B, 2) int64, y and x, of windows at ``place`` (B, 2) in [0, 1]: all equally likely.
 
     Raises ValueError where the images (B, 3, H, W) are smaller than the windows.
     """
     margins = _margins(images, size)
-    # A place just below 1 may be rounded up to one beyond the last.
+    # A place just below 1 is rounded up to 1 in float32.
     corners = [
         (place[:, axis] * (margin + 1)).long().clamp_max(margin)
         for axis, margin in enumerate(margins)
