@@ -47,9 +47,12 @@ def cosine_distances(rows: Tensor) -> Tensor:
     gradient.
     """
     norms = euclidean_norm(rows)
-    unit = rows / norms.clamp(min=torch.finfo(rows.dtype).tiny)[:, None]
+    is_zero = norms == 0
+    # A zero row has no direction to be turned in, and no gradient: 1 / 0 stays out of it.
+    scaled = rows / torch.where(is_zero, 1.0, norms)[:, None]
+    unit = torch.where(is_zero[:, None], 0.0, scaled)
     # ||û||² is missing from the square wherever û is zero: once for each zero row of a pair.
-    zero = (norms == 0).to(rows.dtype)
+    zero = is_zero.to(rows.dtype)
     apart = 1 - torch.eye(len(rows), dtype=rows.dtype, device=rows.device)
     squared = euclidean_distances(unit).square() + apart * (zero[:, None] + zero[None, :])
     return rows.shape[1] / 4 * squared

@@ -128,7 +128,7 @@ def table(measurements: Sequence[Measurement]) -> str:
     return "\n".join(lines)
 
 
-def environment(threads: int) -> str:
+def environment(threads: int, packages: Sequence[str] = _PACKAGES) -> str:
     """CPU, cores, kernels and versions in one line."""
     try:
         from patchknn.hamming.kernels import chosen
@@ -137,7 +137,7 @@ def environment(threads: int) -> str:
     except ImportError:
         kernels = "numpy"
     versions = []
-    for package in _PACKAGES:
+    for package in packages:
         try:
             versions.append(f"{package} {version(package)}")
         except PackageNotFoundError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from statistics import median
 
@@ -204,8 +204,14 @@ SCALE_TARGETS = (
 
 
 def verdicts(log: Log) -> Iterator[Verdict]:
-    """Every target against what was measured."""
-    for target in TARGETS:
+    """Every target of the search against what was measured."""
+    yield from verdicts_of(log, TARGETS)
+    yield from scale_verdicts(log)
+
+
+def verdicts_of(log: Log, targets: Iterable[Target]) -> Iterator[Verdict]:
+    """Some targets against what was measured."""
+    for target in targets:
         settings = [setting for setting, _ in log.rounds if _fits(setting, target)]
         reached, note = None, ""
         if settings:
@@ -222,7 +228,6 @@ def verdicts(log: Log) -> Iterator[Verdict]:
             note,
             target.counts,
         )
-    yield from scale_verdicts(log)
 
 
 def scale_verdicts(log: Log) -> Iterator[Verdict]:

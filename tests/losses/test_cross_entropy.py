@@ -25,3 +25,10 @@ def test_equals_plain_loops(make_batch, weights):
 def test_half_precision_scores_are_widened():
     logits = torch.tensor([[60000.0, 0.0]], dtype=torch.float16)
     assert cross_entropy(logits, torch.tensor([1])).item() == pytest.approx(59990, rel=1e-3)
+
+
+def test_gradients_equal_finite_differences(make_batch):
+    logits, labels = make_batch((2, 3, 2), dim=3)
+    logits.requires_grad_()
+    weights = torch.tensor([1.0, 4.0, 0.5], dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda x: cross_entropy(x, labels, weights), logits)
