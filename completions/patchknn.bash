@@ -1,3 +1,4 @@
+
 _patchknn_completion() {
     local IFS=$'
 '
@@ -8,3 +9,4 @@ _patchknn_completion() {
 }
 
 complete -o default -F _patchknn_completion patchknn
+

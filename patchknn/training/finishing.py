@@ -35,8 +35,10 @@ def finish(
         classifier, figures = _fit_heads(context, judge)
         metrics |= figures
     tasks = parts.lesson.tasks if len(context.network.classifiers) else ()
+    network, backbone = parts.finished()
     training = {
         **settings.as_json(),
+        "backbone": None if backbone is None else backbone.name,
         "train_precision": context.precision,
         "train_images": context.n_train,
         "validation_images": len(context.validation_numbers),
@@ -50,7 +52,6 @@ def finish(
     context.check()
     if not context.ranks.first:
         return "", metrics, training
-    network, backbone = parts.finished()
     fingerprint = save_encoder(
         output,
         network,

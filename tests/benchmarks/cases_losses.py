@@ -141,7 +141,7 @@ def training_step(work: Workload) -> Callable[[], None]:
     """Forward, backward and AdamW of a ResNet-18 with its heads, by cross-entropy alone."""
     torch.manual_seed(0)
     backbone = create_backbone("resnet18", input_size=work.pixels)
-    network = EncoderNetwork(backbone.module, backbone.feature_dim, BITS, CLASSES)
+    network = EncoderNetwork(backbone.module, backbone.feature_dim, BITS, (CLASSES,))
     network = network.to(work.device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
     labels = work.labels
@@ -151,7 +151,7 @@ def training_step(work: Workload) -> Callable[[], None]:
 
     def step() -> None:
         with torch.autocast(work.device.type, torch.bfloat16, enabled=mixed):
-            logits = network(images).logits
+            logits = network(images).logits[0]
         optimizer.zero_grad()
         cross_entropy(logits, labels).backward()
         optimizer.step()

@@ -10,11 +10,15 @@ from cases_losses import BITS, CLASSES, Workload
 from torch import Tensor, nn
 
 from patchknn.datasets.transforms import normalise
-from patchknn.encoder.backbones import create_backbone
+from patchknn.encoder.backbones import Backbone, create_backbone
 from patchknn.encoder.network import EncoderNetwork
 from patchknn.training.context import Context
+from patchknn.training.defaults import resolve
+from patchknn.training.inputs import ImageInputs
 from patchknn.training.loop import FineTuning, Position
+from patchknn.training.ranks import join_ranks
 from patchknn.training.settings import TrainingSettings
+from patchknn.training.tasks import Task
 
 OURS, BARE = "patchknn, multitask", "timm, cross-entropy"
 
@@ -38,32 +42,41 @@ class Pictures:
 
 def rates(work: Workload) -> None:
     """The same images, batch and precision for both; ours adds hash layer, augmentation, loss."""
-    settings = TrainingSettings(
+    given = TrainingSettings(
         "resnet18",
         size=work.pixels,
         bits=BITS,
         classes_per_batch=CLASSES,
         per_class=work.per_class,
         epochs=10_000,
-    ).resolved(CLASSES)
+    )
+    settings = resolve(given, [CLASSES])
     count = CLASSES * work.per_class * work.batches
     labels = torch.arange(count) % CLASSES
     backbone = create_backbone("resnet18", input_size=work.pixels)
-    network = EncoderNetwork(backbone.module, backbone.feature_dim, BITS, CLASSES)
+    network = EncoderNetwork(backbone.module, backbone.feature_dim, BITS, (CLASSES,))
+    precision = "bfloat16" if work.device.type == "cuda" else "float32"
+    pictures = Pictures(count, work.pixels)
     context = Context(
         network=network.to(work.device),
-        store=Pictures(count, work.pixels),  # type: ignore[arg-type]
+        inputs=ImageInputs(
+            pictures,  # type: ignore[arg-type]
+            work.pixels,
+            settings.augment,
+            backbone.mean,
+            backbone.std,
+        ),
         labels=labels.numpy(),
         n_train=count,
-        n_classes=CLASSES,
-        mean=backbone.mean,
-        std=backbone.std,
+        tasks=(Task("label", tuple(map(str, range(CLASSES)))),),
         settings=settings,
         device=work.device,
-        precision="bfloat16" if work.device.type == "cuda" else "float32",
+        precision=precision,
+        ranks=join_ranks(work.device, precision),
         report=lambda _: None,
         progress=lambda items, **_: iter(items),
         check=lambda: None,
+        check_together=lambda: None,
     )
     tuning = FineTuning(context)
 
@@ -73,11 +86,13 @@ def rates(work: Workload) -> None:
         tuning.run_epoch()
 
     steps = tuning.steps - 1
-    runs = {OURS: ours, BARE: _bare(work, context, steps)}
+    runs = {OURS: ours, BARE: _bare(work, context, pictures, backbone, steps)}
     work.measure("images a second", runs, steps * CLASSES * work.per_class, BITS)
 
 
-def _bare(work: Workload, context: Context, steps: int) -> Callable[[], None]:
+def _bare(
+    work: Workload, context: Context, pictures: Pictures, backbone: Backbone, steps: int
+) -> Callable[[], None]:
     model = timm.create_model("resnet18", num_classes=CLASSES)
     model = model.to(work.device, memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
@@ -87,8 +102,8 @@ def _bare(work: Workload, context: Context, steps: int) -> Callable[[], None]:
     mixed = context.precision == "bfloat16"
 
     def run() -> None:
-        for images, indices in context.store.batches(lists):
-            inputs = normalise(images.to(work.device), context.mean, context.std)
+        for images, indices in pictures.batches(lists):
+            inputs = normalise(images.to(work.device), backbone.mean, backbone.std)
             inputs = inputs.contiguous(memory_format=torch.channels_last)
             with torch.autocast(work.device.type, torch.bfloat16, enabled=mixed):
                 logits = model(inputs)

@@ -233,3 +233,153 @@ def test_a_full_disk_leaves_the_encoder_as_it_was(patchknn, folder, tmp_path, li
     assert not list(tmp_path.rglob(".tmp-*"))
     assert patchknn(*line, "--seed", 1).code == 0
     assert load_bundle(tmp_path / "encoder").fingerprint != before.fingerprint
+
+
+def _options(tmp_path, folder, *arguments):
+    """The settings that a ``patchknn train`` line asks for."""
+    from patchknn.cli.app import root_command
+    from patchknn.cli.train_settings import settings_of
+
+    line = ["train", str(folder), "-o", str(tmp_path / "e"), *map(str, arguments)]
+    command = root_command(only="train")
+    with command.make_context("patchknn", line) as context:
+        train = command.commands["train"]
+        with train.make_context("train", line[1:], parent=context) as own:
+            return settings_of(own)
+
+
+def test_a_preset_holds_what_the_paper_prints_and_flags_go_before(folder, tmp_path, monkeypatch):
+    pictures = folder()
+    printed = _options(tmp_path, pictures, "--preset", "paper-b")
+    assert (printed.backbone, printed.loss, printed.optimizer) == ("resnet50", "deep-knn", "sgd")
+    assert (printed.lr, printed.step_epochs, printed.step_factor) == (0.01, 20, 0.5)
+    assert (printed.positives, printed.negatives) == (5, 5)
+    assert (printed.classes_per_batch, printed.per_class) == (9, 10)
+    assert (printed.size, printed.read_size, printed.augment) == (224, 256, "flip")
+    own = _options(tmp_path, pictures, "--preset", "paper-b", "--lr", 0.1, "--backbone", "resnet18")
+    assert (own.lr, own.backbone, own.optimizer) == (0.1, "resnet18", "sgd")
+    monkeypatch.setenv("PATCHKNN_TRAIN_STEP_EPOCHS", "30")  # as for SD-198
+    assert _options(tmp_path, pictures, "--preset", "paper-b").step_epochs == 30
+
+
+def test_a_preset_leaves_the_start_to_weights_of_ones_own(folder, tmp_path):
+    weights = tmp_path / "w.safetensors"
+    chosen = _options(tmp_path, folder(), "--preset", "paper-a", "--weights", weights)
+    assert (chosen.backbone, chosen.pretrained, chosen.weights) == ("resnet18", False, weights)
+
+
+def test_an_encoder_to_start_from_brings_its_size_and_its_bits(patchknn, folder, tmp_path):
+    pictures = folder()
+    first = patchknn("train", pictures, "-o", tmp_path / "ce", *_SMALL, "--crop", 0.5)
+    assert first.code == 0, first.err
+    chosen = _options(tmp_path, pictures, "--from", tmp_path / "ce", "--loss", "deep-knn")
+    assert (chosen.size, chosen.crop, chosen.bits) == (32, 0.5, 8)
+    line = ("train", pictures, "-o", tmp_path / "star", "--from", tmp_path / "ce")
+    result = patchknn(*line, "--loss", "deep-knn", "--epochs", 1, "--workers", 0)
+    assert result.code == 0, result.err
+    assert json.loads(result.out)["backbone"] == "test_resnet"
+    description = load_bundle(tmp_path / "star").description
+    assert (description.input_size, description.crop) == (32, 0.5)
+
+
+def test_two_tasks_make_one_encoder_whose_first_task_answers(patchknn, folder, tmp_path):
+    one = folder(name="one")
+    two = folder(classes=("fine", "coarse", "other"), name="two")
+    tasks = ("--task", f"grain={one}", "--task", f"kind={two}", "--task-weight", "kind=0.5")
+    result = patchknn("train", *tasks, "-o", tmp_path / "e", *_SMALL)
+    assert result.code == 0, result.err
+    answer = json.loads(result.out)
+    assert {"p_at_10:grain", "p_at_10:kind"} <= answer.keys()
+    assert "grain: " in result.err
+    description = load_bundle(tmp_path / "e").description
+    assert [task["name"] for task in description.tasks] == ["grain", "kind"]
+    assert description.class_names == ("coarse", "fine")
+    embedded = patchknn("embed", one, "--encoder", tmp_path / "e", "--archive", tmp_path / "a")
+    assert embedded.code == 0, embedded.err
+    asked = patchknn("query", tmp_path / "a", one / "fine" / "0.png", "--format", "ndjson")
+    assert json.loads(asked.out)["classifier"]["prediction"] in {"coarse", "fine"}
+
+
+def test_features_of_an_archive_train_an_mlp_that_takes_images(patchknn, folder, tmp_path):
+    pictures = folder()
+    frozen = ("--loss", "none", "--backbone", "test_resnet", "--size", 32, "--bits", 8)
+    for line in (
+        ("train", pictures, "-o", tmp_path / "frozen", *frozen),
+        ("embed", pictures, "--encoder", tmp_path / "frozen", "--archive", tmp_path / "a"),
+        (
+            "train",
+            tmp_path / "a",
+            "--features",
+            "-o",
+            tmp_path / "mlp",
+            "--bits",
+            16,
+            "--epochs",
+            2,
+        ),
+        ("embed", pictures, "--encoder", tmp_path / "mlp", "--archive", tmp_path / "b"),
+    ):
+        result = patchknn(*line)
+        assert result.code == 0, result.err
+    description = load_bundle(tmp_path / "mlp").description
+    assert (description.backbone, description.input, description.feature_dim) == (
+        "test_resnet",
+        "image",
+        256,
+    )
+    assert description.projection["input_dim"] == 96
+    asked = patchknn("query", tmp_path / "b", pictures / "fine" / "1.png", "--format", "ndjson")
+    assert asked.code == 0, asked.err
+    assert json.loads(asked.out)["neighbours"]
+
+
+def test_hdf5_features_and_a_table_of_labels_train_an_mlp(patchknn, tmp_path):
+    import h5py
+
+    rng = np.random.default_rng(0)
+    (tmp_path / "feats").mkdir()
+    rows = ["slide,label,patient"]
+    for number in range(8):
+        label = "AB"[number % 2]
+        with h5py.File(tmp_path / "feats" / f"s{number}.h5", "w") as file:
+            file["features"] = (rng.normal(size=(20, 12)) + 3 * (label == "A")).astype("f4")
+            file["coords"] = rng.integers(0, 9999, (20, 2))
+        rows.append(f"s{number},{label},P{number // 2}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows) + "\n")
+    line = ("train", tmp_path / "feats", "--features", "--labels", tmp_path / "labels.csv")
+    result = patchknn(*line, "-o", tmp_path / "mlp", "--bits", 8, "--epochs", 3, "--split", "75/25")
+    assert result.code == 0, result.err
+    assert json.loads(result.out)["p_at_10"] > 0.9
+    description = load_bundle(tmp_path / "mlp").description
+    assert (description.input, description.input_dim, description.backbone) == (
+        "features",
+        12,
+        None,
+    )
+    assert (tmp_path / "mlp.splits.csv").read_text().startswith("slide,label,patient,split,x,y\n")
+    refused = patchknn(
+        "embed", tmp_path, "--encoder", tmp_path / "mlp", "--archive", tmp_path / "a"
+    )
+    assert refused.code == 1
+    assert "stored features of 12" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ((), ["DATA", "--task"]),
+        (("--task", "x"), ["--task x", "NAME=DATA"]),
+        (("--task", "a=p", "--task-weight", "b=2"), ["--task-weight b", "only a"]),
+        (("--task", "a=p", "--task-weight", "a=two"), ["--task-weight a=two"]),
+        (("p", "--task-weight", "a=2"), ["--task-weight", "--task"]),
+        (("p", "--labels", "l.csv"), ["--labels", "--features"]),
+        (("p", "--features", "--validation", "q"), ["--features"]),
+        (("p", "--from", "nowhere"), ["nowhere", "encoder.json"]),
+    ],
+)
+def test_wrong_sources_are_refused_in_one_sentence(patchknn, tmp_path, options, words):
+    start = () if {"--from", "--features"} & set(options) else ("--backbone", "test_resnet")
+    result = patchknn("train", *options, *start, "-o", tmp_path / "e")
+    assert result.code in {1, 2}
+    assert len(result.err.strip().splitlines()) == 1
+    assert all(word in result.err for word in words), result.err
