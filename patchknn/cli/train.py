@@ -69,6 +69,7 @@ def train(
     validation: options.Validation = None,
     max_bad: options.MaxBad = "5%",
     class_weights: options.ClassWeights = "none",
+    label_smoothing: options.LabelSmoothing = 0.0,
     augment: options.Augment = "tissue",
     optimizer: options.Optimizer = "adamw",
     lr: options.Lr = None,

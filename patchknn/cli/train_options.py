@@ -86,6 +86,10 @@ ClassWeights = Annotated[
     Literal["none", "balanced"],
     typer.Option("--class-weights", help="In the cross-entropy: balanced by class frequency."),
 ]
+LabelSmoothing = Annotated[
+    float,
+    typer.Option("--label-smoothing", help="In the cross-entropy: share spread over all classes."),
+]
 ClassesPerBatch = Annotated[
     int | None, typer.Option("--classes-per-batch", min=1, help="[all, at most 16]")
 ]

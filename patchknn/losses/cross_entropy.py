@@ -9,10 +9,21 @@ from patchknn.losses.precision import in_full_precision
 
 
 @in_full_precision
-def cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
+def cross_entropy(
+    logits: Tensor,
+    labels: Tensor,
+    class_weights: Tensor | None = None,
+    label_smoothing: float = 0.0,
+) -> Tensor:
     """Mean cross-entropy: logits (B, C), labels (B,) int64 → scalar.
 
     ``class_weights`` (C,) weigh each row by its class, relative to the sum of the weights in
-    the batch (paper B's weighted baseline).
+    the batch (paper B's weighted baseline). With ``label_smoothing`` ε in [0, 1) the target is
+    1 − ε + ε/C for the label and ε/C for every other class (Szegedy 2016); no paper prints it.
+    Without a row it is 0, still with a graph.
     """
-    return functional.cross_entropy(logits, labels, weight=class_weights)
+    if len(labels) == 0:
+        return logits.sum()
+    return functional.cross_entropy(
+        logits, labels, weight=class_weights, label_smoothing=label_smoothing
+    )

@@ -37,11 +37,13 @@ def multitask(
     distance: DistanceName = "euclidean",
     quantization: Quantization = "sound",
     class_weights: Tensor | None = None,
+    label_smoothing: float = 0.0,
 ) -> LossTerms:
     """Paper A's loss: hash_vectors (B, K), logits (B, C), labels (B,) int64.
 
     γ is K/2 unless given. ``distance`` is that of the Cauchy cross-entropy; the triplet ratio
-    and the mining are Euclidean. ``class_weights`` (C,) are those of the classification.
+    and the mining are Euclidean. ``class_weights`` (C,) and ``label_smoothing`` are
+    those of the classification.
     """
     gamma = hash_vectors.shape[1] / 2 if gamma is None else gamma
     distances = euclidean_distances(hash_vectors)
@@ -51,7 +53,7 @@ def multitask(
         "triplet": triplet_ratio(distances, triplets),
         "cauchy": cauchy_cross_entropy(similarity, triplets, gamma),
         "quantization": cauchy_quantization(hash_vectors, triplets, gamma, quantization),
-        "cross_entropy": cross_entropy(logits, labels, class_weights),
+        "cross_entropy": cross_entropy(logits, labels, class_weights, label_smoothing),
     }
     total = (
         weights.triplet * parts["triplet"]

@@ -94,6 +94,7 @@ def _check_numbers(settings: TrainingSettings) -> None:
             raise UsageError(message)
     shares = {
         "--ema": (settings.ema, 0.0, 1.0),
+        "--label-smoothing": (settings.label_smoothing, 0.0, 1.0),
         "--momentum": (settings.momentum, 0.0, 1.0),
         "--crop": (settings.crop, 0.1, 1.0000001),
         "--step-factor": (settings.step_factor, 0.0, 1.0000001),

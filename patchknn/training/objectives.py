@@ -105,10 +105,12 @@ def _by_name(settings: TrainingSettings) -> _TaskLoss:
             distance=settings.cauchy_distance,
             quantization=settings.quantization,
             class_weights=rows.class_weights,
+            label_smoothing=settings.label_smoothing,
         )
 
     def of_cross_entropy(rows: Rows) -> LossTerms:
-        total = cross_entropy(_logits(rows), rows.labels, rows.class_weights)
+        logits, smoothing = _logits(rows), settings.label_smoothing
+        total = cross_entropy(logits, rows.labels, rows.class_weights, smoothing)
         return LossTerms(total, {"cross_entropy": total.detach()})
 
     def of_deep_knn(rows: Rows) -> LossTerms:

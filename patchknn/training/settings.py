@@ -63,6 +63,7 @@ class TrainingSettings:
     per_class: int | None = None
     task_weights: Mapping[str, float] = field(default_factory=dict)
     class_weights: Literal["none", "balanced"] = "none"
+    label_smoothing: float = 0.0
     optimizer: str = "adamw"
     momentum: float = 0.9
     lr: float | None = None

@@ -22,6 +22,29 @@ def test_equals_plain_loops(make_batch, weights):
     assert cross_entropy(logits, labels, given).item() == pytest.approx(total / scale, rel=1e-10)
 
 
+@pytest.mark.parametrize("weights", [None, [1.0, 4.0, 0.5]])
+def test_smoothed_labels_equal_plain_loops(make_batch, weights):
+    logits, labels = make_batch((4, 3, 2), dim=3)
+    epsilon, total, scale = 0.2, 0.0, 0.0
+    for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
+        normaliser = math.log(sum(map(math.exp, row)))
+        for number, score in enumerate(row):
+            target = epsilon / 3 + (1 - epsilon) * (number == label)
+            weight = 1.0 if weights is None else weights[number]
+            total += target * weight * (normaliser - score)
+        scale += 1.0 if weights is None else weights[label]
+    given = None if weights is None else torch.tensor(weights, dtype=torch.float64)
+    loss = cross_entropy(logits, labels, given, epsilon)
+    assert loss.item() == pytest.approx(total / scale, rel=1e-10)
+
+
+def test_no_row_at_all_is_zero_with_a_graph():
+    logits = torch.zeros(0, 3, requires_grad=True)
+    loss = cross_entropy(logits, torch.zeros(0, dtype=torch.int64))
+    loss.backward()
+    assert loss.item() == 0
+
+
 def test_half_precision_scores_are_widened():
     logits = torch.tensor([[60000.0, 0.0]], dtype=torch.float16)
     assert cross_entropy(logits, torch.tensor([1])).item() == pytest.approx(59990, rel=1e-3)
