@@ -1,0 +1,118 @@
+# shellcheck shell=bash
+# What the scripts of this folder share; to be sourced. A run is a folder: OUT/DATA/METHOD/seedN
+# with encoder/, archive/, the figures of every evaluation as NAME.ndjson, and all messages in log.
+
+PYTHON=${PYTHON:-python3}
+JOBS=${JOBS:-1}
+
+say() { printf '%(%H:%M:%S)T  %s\n' -1 "$*" >&2; }
+
+# logged RUN COMMAND...: messages go to RUN/log, and its end is shown where the command fails.
+# Exit code 3 (some images cannot be read, the rest is done) is no reason to stop.
+logged() {
+  local run=$1 status=0
+  shift
+  mkdir -p "$run"
+  printf '$ %s\n' "$*" >>"$run/log"
+  "$@" 2>>"$run/log" || status=$?
+  if [ "$status" -eq 3 ]; then
+    say "$run: some images cannot be read, see $run/log"
+  elif [ "$status" -ne 0 ]; then
+    say "$run: exit code $status of $*"
+    tail -n 5 "$run/log" >&2
+    return "$status"
+  fi
+}
+
+# train RUN DATA... OPTIONS...: an encoder; skipped by patchknn itself where it is trained already.
+train() {
+  local run=$1
+  shift
+  say "train     $run"
+  mkdir -p "$run"
+  logged "$run" patchknn train "$@" --output "$run/encoder" --format ndjson >>"$run/log"
+  # Whatever an earlier encoder gave is of no use any more.
+  local archived=$run/archive/encoder/encoder.json
+  if [ -e "$archived" ] && ! cmp -s "$run/encoder/encoder.json" "$archived"; then
+    rm -rf "$run/archive" "$run"/*.ndjson
+  fi
+}
+
+# embed RUN DATA... OPTIONS...: into the run's archive; what it has already is skipped.
+embed() {
+  local run=$1
+  shift
+  say "embed     $run"
+  logged "$run" patchknn embed "$@" --encoder "$run/encoder" --archive "$run/archive" >/dev/null
+}
+
+# results RUN NAME COMMAND...: what a command prints, as RUN/NAME.ndjson, unless that is there.
+results() {
+  local run=$1 name=$2
+  shift 2
+  [ ! -s "$run/$name.ndjson" ] || return 0
+  say "$(printf '%-9s %s' "$name" "$run")"
+  mkdir -p "$run"
+  logged "$run" "$@" >"$run/.$name.part"
+  mv "$run/.$name.part" "$run/$name.ndjson"
+}
+
+# judge RUN NAME DATA... OPTIONS...: one evaluation of the run's archive.
+judge() {
+  local run=$1 name=$2
+  shift 2
+  results "$run" "$name" patchknn evaluate "$run/archive" "$@" --format ndjson
+}
+
+# judge_exactly RUN NAME DATA... OPTIONS...: the same with all rows ranked by L2, as paper B does:
+# the ball is as wide as the codes are long.
+judge_exactly() {
+  local run=$1 name=$2 bits
+  shift 2
+  bits=$(jq .bits "$run/archive/archive.json")
+  judge "$run" "$name" "$@" --radius "$bits" --max-radius "$bits"
+}
+
+# start COMMAND...: beside others, JOBS at once; with JOBS=1 one after another.
+pids=()
+start() {
+  if [ "$JOBS" -le 1 ]; then
+    "$@"
+    return
+  fi
+  while [ "$(jobs -rp | wc -l)" -ge "$JOBS" ]; do sleep 0.2; done
+  "$@" &
+  pids+=("$!")
+}
+
+# all_done: wait for what was started; fails if any of it did.
+all_done() {
+  local failed=0 pid
+  for pid in "${pids[@]}"; do
+    wait "$pid" || failed=$?
+  done
+  pids=()
+  return "$failed"
+}
+
+# no_less NAME...: stop, before hours are spent, where a needed file or folder is missing.
+no_less() {
+  local path
+  for path in "$@"; do
+    [ -e "$path" ] || {
+      say "$path does not exist: see the head of $0 for what it needs."
+      exit 1
+    }
+  done
+}
+
+# backbone NAME: the options that start from it: WEIGHTS/NAME.safetensors where the variable WEIGHTS
+# names a folder (nodes without internet), else timm's own weights.
+backbone() {
+  printf '%s\n' --backbone "$1"
+  if [ -n "${WEIGHTS:-}" ]; then
+    printf '%s\n' --weights "$WEIGHTS/$1.safetensors"
+  else
+    printf '%s\n' --pretrained
+  fi
+}
