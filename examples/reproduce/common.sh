@@ -2,6 +2,7 @@
 # What the scripts of this folder share; to be sourced. A run is a folder: OUT/DATA/METHOD/seedN
 # with encoder/, archive/, the figures of every evaluation as NAME.ndjson, and all messages in log.
 
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 PYTHON=${PYTHON:-python3}
 JOBS=${JOBS:-1}
 
@@ -81,7 +82,9 @@ start() {
     return
   fi
   while [ "$(jobs -rp | wc -l)" -ge "$JOBS" ]; do sleep 0.2; done
+  set -m # each in a process group of its own, so that it can be stopped with all that it started
   "$@" &
+  set +m
   pids+=("$!")
 }
 
@@ -94,6 +97,14 @@ all_done() {
   pids=()
   return "$failed"
 }
+
+stop_all() {
+  local pid
+  for pid in "${pids[@]}"; do
+    kill -- "-$pid" 2>/dev/null || true
+  done
+}
+trap stop_all EXIT
 
 # no_less NAME...: stop, before hours are spent, where a needed file or folder is missing.
 no_less() {
@@ -115,4 +126,28 @@ backbone() {
   else
     printf '%s\n' --pretrained
   fi
+}
+
+# judge_metric RUN METHOD K TRAIN.npz TEST.npz: kNN on stored features, as they are (knn) or after
+# NCA or LMNN, which get an environment of their own below OUT, as the scripts call their second
+# argument: metric-learn needs scikit-learn below 1.8.
+judge_metric() {
+  # shellcheck disable=SC2154
+  local run=$1 method=$2 k=$3 python=$PYTHON environment=$out/venv
+  shift 3
+  if [ "$method" != knn ]; then
+    python=$environment/bin/python
+    [ -e "$environment/ready" ] || {
+      say "an environment for NCA and LMNN: $environment"
+      "$PYTHON" -m venv "$environment"
+      "$environment/bin/pip" install --quiet 'scikit-learn<1.8' 'metric-learn>=0.7'
+      touch "$environment/ready"
+    }
+  fi
+  results "$run" knn "$python" "$here/metric_learning.py" judge --method "$method" --k "$k" "$@"
+}
+
+# export_features RUN ARCHIVE FILE.npz: an archive's features, unless they are there.
+export_features() {
+  [ -s "$3" ] || logged "$1" "$PYTHON" "$here/metric_learning.py" export "$2" "$3"
 }

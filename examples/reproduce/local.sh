@@ -19,9 +19,8 @@
 #
 # usage: [DATASETS=... METHODS=... SEEDS=... EPOCHS=... JOBS=...] local.sh [OUT]
 set -euo pipefail
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=common.sh
-. "$here/common.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 out=${1:-reproduce-local}
 data=${PATCHKNN_DATA:-$here/../../../shared/data}
@@ -36,13 +35,13 @@ epochs=${EPOCHS:-8}
 mlp_epochs=${MLP_EPOCHS:-20}
 # More words for every `patchknn train`, of images and of stored features.
 read -ra train_options <<<"${TRAIN_OPTIONS:-}"
-# 1: also the sweeps and figures.
+# 1: also the sweeps (SWEEP_EPOCHS, SWEEP_SEEDS) and figures.
 extras=${EXTRAS:-1}
 
 # The network, as patchknn and peer.py are told it; its weights carry identity batch norm (folded),
 # so batch norm keeps its statistics.
 weights=${WEIGHTS_FILE:-$data/weights/mobilenetv2_100_tflite_imagenet.f32.safetensors}
-network=(--backbone mobilenetv2_100 --model-arg pad_type=same --mean 0.5,0.5,0.5 --std 0.5,0.5,0.5)
+network=(--backbone mobilenetv2_100 --model-arg pad_type=same --mean 0.5 --std 0.5)
 [ -z "${BACKBONE_OPTIONS:-}" ] || read -ra network <<<"$BACKBONE_OPTIONS"
 
 # describe DATASET: its kind (images or features), its manifests, and its options of training.
@@ -101,10 +100,10 @@ on_images() {
     peer-*)
       mapfile -t words < <(peer "$method")
       say "peer      $run"
+      mkdir -p "$run"
       logged "$run" "$PYTHON" "$here/peer.py" images "$train_csv" "${network[@]}" \
         --weights "$weights" --size "$size" --seed "$4" --epochs "$epochs" "${words[@]}" \
-        --output "$run/peer.safetensors" >>"$run.log"
-      cat "$run.log" >>"$run/log" && rm "$run.log"
+        --output "$run/peer.safetensors" >>"$run/log"
       train "$run" "$train_csv" "${network[@]}" --weights "$run/peer.safetensors" --loss none "${options[@]}" ;;
     deep-knn-star)
       # The same run as that of the row cross-entropy, which is skipped where it is done.
@@ -160,31 +159,20 @@ features() {
   on_images "$run" "$1" frozen "${seeds[0]}"
   logged "$run" patchknn embed "$test_csv" --encoder "$run/encoder" --archive "$run/test" >>"$run/log"
   for side in train test; do
-    [ -s "$out/features/$1/$side.npz" ] || logged "$run" "$PYTHON" "$here/metric_learning.py" export \
-      "$run/${side/train/archive}" "$out/features/$1/$side.npz"
+    export_features "$run" "$run/${side/train/archive}" "$out/features/$1/$side.npz"
   done
 }
 
 # metric DATASET METHOD: NCA, LMNN or plain kNN on those features; they hang on no seed.
 metric() {
-  local run=$out/runs/$1/$2/seed${seeds[0]} python=$PYTHON
-  if [ "$2" != knn ]; then
-    python=$out/venv/bin/python
-    [ -e "$out/venv/ready" ] || {
-      say "an environment of their own for NCA and LMNN: $out/venv"
-      python3 -m venv "$out/venv"
-      "$out/venv/bin/pip" install --quiet 'scikit-learn<1.8' 'metric-learn>=0.7'
-      touch "$out/venv/ready"
-    }
-  fi
-  results "$run" knn "$python" "$here/metric_learning.py" judge --method "$2" \
+  judge_metric "$out/runs/$1/$2/seed${seeds[0]}" "$2" 10 \
     "$out/features/$1/train.npz" "$out/features/$1/test.npz"
 }
 
 # one DATASET METHOD SEED
 one() {
   describe "$1"
-  if [ "$1 $2" = "$1 deep-knn-star" ] && [ "$kind" = features ]; then
+  if [ "$2" = deep-knn-star ] && [ "$kind" = features ]; then
     return # needs an encoder to go on from, which --features does not take
   fi
   "on_$kind" "$out/runs/$1/$2/seed$3" "$1" "$2" "$3"
@@ -194,7 +182,6 @@ one() {
 needs() { case $1 in deep-knn-star) return 0 ;; esac; return 1; }
 
 no_less "$weights"
-trap 'trap - TERM; kill -- $(jobs -p) 2>/dev/null || true' EXIT
 if [ -z "${DATASETS:-}" ] && "$PYTHON" -c 'import torch, sys; sys.exit(not torch.cuda.is_available())'; then
   datasets+=(chest_xray_finetuned)
 fi
@@ -231,8 +218,9 @@ if [ "$extras" = 1 ]; then
   describe colon_cells
   if [[ " ${datasets[*]} " = *" colon_cells "* ]]; then
     # The sweeps and the convergence figure, small.
-    TRAIN_DATA=$train_csv TEST_DATA=$test_csv EPOCHS=$epochs SEEDS=${seeds[*]} JOBS=$JOBS \
-      PARTS="neighbours votes bank convergence" \
+    TRAIN_DATA=$train_csv TEST_DATA=$test_csv EPOCHS=${SWEEP_EPOCHS:-4} \
+      SEEDS=${SWEEP_SEEDS:-${seeds[0]}} PARTS=${PARTS:-neighbours votes bank convergence} \
+      TRAIN_OPTIONS='' \
       "$here/sweeps.sh" "$data" "$out/sweeps" "${network[@]}" --weights "$weights" \
       --size "$size" --augment "$augment" "${train_options[@]}"
     for method in multitask cross-entropy; do

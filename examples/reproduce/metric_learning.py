@@ -64,7 +64,13 @@ def _judge(options: argparse.Namespace) -> dict[str, Any]:
         gallery, queries = learner.transform(gallery), learner.transform(queries)
     seconds = time.monotonic() - began
     figures = _figures(gallery, labels, queries, true, options.k)
-    return {"method": options.method, "n": len(true), "k": options.k, **figures, "fit_seconds": seconds}
+    return {
+        "method": options.method,
+        "n": len(true),
+        "k": options.k,
+        **figures,
+        "fit_seconds": seconds,
+    }
 
 
 def _reduced(
@@ -104,7 +110,9 @@ def _figures(
     mean = (votes * distances[:, :, None]).sum(1) / np.maximum(counts, 1)
     predicted = classes[np.argmax(counts + 0.5 / (1 + mean), axis=1)]
     right = predicted == true
-    recalls = [(int((true == name).sum()), float(right[true == name].mean())) for name in np.unique(true)]
+    recalls = [
+        (int((true == name).sum()), float(right[true == name].mean())) for name in np.unique(true)
+    ]
     hits = (neighbours == true[:, None]).sum(1)
     return {
         "accuracy": float(right.mean()),

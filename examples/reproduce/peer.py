@@ -13,6 +13,7 @@ import csv
 import json
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,6 @@ def _options() -> argparse.Namespace:
     images.add_argument("--mean", default="0.485,0.456,0.406")
     images.add_argument("--std", default="0.229,0.224,0.225")
     images.add_argument("--size", type=int, default=224)
-    images.add_argument("--crop", type=float, default=1.0, help="Not used; patchknn knows it.")
     images.add_argument("--batch-norm", choices=("frozen", "trained"), default="frozen")
     features = commands.add_parser("features")
     features.add_argument("train", type=Path, help="An .npz with features and labels.")
@@ -74,7 +74,9 @@ def _options() -> argparse.Namespace:
 
 
 _MINERS: dict[str, Callable[[float], nn.Module]] = {
-    "easy-positive": lambda _: miners.BatchEasyHardMiner(pos_strategy="easy", neg_strategy="semihard"),
+    "easy-positive": lambda _: miners.BatchEasyHardMiner(
+        pos_strategy="easy", neg_strategy="semihard"
+    ),
     "semi-hard": lambda margin: miners.TripletMarginMiner(margin, type_of_triplets="semihard"),
     "hard": lambda _: miners.BatchHardMiner(),
     "none": lambda _: None,
@@ -87,7 +89,11 @@ def _train_on_images(options: argparse.Namespace, settings: dict[str, str]) -> N
     labels = torch.tensor([classes.index(name) for name in names])
     trunk = _backbone(options)
     augment = v2.Compose(
-        [v2.RandomHorizontalFlip(), v2.RandomVerticalFlip(), v2.RandomChoice([_turn(n) for n in range(4)])]
+        [
+            v2.RandomHorizontalFlip(),
+            v2.RandomVerticalFlip(),
+            v2.RandomChoice([_turn(n) for n in range(4)]),
+        ]
     )
     mean, std = (
         torch.tensor([float(part) for part in text.split(",")]).view(1, -1, 1, 1)
@@ -112,7 +118,7 @@ def _train_on_features(options: argparse.Namespace) -> None:
     widths = [features.shape[1], options.hidden, options.hidden]
     layers = [
         nn.Sequential(nn.Linear(before, after), nn.BatchNorm1d(after), nn.ReLU())
-        for before, after in zip(widths, widths[1:], strict=False)
+        for before, after in pairwise(widths)
     ]
     trunk = nn.Sequential(*layers, nn.Linear(options.hidden, options.output_dim))
     _fit(trunk, lambda rows: features[rows], torch.from_numpy(numbers), len(classes), options)

@@ -83,7 +83,9 @@ def skin7(source: Path, options: argparse.Namespace) -> Split:
 
 def pneumonia(source: Path, options: argparse.Namespace) -> Split:
     """RSNA 2018 (stage 2), three classes, split 80/20; JPEG streams are taken out of the DICOMs."""
-    classes = {e["patientId"]: e["class"] for e in _table(source / "stage_2_detailed_class_info.csv")}
+    classes = {
+        e["patientId"]: e["class"] for e in _table(source / "stage_2_detailed_class_info.csv")
+    }
     images = options.output / "images"
     images.mkdir(parents=True, exist_ok=True)
     rows = []
@@ -104,7 +106,9 @@ def sd198(source: Path, options: argparse.Namespace) -> Split:
         return _split_by_patient(rows, 0.2, options.seed)
     train = lists[options.seed % len(lists)]
     files = (train, train.with_name(train.name.replace("train", "val", 1)))
-    return Split(*([_listed(source, line) for line in file.open() if line.strip()] for file in files))
+    return Split(
+        *([_listed(source, line) for line in file.open() if line.strip()] for file in files)
+    )
 
 
 def stl10(source: Path, options: argparse.Namespace) -> Split:
@@ -132,7 +136,8 @@ def stl10(source: Path, options: argparse.Namespace) -> Split:
 def tiny_imagenet(source: Path, _: argparse.Namespace) -> Split:
     """tiny-imagenet-200: train/CLASS/images/, and val/ with val_annotations.txt as test images."""
     train = [
-        _row(source, file, file.parent.parent.name, file.name) for file in _images(source / "train", source)
+        _row(source, file, file.parent.parent.name, file.name)
+        for file in _images(source / "train", source)
     ]
     test = []
     for line in (source / "val" / "val_annotations.txt").read_text().splitlines():
