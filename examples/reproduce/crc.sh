@@ -63,7 +63,10 @@ done
 all_done
 
 answers=()
-for pair in multitask/answers resnet18/answers-l2; do
+for method in "${methods[@]}"; do # the first of the classification networks, by paper A's baseline
+  if [ "$method" != multitask ]; then baseline=${baseline:-$method}; fi
+done
+for pair in multitask/answers "${baseline:-resnet18}/answers-l2"; do
   file=$out/runs/crc/${pair%/*}/seed${seeds[0]}/${pair#*/}.ndjson
   [ ! -s "$file" ] || answers+=("${pair%/*}=$file")
 done
