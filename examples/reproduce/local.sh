@@ -135,6 +135,7 @@ on_features() {
       return ;;
   esac
   # The peer's MLP is no encoder: its features are judged by kNN alone.
+  [ ! -s "$run/knn.ndjson" ] || return 0
   mapfile -t words < <(peer "$method")
   say "peer      $run"
   mkdir -p "$run"

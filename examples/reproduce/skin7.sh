@@ -39,7 +39,8 @@ read -ra mlp_methods <<<"${MLP_METHODS-knn nca lmnn triplet cross-entropy deep-k
 no_less "$data/ISIC2018_Task3_Training_Input"
 
 "$PYTHON" "$here/prepare.py" skin7 "$data" "$out/data/skin7"
-all_of_table_2 skin7 --classes-per-batch 7 --per-class 14 # 98 images; the paper has 96
+own=(--classes-per-batch 7 --per-class 14) # 98 images; the paper has 96
+all_of_table_2 skin7 "${own[@]}"
 
 # Table 3: features of ResNet50 as it comes, stored once.
 stored=$out/runs/skin7/knn-$plain/seed${seeds[0]}
@@ -50,13 +51,13 @@ mlp() {
   local run=$out/runs/skin7-mlp/$1/seed$2 words=(--loss "$1")
   if [ "$1" = triplet ]; then words+=(--mining batch-hard); fi
   train "$run" "$stored/archive" --features --preset paper-b "${words[@]}" --split none --seed "$2" \
-    --classes-per-batch 7 --per-class 14 "${train_options[@]}"
+    "${own[@]}" "${train_options[@]}"
   embed "$run" "$train_csv"
   judge_votes "$run" 5
 }
 
 if [ "${#mlp_methods[@]}" -gt 0 ]; then
-  table_2 skin7 "knn-$plain" "${seeds[0]}"
+  table_2 skin7 "knn-$plain" "${seeds[0]}" "${own[@]}"
   features=$out/features/skin7
   logged "$stored" patchknn embed "$test_csv" --encoder "$stored/encoder" --archive "$stored/test" >/dev/null
   export_features "$stored" "$stored/archive" "$features/train.npz"
