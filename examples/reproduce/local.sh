@@ -1,0 +1,243 @@
+#!/usr/bin/env bash
+# Every method on small local data, three seeds: the tables and figures of "Local results".
+#
+# data      PATCHKNN_DATA (default: ../shared/data beside the checkout) with
+#           colon_cells/{train,val}/manifest.csv  nucleus patches of colon, patients apart
+#           chest_xray/train/{NORMAL,PNEUMONIA}   split here by the patient in the file name
+#           lc25000_colon/{train,val}, groups.csv split by source tile: a check, nearly saturated
+#           weights/mobilenetv2_100_tflite_imagenet.f32.safetensors
+# licence   colon_cells: derived from CRCHistoPhenotypes, research only; chest_xray: Kermany 2018,
+#           CC BY 4.0; lc25000_colon: LC25000 (Borkowski 2019); weights: Apache-2.0
+# hardware  two CPU cores and 4 GB; a GPU, where there is one, also fine-tunes on chest_xray
+# time      on two cores about 20 minutes a method and seed of colon_cells, 5 of lc25000_colon and
+#           of chest_xray: most of a day for all. It may be stopped and started again; a part is
+#           chosen by the variables below
+#
+# chest_xray trains an MLP on frozen features; chest_xray_115 has 115 NORMAL among all PNEUMONIA,
+# which is the imbalance of Skin-7. The validation images choose nothing: every run keeps its last
+# epoch.
+#
+# usage: [DATASETS=... METHODS=... SEEDS=... EPOCHS=... JOBS=...] local.sh [OUT]
+set -euo pipefail
+# shellcheck source=common.sh
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+out=${1:-reproduce-local}
+data=${PATCHKNN_DATA:-$here/../../../shared/data}
+
+read -ra datasets <<<"${DATASETS:-colon_cells chest_xray chest_xray_115 lc25000_colon}"
+# Also: nca, lmnn and knn (these on frozen features; the first two install scikit-learn below 1.8
+# and metric-learn into an environment of their own), peer-hard, peer-none (all triplets).
+read -ra methods <<<"${METHODS:-frozen cross-entropy triplet peer-cross-entropy peer-easy-positive \
+  peer-semi-hard multitask deep-knn deep-knn-star}"
+read -ra seeds <<<"${SEEDS:-0 1 2}"
+epochs=${EPOCHS:-8}
+mlp_epochs=${MLP_EPOCHS:-20}
+# More words for every `patchknn train`, of images and of stored features.
+read -ra train_options <<<"${TRAIN_OPTIONS:-}"
+# 1: also the sweeps (SWEEP_EPOCHS, SWEEP_SEEDS) and figures.
+extras=${EXTRAS:-1}
+
+# The network, as patchknn and peer.py are told it; its weights carry identity batch norm (folded),
+# so batch norm keeps its statistics.
+weights=${WEIGHTS_FILE:-$data/weights/mobilenetv2_100_tflite_imagenet.f32.safetensors}
+network=(--backbone mobilenetv2_100 --model-arg pad_type=same --mean 0.5 --std 0.5)
+[ -z "${BACKBONE_OPTIONS:-}" ] || read -ra network <<<"$BACKBONE_OPTIONS"
+
+# describe DATASET: its kind (images or features), its manifests, and its options of training.
+describe() {
+  kind=images size=64 augment=tissue
+  train_csv=$out/data/$1/train.csv test_csv=$out/data/$1/test.csv
+  case $1 in
+    colon_cells)
+      train_csv=$data/colon_cells/train/manifest.csv test_csv=$data/colon_cells/val/manifest.csv ;;
+    lc25000_colon) ;;
+    chest_xray | chest_xray_115) kind=features size=128 ;;
+    chest_xray_finetuned) size=128 augment=flip ;;
+    *) say "DATASETS: $1 is unknown."; exit 2 ;;
+  esac
+  size=${SIZE:-$size}
+}
+
+# prepare DATASET: manifests of what has none.
+prepare() {
+  case $1 in
+    colon_cells) no_less "$data/colon_cells/train/manifest.csv" "$data/colon_cells/val/manifest.csv" ;;
+    lc25000_colon) "$PYTHON" "$here/prepare.py" lc25000 "$data/lc25000_colon" "$out/data/$1" ;;
+    chest_xray | chest_xray_finetuned)
+      "$PYTHON" "$here/prepare.py" chest-xray "$data/chest_xray/train" "$out/data/$1" ;;
+    chest_xray_115)
+      "$PYTHON" "$here/prepare.py" chest-xray "$data/chest_xray/train" "$out/data/$1" \
+        --keep "NORMAL=${KEEP:-115}" ;;
+  esac
+}
+
+# loss METHOD: how patchknn is told to train.
+loss() {
+  case $1 in
+    cross-entropy | multitask | deep-knn) printf '%s\n' --loss "$1" ;;
+    triplet) printf '%s\n' --loss triplet --mining batch-hard ;; # the traditional one
+    deep-knn-star) printf '%s\n' --loss deep-knn ;;
+    *) say "METHODS: $1 is unknown."; return 2 ;;
+  esac
+}
+
+# peer METHOD: how peer.py is told to train.
+peer() {
+  case $1 in
+    peer-cross-entropy) printf '%s\n' --triplet-weight 0 ;;
+    *) printf '%s\n' --miner "${1#peer-}" ;;
+  esac
+}
+
+# on_images RUN DATASET METHOD SEED: the network is trained.
+on_images() {
+  local run=$1 method=$3 options words
+  describe "$2"
+  options=(--split none --size "$size" --seed "$4" "${train_options[@]}")
+  case $method in
+    frozen) train "$run" "$train_csv" "${network[@]}" --weights "$weights" --loss none "${options[@]}" ;;
+    peer-*)
+      mapfile -t words < <(peer "$method")
+      say "peer      $run"
+      mkdir -p "$run"
+      logged "$run" "$PYTHON" "$here/peer.py" images "$train_csv" "${network[@]}" \
+        --weights "$weights" --size "$size" --seed "$4" --epochs "$epochs" "${words[@]}" \
+        --output "$run/peer.safetensors" >>"$run/log"
+      train "$run" "$train_csv" "${network[@]}" --weights "$run/peer.safetensors" --loss none "${options[@]}" ;;
+    deep-knn-star)
+      # The same run as that of the row cross-entropy, which is skipped where it is done.
+      on_images "$out/runs/$2/cross-entropy/seed$4" "$2" cross-entropy "$4"
+      train "$run" "$train_csv" --from "$out/runs/$2/cross-entropy/seed$4/encoder" \
+        --loss deep-knn --augment "$augment" --epochs "$epochs" "${options[@]}" ;;
+    *)
+      mapfile -t words < <(loss "$method")
+      train "$run" "$train_csv" "${network[@]}" --weights "$weights" "${words[@]}" \
+        --augment "$augment" --epochs "$epochs" "${options[@]}" ;;
+  esac
+  finish "$run"
+}
+
+# on_features RUN DATASET METHOD SEED: an MLP is trained on features of the network as it is. Saved
+# behind the network, it takes images as any encoder does.
+on_features() {
+  local run=$1 method=$3 stored words
+  stored=$out/runs/$2/frozen/seed${seeds[0]}
+  describe "$2"
+  case $method in
+    frozen) on_images "$@"; return ;;
+    peer-*) ;;
+    *)
+      mapfile -t words < <(loss "$method")
+      train "$run" "$stored/archive" --features "${words[@]}" --split none \
+        --seed "$4" --epochs "$mlp_epochs" "${train_options[@]}"
+      finish "$run"
+      return ;;
+  esac
+  # The peer's MLP is no encoder: its features are judged by kNN alone.
+  [ ! -s "$run/knn.ndjson" ] || return 0
+  mapfile -t words < <(peer "$method")
+  say "peer      $run"
+  mkdir -p "$run"
+  logged "$run" "$PYTHON" "$here/peer.py" features "$out/features/$2/train.npz" \
+    "$out/features/$2/test.npz" --epochs "$mlp_epochs" --seed "$4" "${words[@]}" \
+    --output "$run/peer" >>"$run/log"
+  results "$run" knn "$PYTHON" "$here/metric_learning.py" judge "$run/peer/train.npz" "$run/peer/test.npz"
+}
+
+# finish RUN: archive the training images and put the others to it.
+finish() {
+  embed "$1" "$train_csv"
+  judge "$1" radius1 "$test_csv" --radius 1
+  judge "$1" radius2 "$test_csv" --radius 2
+  judge "$1" coarse-l2 "$test_csv" --coarse l2 # paper A's baseline
+}
+
+# features DATASET: what the network as it is makes of all images, for NumPy.
+features() {
+  local run=$out/runs/$1/frozen/seed${seeds[0]} side
+  describe "$1"
+  on_images "$run" "$1" frozen "${seeds[0]}"
+  logged "$run" patchknn embed "$test_csv" --encoder "$run/encoder" --archive "$run/test" >>"$run/log"
+  for side in train test; do
+    export_features "$run" "$run/${side/train/archive}" "$out/features/$1/$side.npz"
+  done
+}
+
+# metric DATASET METHOD: NCA, LMNN or plain kNN on those features; they hang on no seed.
+metric() {
+  judge_metric "$out/runs/$1/$2/seed${seeds[0]}" "$2" 10 \
+    "$out/features/$1/train.npz" "$out/features/$1/test.npz"
+}
+
+# one DATASET METHOD SEED
+one() {
+  describe "$1"
+  if [ "$2" = deep-knn-star ] && [ "$kind" = features ]; then
+    return # needs an encoder to go on from, which --features does not take
+  fi
+  "on_$kind" "$out/runs/$1/$2/seed$3" "$1" "$2" "$3"
+}
+
+# needs METHOD: whether it uses what another one makes: those come in a second round.
+needs() { case $1 in deep-knn-star) return 0 ;; esac; return 1; }
+
+no_less "$weights"
+if [ -z "${DATASETS:-}" ] && "$PYTHON" -c 'import torch, sys; sys.exit(not torch.cuda.is_available())'; then
+  datasets+=(chest_xray_finetuned)
+fi
+
+for dataset in "${datasets[@]}"; do
+  describe "$dataset"
+  prepare "$dataset"
+  if [ "$kind" = features ] || [[ " ${methods[*]} " =~ \ (nca|lmnn|knn)\  ]]; then
+    features "$dataset"
+  fi
+done
+
+for second in false true; do
+  for seed in "${seeds[@]}"; do
+    for dataset in "${datasets[@]}"; do
+      for method in "${methods[@]}"; do
+        case $method in nca | lmnn | knn) continue ;; esac
+        if needs "$method"; then [ "$second" = true ]; else [ "$second" = false ]; fi || continue
+        start one "$dataset" "$method" "$seed"
+      done
+    done
+  done
+  all_done
+done
+for dataset in "${datasets[@]}"; do
+  for method in "${methods[@]}"; do
+    case $method in nca | lmnn | knn) metric "$dataset" "$method" ;; esac
+  done
+done
+
+"$PYTHON" "$here/table.py" "$out/runs" --output "$out"
+
+if [ "$extras" = 1 ]; then
+  describe colon_cells
+  if [[ " ${datasets[*]} " = *" colon_cells "* ]]; then
+    # The sweeps and the convergence figure, small.
+    TRAIN_DATA=$train_csv TEST_DATA=$test_csv EPOCHS=${SWEEP_EPOCHS:-4} \
+      SEEDS=${SWEEP_SEEDS:-${seeds[0]}} PARTS=${PARTS:-neighbours votes bank convergence} \
+      TRAIN_OPTIONS='' \
+      "$here/sweeps.sh" "$data" "$out/sweeps" "${network[@]}" --weights "$weights" \
+      --size "$size" --augment "$augment" "${train_options[@]}"
+    for method in multitask cross-entropy; do
+      run=$out/runs/colon_cells/$method/seed${seeds[0]}
+      [ ! -d "$run/archive" ] || results "$run" answers \
+        patchknn query "$run/archive" "$test_csv" --format ndjson
+    done
+    answers=()
+    for run in "$out"/runs/colon_cells/*/seed"${seeds[0]}"; do
+      method=$(basename "$(dirname "$run")")
+      [ ! -s "$run/answers.ndjson" ] || answers+=("$method=$run/answers.ndjson")
+    done
+    if [ "${#answers[@]}" -gt 0 ]; then
+      "$PYTHON" "$here/figures.py" neighbours "${answers[@]}" --output "$out/neighbours.png"
+      "$PYTHON" "$here/figures.py" confidence "${answers[@]}" --output "$out/confidence.png"
+    fi
+  fi
+fi
+cat "$out/table.md"
