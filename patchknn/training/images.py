@@ -98,12 +98,14 @@ class ImageStore:
     def _read(self, lists: list[list[int]]) -> Iterator[Batch]:
         loader: DataLoader[Any] = DataLoader(
             self._dataset,
-            batch_sampler=lists,
+            batch_sampler=[numbers for numbers in lists if numbers],
             num_workers=self._worker_count(sum(map(len, lists))),
             collate_fn=collate,
             generator=torch.Generator(),  # the loader draws from it, not from the global state
         )
-        for batch in loader:
+        loaded = iter(loader)
+        for numbers in lists:
+            batch = next(loaded) if numbers else self._nothing()
             for index, error in zip(batch.indices.tolist(), batch.errors, strict=True):
                 if error is not None and index not in self._bad:
                     self._bad.add(index)
@@ -111,6 +113,10 @@ class ImageStore:
                     self.problems.append(problem)
                     self._on_problem(problem)
             yield batch
+
+    def _nothing(self) -> Batch:
+        images = torch.empty(0, 3, self._size, self._size, dtype=torch.uint8)
+        return Batch(images, torch.empty(0, dtype=torch.int64), [])
 
     def _check_number(self) -> None:
         if self._max_bad is not None and len(self._bad) > max(self._max_bad, 0):
