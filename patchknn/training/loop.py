@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,15 +41,19 @@ class FineTuning:
     """Network, optimiser and precision of the second phase, stepping through balanced batches.
 
     Several processes do one slice of each batch each; the loss is that of the whole batch.
+    ``left_out`` are the unreadable inputs that no batch names: those known now, or, where a run is
+    taken up again, those known when it began.
     """
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, left_out: Sequence[int] | None = None) -> None:
         settings, network = context.settings, context.network
         self.position = Position()
         self._context, self._settings, self._ranks = context, settings, context.ranks
         self._objective = make_objective(context)
         self._labels = torch.from_numpy(context.labels[: context.n_train])
-        self._batches = TaskBatches(context)
+        # What turns out unreadable later is passed over where it comes: batches stay as they are.
+        self.left_out = sorted(context.inputs.unreadable if left_out is None else left_out)
+        self._batches = TaskBatches(context, set(self.left_out))
         self.optimizer = make_optimizer(network, settings)
         network.backbone.to(memory_format=torch.channels_last)
         fabric = context.ranks.fabric
@@ -99,7 +103,7 @@ class FineTuning:
             self._step(batch, rows, indices)
             position.step += 1
             if self._ends_a_step():
-                self._context.check_together()
+                self._context.check()
                 after_step()
         self.check_finite()
         return self._means()

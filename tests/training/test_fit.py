@@ -236,6 +236,25 @@ def test_unreadable_images_are_named_counted_and_skipped(pictures, make_settings
 
 
 @pytest.mark.parametrize("cache_bytes", [0, 1 << 30])
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_a_stopped_run_remembers_what_could_not_be_read(
+    pictures, make_settings, tmp_path, steps, cache_bytes
+):
+    patches = pictures(per_class=12)
+    for number in (2, 14, 15, 30):
+        patches[number].path.write_bytes(b"")
+    settings = make_settings(epochs=2, per_class=4, cache_bytes=cache_bytes, max_bad="4")
+    whole = train_encoder(patches, settings, tmp_path / "whole", str)
+    output = tmp_path / "stopped"
+    with pytest.raises(StoppedError):
+        train_encoder(patches, settings, output, str, progress=_stop_after(steps))
+    resumed = train_encoder(patches, settings, output, str)
+    assert _tensors(output) == _tensors(tmp_path / "whole")
+    assert {problem.name for problem in resumed.problems} == {p.name for p in whole.problems}
+    assert resumed.training["unreadable_images"] == 4
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 1 << 30])
 def test_more_unreadable_images_than_allowed_are_an_error_with_their_number(
     pictures, make_settings, tmp_path, cache_bytes
 ):

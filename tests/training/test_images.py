@@ -44,8 +44,9 @@ def test_nothing_readable_is_an_error_that_names_the_first(pictures):
     patches = pictures(per_class=1)
     for patch in patches:
         patch.path.write_bytes(b"")
-    with pytest.raises(InputError, match="None of the 3 images"):
-        _store(patches)
+    store = _store(patches)
+    with pytest.raises(InputError, match=f"None of the 3 images.*{patches[0].path.name}"):
+        store.check_number()
 
 
 @pytest.mark.parametrize("cache_bytes", [0, 1 << 30])

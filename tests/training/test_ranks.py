@@ -35,9 +35,9 @@ def _alone(folder, *arguments):
     )
 
 
-def _torchrun(folder, *arguments):
+def _torchrun(folder, *arguments, program=("-m", "patchknn")):
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [sys.executable, *launcher, "-m", "patchknn", *arguments]
+    command = [sys.executable, *launcher, *program, *arguments]
     return subprocess.run(
         command, cwd=folder, env=_clean_environment(), capture_output=True, text=True, timeout=280
     )
@@ -70,6 +70,53 @@ def _srun(folder, *arguments):
     outcomes = [process.communicate(timeout=280) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outcomes
     return outcomes
+
+
+_UNREADABLE = """
+import sys
+from pathlib import Path
+from patchknn.datasets.patches import Patch
+from patchknn.errors import InputError
+from patchknn.training.fit import train_encoder
+from patchknn.training.settings import TrainingSettings
+
+files = sorted(Path("pictures").glob("*/*.png"))
+patches = [Patch(f"{f.parent.name}/{f.name}", f, "image", label=f.parent.name) for f in files]
+settings = TrainingSettings(
+    "test_resnet", size=32, bits=16, epochs=2, per_class=4, workers=0, device="cpu",
+    loss=sys.argv[1], max_bad=sys.argv[2], cache_bytes=0,
+)
+try:
+    found = train_encoder(patches, settings, Path("encoder"), str).problems
+    print("left out", *sorted(problem.name for problem in found))
+except InputError as error:
+    sys.exit(f"ended: {error}")
+"""
+
+
+@pytest.mark.parametrize("loss", ["multitask", "deep-knn"])
+def test_what_one_process_cannot_read_all_leave_out(picture_folder, tmp_path, loss):
+    folder = picture_folder(per_class=12)
+    bad = [f"{label}/{number:03}.png" for label in ("blobs", "stripes") for number in (1, 4, 6)]
+    for name in bad:
+        (folder / name).write_bytes(b"")
+    (tmp_path / "run.py").write_text(_UNREADABLE)
+    together = _torchrun(tmp_path, loss, "6", program=("run.py",))
+    assert together.returncode == 0, together.stderr
+    told = [line.split()[2:] for line in together.stdout.splitlines()]
+    assert told == [bad, bad]
+    assert load_bundle(tmp_path / "encoder").description.training["unreadable_images"] == 6
+
+
+def test_too_many_that_cannot_be_read_end_all_processes_with_one_count(picture_folder, tmp_path):
+    folder = picture_folder(per_class=12)
+    for number in range(12):
+        (folder / "blobs" / f"{number:03}.png").write_bytes(b"")  # all in the first one's share
+    (tmp_path / "run.py").write_text(_UNREADABLE)
+    together = _torchrun(tmp_path, "deep-knn", "2", program=("run.py",))
+    assert together.returncode == 1
+    (ended,) = {line for line in together.stderr.splitlines() if line.startswith("ended: ")}
+    assert "--max-bad allows (2)" in ended
 
 
 def _log(encoder):
