@@ -13,6 +13,8 @@ def cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor | None =
     """Mean cross-entropy: logits (B, C), labels (B,) int64 → scalar.
 
     ``class_weights`` (C,) weigh each row by its class, relative to the sum of the weights in
-    the batch (paper B's weighted baseline).
+    the batch (paper B's weighted baseline). Without a row it is 0, still with a graph.
     """
+    if len(labels) == 0:
+        return logits.sum()
     return functional.cross_entropy(logits, labels, weight=class_weights)

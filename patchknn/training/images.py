@@ -127,16 +127,18 @@ class ImageStore:
         """Raise InputError where none of the images can be read, or too many cannot."""
         bad, count = len(self.unreadable), len(self._patches)
         if bad == count:
-            first = next(iter(self.unreadable.values()), "there is none.")
-            message = f"None of the {count} images can be read; the first: {first}"
+            message = f"None of the {count} images can be read; the first: {self._first_reason()}"
             raise InputError(message)
         if self._max_bad is not None and bad > self._max_bad:
-            last = next(reversed(self.unreadable.values()))
             message = (
                 f"{bad} of {count} images cannot be read, more than --max-bad allows "
-                f"({self._max_bad}); the last: {last}"
+                f"({self._max_bad}); the first: {self._first_reason()}"
             )
             raise InputError(message)
+
+    def _first_reason(self) -> str:
+        # By number, not as they were found: all processes are to say the same.
+        return self.unreadable[min(self.unreadable)]
 
     def _worker_count(self, images: int) -> int:
         if self._workers is not None:
