@@ -22,6 +22,7 @@ def extract_features(
     The network is left in evaluation mode.
     """
     network, device = context.network.eval(), context.device
+    context.ranks.share_buffers(network)
     own = context.ranks.share(list(numbers))
     # As many in every process, also where a share is one shorter: all of them check together.
     starts = range(0, context.ranks.largest_share(len(numbers)), _BATCH)

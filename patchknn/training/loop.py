@@ -24,6 +24,7 @@ from patchknn.training.schedule import make_optimizer, rate_factor, set_rates
 
 # Asking a GPU for a number makes it wait; on a CPU it costs nothing.
 _GPU_CHECK_INTERVAL = 16
+_SEEN_AT_ONCE = ("cpu",)
 _NOT_SUMMED = ("loss", "broken")
 
 
@@ -109,9 +110,10 @@ class FineTuning:
         return self._means()
 
     def _step(self, batch: list[int], rows: Tensor, indices: Tensor) -> None:
-        if self.bank is not None:
+        # Between two steps of the optimiser only: a stop during the refresh must lose no gradient.
+        if self.bank is not None and self.position.step % self._settings.accumulate == 0:
             self.bank.refresh(self._done())
-        self._train_mode()
+        self._train_mode(len(rows))
         place = {number: index for index, number in enumerate(batch)}
         places = [place[number] for number in indices.tolist()]
         generator = torch.Generator().manual_seed(self._chance())
@@ -144,7 +146,10 @@ class FineTuning:
         )
         if not self._scaled:  # float16 overflows on purpose and steps back
             self._add({"broken": ~norm.isfinite()} if norm is not None else {})
-        if self._fabric.device.type == "cpu" or self.position.step % _GPU_CHECK_INTERVAL == 0:
+        if (
+            self._fabric.device.type in _SEEN_AT_ONCE
+            or self.position.step % _GPU_CHECK_INTERVAL == 0
+        ):
             self.check_finite()
         self._stepper.step()
         self._stepper.zero_grad()
@@ -176,10 +181,11 @@ class FineTuning:
         batches = self.position.step if after is None else after
         return batches % self._settings.accumulate == 0 or batches == self.steps
 
-    def _train_mode(self) -> None:
+    def _train_mode(self, rows: int) -> None:
         network = self._context.network
         network.train()
-        if self._settings.frozen_batch_norm:
+        # One image, as a process's slice of a small batch may be, has no statistics of its own.
+        if self._settings.frozen_batch_norm or rows < 2:
             for module in network.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()

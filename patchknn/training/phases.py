@@ -64,7 +64,10 @@ class Phases:
                 self._epoch(tuning)
                 self._save(tuning)
         except StoppedError:
+            tuning.check_finite()  # on a GPU a loss that is no number may not have been seen yet
             self._save(tuning)
+            # Whoever ends first makes the launcher kill the others, the one that writes among them.
+            self._context.ranks.wait()
             raise
         finally:
             self._events.close()

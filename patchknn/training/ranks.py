@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 
 from patchknn.errors import UsageError
 
@@ -94,6 +94,12 @@ class Ranks:
         value = torch.tensor(int(flag))
         distributed.all_reduce(value, distributed.ReduceOp.MAX, self._control)
         return bool(value)
+
+    def share_buffers(self, network: nn.Module) -> None:
+        """Give all processes the first one's buffers; batch norm's are of each one's slices."""
+        if self.count > 1:
+            for buffer in network.buffers():
+                distributed.broadcast(buffer, 0)
 
     def as_first(self, value: float) -> float:
         """The value that the first process has."""
