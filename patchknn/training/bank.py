@@ -12,7 +12,7 @@ from patchknn.training.extraction import extract_features
 
 
 class BankKeeper:
-    """Keeps the bank and makes it anew after every ``bank`` batches (paper B, 2.2)."""
+    """Keeps the bank, and makes it anew in the first step after ``bank`` batches (paper B, 2.2)."""
 
     def __init__(self, context: Context) -> None:
         self._context = context

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from patchknn.datasets.balanced import BalancedBatchSampler
 from patchknn.training.context import Context
 from patchknn.training.tasks import Task
 
 
 class TaskBatches:
-    """Each batch has a part of every task; a small data set comes round again within an epoch."""
+    """Each batch has a part of every task; a small data set comes round again within an epoch.
 
-    def __init__(self, context: Context) -> None:
-        self._samplers = [_sampler(context, task, None) for task in context.tasks]
+    Inputs that are ``left_out`` are in none. All processes of a run, and all its starts, must name
+    the same, or their batches differ.
+    """
+
+    def __init__(self, context: Context, left_out: Collection[int]) -> None:
+        kept = [i for i in context.train_numbers if i not in left_out]
+        self._samplers = [_sampler(context, task, kept, None) for task in context.tasks]
         self._length = max(len(sampler) for sampler in self._samplers)
         if len(self._samplers) > 1:
-            self._samplers = [_sampler(context, task, self._length) for task in context.tasks]
+            self._samplers = [_sampler(context, task, kept, self._length) for task in context.tasks]
 
     def __len__(self) -> int:
         return self._length
@@ -29,9 +36,11 @@ class TaskBatches:
         ]
 
 
-def _sampler(context: Context, task: Task, length: int | None) -> BalancedBatchSampler:
-    readable = set(context.inputs.readable(context.of_task(task, context.train_numbers)))
+def _sampler(
+    context: Context, task: Task, kept: list[int], length: int | None
+) -> BalancedBatchSampler:
+    own = set(context.of_task(task, kept))
     labels = context.labels[: context.n_train].tolist()
-    sampled = [label if i in readable else -1 for i, label in enumerate(labels)]
+    sampled = [label if i in own else -1 for i, label in enumerate(labels)]
     classes, each = context.settings.batch_shape
     return BalancedBatchSampler(sampled, classes, each, context.settings.seed, batches=length)

@@ -21,8 +21,9 @@ class Context:
     """One run. ``labels`` (N,) int64 of the inputs, counted through all tasks, −1 without; the
     first ``n_train`` inputs are for training, the rest for validation.
 
-    ``check`` raises StoppedError where an end was asked for; ``check_together`` asks the other
-    processes too, and is called by all of them at once. ``report`` takes one line;
+    ``check`` is called by all processes at once: they tell each other which inputs are unreadable,
+    and all raise StoppedError where one was asked to end, InputError where too many are
+    unreadable. ``report`` takes one line;
     ``progress(items, total=, label=)`` wraps an iteration.
     """
 
@@ -38,7 +39,6 @@ class Context:
     report: Callable[[str], None]
     progress: Progress
     check: Callable[[], None]
-    check_together: Callable[[], None]
 
     @property
     def train_numbers(self) -> list[int]:

@@ -22,8 +22,11 @@ def extract_features(
     The network is left in evaluation mode.
     """
     network, device = context.network.eval(), context.device
+    context.ranks.share_buffers(network)
     own = context.ranks.share(list(numbers))
-    lists = [own[start : start + _BATCH] for start in range(0, len(own), _BATCH)]
+    # As many in every process, also where a share is one shorter: all of them check together.
+    starts = range(0, context.ranks.largest_share(len(numbers)), _BATCH)
+    lists = [own[start : start + _BATCH] for start in starts]
     features = [np.zeros((0, network.hash_layer.in_features), np.float32)]
     found = [np.zeros(0, np.int64)]
     # float16 has no place in inference: features beyond 65504 would be infinite.
@@ -41,5 +44,6 @@ def extract_features(
             inputs = context.inputs.plain(held.to(device, non_blocking=True))
             features.append(network.backbone(inputs).float().cpu().numpy())
         found.append(indices.numpy())
+    context.check()
     gather = context.ranks.gather_arrays
     return gather(np.concatenate(features)), gather(np.concatenate(found))

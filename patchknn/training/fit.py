@@ -96,7 +96,7 @@ def train_encoder(
         if ranks.first:
             _write_splits(output, selections, report)
         context = _context(parts, precision, ranks, stop, (report, progress))
-        context.inputs.load(progress, context.check)
+        context.inputs.load(context.progress, context.check)
         return _train(context, parts, output, digest)
 
 
@@ -157,16 +157,22 @@ def _context(
     report, progress = hooks
     device = ranks.fabric.device
 
-    def check_together() -> None:
-        if ranks.any(stop.asked):
-            stop.end()
+    inputs = parts.make_inputs(lambda problem: report(problem.error))
+    shared = 0  # unreadable inputs that all processes know of
 
-    def not_alone() -> None:
-        """One of several must not leave the others waiting: they end between two steps."""
+    def check() -> None:
+        # One of several must not stop alone: the others would wait for it.
+        nonlocal shared
+        if ranks.any(stop.asked or len(inputs.unreadable) > shared):
+            inputs.leave_out(ranks.gather_reasons(inputs.unreadable))
+            shared = len(inputs.unreadable)
+            inputs.check_number()
+            if ranks.any(stop.asked):
+                stop.end()
 
     return Context(
         network=parts.network.to(device),
-        inputs=parts.make_inputs(lambda problem: report(problem.error)),
+        inputs=inputs,
         labels=parts.lesson.labels,
         n_train=parts.lesson.n_train,
         tasks=parts.lesson.tasks,
@@ -176,8 +182,7 @@ def _context(
         ranks=ranks,
         report=report if ranks.first else lambda _: None,
         progress=progress if ranks.first else _silently,
-        check=stop.check if ranks.count == 1 else not_alone,
-        check_together=check_together,
+        check=check,
     )
 
 

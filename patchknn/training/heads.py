@@ -35,7 +35,7 @@ def train_heads(context: Context) -> float:
     table = torch.from_numpy(features).to(context.device)
     labels = torch.from_numpy(context.labels[numbers]).to(context.device)
     place = {number: row for row, number in enumerate(numbers.tolist())}
-    batches = TaskBatches(context)
+    batches = TaskBatches(context, context.inputs.unreadable)
     parameters = [*network.hash_layer.parameters(), *network.classifiers.parameters()]
     rate = settings.lr or 0.0
     optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=settings.weight_decay or 0.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -28,8 +28,10 @@ class ImageStore:
     window is the patch itself. ``crop`` is the share of a plain image that the patch takes
     (``PatchReader``): paper B's images of 256 px are a ``crop`` of 224/256, read at 256.
 
-    More unreadable ones than ``max_bad`` are an InputError. ``problems`` grows as images turn out
-    unreadable: on loading where all fit into ``cache_bytes``, else when their turn comes.
+    ``unreadable`` (number → why) and ``problems`` grow as images turn out unreadable: on loading
+    where all fit into ``cache_bytes``, else when their turn comes. ``check_number`` is asked
+    whether they are more than ``max_bad``; reading itself goes on, since of several processes none
+    may stop alone.
     """
 
     def __init__(
@@ -54,15 +56,19 @@ class ImageStore:
         self._workers = workers
         self._max_bad = max_bad
         self._on_problem = on_problem
-        self._bad: set[int] = set()
-        self.problems: list[Problem] = []
+        self.unreadable: dict[int, str] = {}
         self._cache: Tensor | None = None
         self._cached = len(patches) * 3 * self._size**2 <= cache_bytes
 
-    def load(self, progress: Progress, check: Callable[[], None]) -> None:
-        """Read everything once where it fits into memory; raises InputError where nothing can be.
+    @property
+    def problems(self) -> list[Problem]:
+        """The unreadable ones so far, as they were found."""
+        return [Problem(self._patches[n].id, why) for n, why in self.unreadable.items()]
 
-        ``check`` is called between batches, so that a signal ends it.
+    def load(self, progress: Progress, check: Callable[[], None]) -> None:
+        """Read everything once where it fits into memory.
+
+        ``check`` is called after each batch, so that a signal or too many unreadable ones end it.
         """
         if not self._cached:
             return
@@ -70,17 +76,13 @@ class ImageStore:
         cache = torch.empty(count, 3, self._size, self._size, dtype=torch.uint8)
         lists = [list(range(s, min(s + _READ_BATCH, count))) for s in range(0, count, _READ_BATCH)]
         for batch in progress(self._read(lists), total=len(lists), label="reading images"):
-            check()
             cache[batch.indices] = batch.images
+            check()
         self._cache = cache
-        if len(self._bad) == count:
-            message = f"None of the {count} images can be read; the first: {self.problems[0].error}"
-            raise InputError(message)
-        self._check_number()
 
     def readable(self, indices: Iterable[int]) -> list[int]:
         """Those of the numbers that are not known to be unreadable."""
-        return [index for index in indices if index not in self._bad]
+        return [index for index in indices if index not in self.unreadable]
 
     def batches(self, lists: Iterable[Sequence[int]]) -> Iterator[tuple[Tensor, Tensor]]:
         """Lists of numbers → images (B, 3, S, S) uint8 and numbers (B,), without the unreadable."""
@@ -91,34 +93,52 @@ class ImageStore:
                 yield self._cache[indices], indices
             return
         for batch in self._read(known):
-            self._check_number()
             good = torch.tensor([error is None for error in batch.errors], dtype=torch.bool)
             yield batch.images[good], batch.indices[good]
 
     def _read(self, lists: list[list[int]]) -> Iterator[Batch]:
         loader: DataLoader[Any] = DataLoader(
             self._dataset,
-            batch_sampler=lists,
+            batch_sampler=[numbers for numbers in lists if numbers],
             num_workers=self._worker_count(sum(map(len, lists))),
             collate_fn=collate,
             generator=torch.Generator(),  # the loader draws from it, not from the global state
         )
-        for batch in loader:
+        loaded = iter(loader)
+        for numbers in lists:
+            batch = next(loaded) if numbers else self._nothing()
             for index, error in zip(batch.indices.tolist(), batch.errors, strict=True):
-                if error is not None and index not in self._bad:
-                    self._bad.add(index)
-                    problem = Problem(self._patches[index].id, error)
-                    self.problems.append(problem)
-                    self._on_problem(problem)
+                if error is not None:
+                    self.leave_out({index: error})
             yield batch
 
-    def _check_number(self) -> None:
-        if self._max_bad is not None and len(self._bad) > max(self._max_bad, 0):
+    def leave_out(self, found: Mapping[int, str]) -> None:
+        """Take numbered images as unreadable: here, in another process or in an earlier start."""
+        for index, error in found.items():
+            if index not in self.unreadable:
+                self.unreadable[index] = error
+                self._on_problem(Problem(self._patches[index].id, error))
+
+    def _nothing(self) -> Batch:
+        images = torch.empty(0, 3, self._size, self._size, dtype=torch.uint8)
+        return Batch(images, torch.empty(0, dtype=torch.int64), [])
+
+    def check_number(self) -> None:
+        """Raise InputError where none of the images can be read, or too many cannot."""
+        bad, count = len(self.unreadable), len(self._patches)
+        if bad == count:
+            message = f"None of the {count} images can be read; the first: {self._first_reason()}"
+            raise InputError(message)
+        if self._max_bad is not None and bad > self._max_bad:
             message = (
-                f"{len(self._bad)} of {len(self._patches)} images cannot be read, more than "
-                f"--max-bad allows ({self._max_bad}); the last: {self.problems[-1].error}"
+                f"{bad} of {count} images cannot be read, more than --max-bad allows "
+                f"({self._max_bad}); the first: {self._first_reason()}"
             )
             raise InputError(message)
+
+    def _first_reason(self) -> str:
+        # By number, not as they were found: all processes are to say the same.
+        return self.unreadable[min(self.unreadable)]
 
     def _worker_count(self, images: int) -> int:
         if self._workers is not None:

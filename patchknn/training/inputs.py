@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -27,8 +27,15 @@ class Inputs(Protocol):
     def load(self, progress: Progress, check: Callable[[], None]) -> None:
         """Read what fits into memory."""
 
-    def readable(self, numbers: Iterable[int]) -> list[int]:
-        """Those of the numbers that are not known to be unreadable."""
+    @property
+    def unreadable(self) -> Mapping[int, str]:
+        """Why, by number."""
+
+    def leave_out(self, found: Mapping[int, str]) -> None:
+        """Take these as unreadable too."""
+
+    def check_number(self) -> None:
+        """Raise InputError where too many are unreadable."""
 
     def batches(self, lists: Iterable[Sequence[int]]) -> Iterator[tuple[Tensor, Tensor]]:
         """Lists of numbers → what is held of them, and the numbers (B,) that can be read."""
@@ -66,9 +73,18 @@ class ImageInputs:
         """Read all images where they fit into memory."""
         self._store.load(progress, check)
 
-    def readable(self, numbers: Iterable[int]) -> list[int]:
-        """Those of the numbers that are not known to be unreadable."""
-        return self._store.readable(numbers)
+    @property
+    def unreadable(self) -> Mapping[int, str]:
+        """Why, by number."""
+        return self._store.unreadable
+
+    def leave_out(self, found: Mapping[int, str]) -> None:
+        """Take these as unreadable too."""
+        self._store.leave_out(found)
+
+    def check_number(self) -> None:
+        """Raise InputError where too many are unreadable."""
+        self._store.check_number()
 
     def batches(self, lists: Iterable[Sequence[int]]) -> Iterator[tuple[Tensor, Tensor]]:
         """Lists of numbers → images (B, 3, R, R) uint8 and the numbers (B,) that can be read."""
@@ -106,9 +122,16 @@ class FeatureInputs:
     def load(self, progress: Progress, check: Callable[[], None]) -> None:
         """Nothing: they are in memory."""
 
-    def readable(self, numbers: Iterable[int]) -> list[int]:
-        """All of them."""
-        return list(numbers)
+    @property
+    def unreadable(self) -> Mapping[int, str]:
+        """None."""
+        return {}
+
+    def leave_out(self, found: Mapping[int, str]) -> None:
+        """Nothing: there is nothing to read."""
+
+    def check_number(self) -> None:
+        """Nothing."""
 
     def batches(self, lists: Iterable[Sequence[int]]) -> Iterator[tuple[Tensor, Tensor]]:
         """Lists of numbers → features (B, D) and the numbers (B,)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +24,7 @@ from patchknn.training.schedule import make_optimizer, rate_factor, set_rates
 
 # Asking a GPU for a number makes it wait; on a CPU it costs nothing.
 _GPU_CHECK_INTERVAL = 16
+_SEEN_AT_ONCE = ("cpu",)
 _NOT_SUMMED = ("loss", "broken")
 
 
@@ -41,15 +42,19 @@ class FineTuning:
     """Network, optimiser and precision of the second phase, stepping through balanced batches.
 
     Several processes do one slice of each batch each; the loss is that of the whole batch.
+    ``left_out`` are the unreadable inputs that no batch names: those known now, or, where a run is
+    taken up again, those known when it began.
     """
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, left_out: Sequence[int] | None = None) -> None:
         settings, network = context.settings, context.network
         self.position = Position()
         self._context, self._settings, self._ranks = context, settings, context.ranks
         self._objective = make_objective(context)
         self._labels = torch.from_numpy(context.labels[: context.n_train])
-        self._batches = TaskBatches(context)
+        # What turns out unreadable later is passed over where it comes: batches stay as they are.
+        self.left_out = sorted(context.inputs.unreadable if left_out is None else left_out)
+        self._batches = TaskBatches(context, set(self.left_out))
         self.optimizer = make_optimizer(network, settings)
         network.backbone.to(memory_format=torch.channels_last)
         fabric = context.ranks.fabric
@@ -99,15 +104,16 @@ class FineTuning:
             self._step(batch, rows, indices)
             position.step += 1
             if self._ends_a_step():
-                self._context.check_together()
+                self._context.check()
                 after_step()
         self.check_finite()
         return self._means()
 
     def _step(self, batch: list[int], rows: Tensor, indices: Tensor) -> None:
-        if self.bank is not None:
+        # Between two steps of the optimiser only: a stop during the refresh must lose no gradient.
+        if self.bank is not None and self.position.step % self._settings.accumulate == 0:
             self.bank.refresh(self._done())
-        self._train_mode()
+        self._train_mode(len(rows))
         place = {number: index for index, number in enumerate(batch)}
         places = [place[number] for number in indices.tolist()]
         generator = torch.Generator().manual_seed(self._chance())
@@ -140,7 +146,10 @@ class FineTuning:
         )
         if not self._scaled:  # float16 overflows on purpose and steps back
             self._add({"broken": ~norm.isfinite()} if norm is not None else {})
-        if self._fabric.device.type == "cpu" or self.position.step % _GPU_CHECK_INTERVAL == 0:
+        if (
+            self._fabric.device.type in _SEEN_AT_ONCE
+            or self.position.step % _GPU_CHECK_INTERVAL == 0
+        ):
             self.check_finite()
         self._stepper.step()
         self._stepper.zero_grad()
@@ -172,10 +181,11 @@ class FineTuning:
         batches = self.position.step if after is None else after
         return batches % self._settings.accumulate == 0 or batches == self.steps
 
-    def _train_mode(self) -> None:
+    def _train_mode(self, rows: int) -> None:
         network = self._context.network
         network.train()
-        if self._settings.frozen_batch_norm:
+        # One image, as a process's slice of a small batch may be, has no statistics of its own.
+        if self._settings.frozen_batch_norm or rows < 2:
             for module in network.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()

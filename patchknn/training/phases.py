@@ -56,7 +56,7 @@ class Phases:
         saved = self._saved()
         if saved is None:
             self._first_phase()
-        tuning = FineTuning(self._context)
+        tuning = FineTuning(self._context, None if saved is None else saved[1]["left_out"])
         if saved is not None:
             self._restore(tuning, *saved)
         try:
@@ -64,7 +64,10 @@ class Phases:
                 self._epoch(tuning)
                 self._save(tuning)
         except StoppedError:
+            tuning.check_finite()  # on a GPU a loss that is no number may not have been seen yet
             self._save(tuning)
+            # Whoever ends first makes the launcher kill the others, the one that writes among them.
+            self._context.ranks.wait()
             raise
         finally:
             self._events.close()
@@ -158,6 +161,8 @@ class Phases:
             "images": position.images,
             "rows": self.rows,
             "best_epoch": self.best_epoch,
+            "left_out": tuning.left_out,
+            "unreadable": list(self._context.inputs.unreadable.items()),
             "scaler": tuning.scaler_state,
             "seconds": self.seconds,
         }
@@ -188,6 +193,7 @@ class Phases:
             tuning.average.restore(groups["average"], state["averaged"])
         if tuning.bank is not None and "bank" in groups:
             tuning.bank.keep(groups["bank"], state["bank_made_at"])
+        self._context.inputs.leave_out(dict(state["unreadable"]))
         _restore_random(device, groups["random"])
         self._context.report(
             f"going on from {self._folder}: epoch {state['epoch']}, {state['step']} of "

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 
 from patchknn.errors import UsageError
 
@@ -50,6 +51,10 @@ class Ranks:
         start, end = self.bounds(len(numbers))
         return list(numbers[start:end])
 
+    def largest_share(self, length: int) -> int:
+        """How many of so many things a process has at most."""
+        return -(-length // self.count)
+
     def gather(self, rows: Tensor) -> Tensor:
         """The rows (b, ...) of every process, in order of rank: (B, ...).
 
@@ -73,6 +78,15 @@ class Ranks:
         result: npt.NDArray[Any] = gathered.cpu().numpy()
         return result
 
+    def gather_reasons(self, own: Mapping[int, str]) -> dict[int, str]:
+        """What the processes say of numbered things, put together."""
+        if self.count == 1:
+            return dict(own)
+        line = json.dumps(list(own.items())) + "\n"
+        every = self.gather_arrays(np.frombuffer(bytearray(line.encode("ascii")), np.uint8))
+        lines = every.tobytes().decode("ascii").splitlines()
+        return {number: reason for part in lines for number, reason in json.loads(part)}
+
     def any(self, flag: bool) -> bool:
         """Whether it is so in any process."""
         if self.count == 1:
@@ -80,6 +94,12 @@ class Ranks:
         value = torch.tensor(int(flag))
         distributed.all_reduce(value, distributed.ReduceOp.MAX, self._control)
         return bool(value)
+
+    def share_buffers(self, network: nn.Module) -> None:
+        """Give all processes the first one's buffers; batch norm's are of each one's slices."""
+        if self.count > 1:
+            for buffer in network.buffers():
+                distributed.broadcast(buffer, 0)
 
     def as_first(self, value: float) -> float:
         """The value that the first process has."""

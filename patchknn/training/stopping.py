@@ -36,11 +36,6 @@ class StopRequest:
         """Whether an end was asked for."""
         return self._name is not None
 
-    def check(self) -> None:
-        """Raise StoppedError where an end was asked for."""
-        if self._name is not None:
-            self.end()
-
     def end(self) -> NoReturn:
         """Raise StoppedError."""
         by = f" by {self._name}" if self._name else ""  # another process of the run got it

@@ -29,9 +29,10 @@ class Pictures:
     def __init__(self, count: int, pixels: int) -> None:
         self._images = torch.randint(0, 256, (count, 3, pixels, pixels), dtype=torch.uint8)
 
-    def readable(self, indices: Iterable[int]) -> list[int]:
-        """All of them."""
-        return list(indices)
+    @property
+    def unreadable(self) -> dict[int, str]:
+        """None of them."""
+        return {}
 
     def batches(self, lists: Iterable[Sequence[int]]) -> Iterator[tuple[Tensor, Tensor]]:
         """Lists of numbers → images (B, 3, S, S) uint8 and numbers (B,)."""
@@ -76,7 +77,6 @@ def rates(work: Workload) -> None:
         report=lambda _: None,
         progress=lambda items, **_: iter(items),
         check=lambda: None,
-        check_together=lambda: None,
     )
     tuning = FineTuning(context)
 

@@ -55,3 +55,12 @@ def test_gradients_equal_finite_differences(make_batch):
     logits.requires_grad_()
     weights = torch.tensor([1.0, 4.0, 0.5], dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda x: cross_entropy(x, labels, weights), logits)
+
+
+@pytest.mark.parametrize("weights", [None, torch.ones(3)])
+def test_without_a_row_it_is_0_and_has_a_graph(weights):
+    logits = torch.zeros(0, 3, requires_grad=True)
+    total = cross_entropy(logits, torch.zeros(0, dtype=torch.int64), weights)
+    total.backward()
+    assert total.item() == 0
+    assert logits.grad is not None

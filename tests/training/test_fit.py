@@ -14,8 +14,10 @@ import torch
 from patchknn.bundle import BACKBONE_FILE, HEADS_FILE, load_bundle
 from patchknn.encoder.saving import load_encoder
 from patchknn.errors import ConflictError, InputError, PatchknnError, StoppedError
-from patchknn.training.checkpoint import partial_folder, read_checkpoint
+from patchknn.training import loop
+from patchknn.training.checkpoint import CHECKPOINT_FILE, partial_folder, read_checkpoint
 from patchknn.training.fit import splits_file, train_encoder
+from patchknn.training.ranks import Ranks
 
 
 def _stop_after(steps):
@@ -233,6 +235,83 @@ def test_unreadable_images_are_named_counted_and_skipped(pictures, make_settings
     assert {problem.name for problem in result.problems} <= {patches[0].id, patches[20].id}
     assert len(result.problems) == 2
     assert sum(patches[0].id in line for line in lines) == 1
+
+
+@pytest.mark.parametrize("refresh", [2, 3, 4])
+def test_a_run_stopped_while_it_renews_the_bank_loses_no_gradient(
+    pictures, make_settings, tmp_path, refresh
+):
+    patches = pictures(per_class=16)
+    settings = make_settings(loss="deep-knn", bank=1, accumulate=2, epochs=3)
+    left = refresh
+
+    def stop_in_bank(items, *, total=None, label=""):
+        nonlocal left
+        left -= label == "bank"
+        for item in items:
+            if label == "bank" and left == 0:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield item
+
+    train_encoder(patches, settings, tmp_path / "whole", str)
+    output = tmp_path / "stopped"
+    with pytest.raises(StoppedError):
+        train_encoder(patches, settings, output, str, progress=stop_in_bank)
+    train_encoder(patches, settings, output, str)
+    assert _tensors(output) == _tensors(tmp_path / "whole")
+
+
+def test_a_stopped_run_ends_only_after_its_state_is_written(
+    pictures, make_settings, tmp_path, monkeypatch
+):
+    output, there = tmp_path / "encoder", []
+    file = partial_folder(output) / CHECKPOINT_FILE
+    monkeypatch.setattr(Ranks, "wait", lambda _: there.append(file.is_file()))
+    with pytest.raises(StoppedError):
+        train_encoder(pictures(), make_settings(), output, str, progress=_stop_after(1))
+    assert there == [True]  # all processes meet there: none ends while the first one writes
+
+
+def test_a_stop_does_not_save_a_loss_that_is_no_number(
+    pictures, make_settings, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(loop, "_SEEN_AT_ONCE", ())  # as on a GPU
+    networks = []
+    make = loop.make_objective
+    monkeypatch.setattr(loop, "make_objective", lambda c: (networks.append(c.network), make(c))[1])
+
+    def progress(items, *, total=None, label=""):
+        for number, item in enumerate(items):
+            yield item
+            if label == "epoch 2/3" and number == 0:
+                torch.nn.init.constant_(next(networks[0].parameters()), float("nan"))
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    settings = make_settings(epochs=3)
+    with pytest.raises(PatchknnError, match="no longer a number in epoch 2"):
+        train_encoder(pictures(), settings, tmp_path / "encoder", str, progress=progress)
+    groups, state = read_checkpoint(partial_folder(tmp_path / "encoder"))
+    assert (state["epoch"], state["step"]) == (2, 0)
+    assert all(tensor.isfinite().all() for tensor in groups["network"].values())
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 1 << 30])
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_a_stopped_run_remembers_what_could_not_be_read(
+    pictures, make_settings, tmp_path, steps, cache_bytes
+):
+    patches = pictures(per_class=12)
+    for number in (2, 14, 15, 30):
+        patches[number].path.write_bytes(b"")
+    settings = make_settings(epochs=2, per_class=4, cache_bytes=cache_bytes, max_bad="4")
+    whole = train_encoder(patches, settings, tmp_path / "whole", str)
+    output = tmp_path / "stopped"
+    with pytest.raises(StoppedError):
+        train_encoder(patches, settings, output, str, progress=_stop_after(steps))
+    resumed = train_encoder(patches, settings, output, str)
+    assert _tensors(output) == _tensors(tmp_path / "whole")
+    assert {problem.name for problem in resumed.problems} == {p.name for p in whole.problems}
+    assert resumed.training["unreadable_images"] == 4
 
 
 @pytest.mark.parametrize("cache_bytes", [0, 1 << 30])

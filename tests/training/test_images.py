@@ -44,8 +44,9 @@ def test_nothing_readable_is_an_error_that_names_the_first(pictures):
     patches = pictures(per_class=1)
     for patch in patches:
         patch.path.write_bytes(b"")
-    with pytest.raises(InputError, match="None of the 3 images"):
-        _store(patches)
+    store = _store(patches)
+    with pytest.raises(InputError, match=f"None of the 3 images.*{patches[0].path.name}"):
+        store.check_number()
 
 
 @pytest.mark.parametrize("cache_bytes", [0, 1 << 30])
@@ -71,3 +72,14 @@ def test_the_cache_holds_what_is_read_not_what_is_shown(pictures):
         assert [len(indices) for _, indices in batches] == [3 if cached else 0]
         for patch in patches:
             patch.path.with_suffix(".away").rename(patch.path)
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 1 << 30])
+def test_a_list_of_which_nothing_is_left_gives_no_image(pictures, cache_bytes):
+    patches = pictures(per_class=2)
+    patches[3].path.write_bytes(b"no image")
+    store = _store(patches, cache_bytes=cache_bytes)
+    list(store.batches([[3]]))  # now it is known
+    batches = list(store.batches([[], [3], [5, 3], []]))
+    assert [indices.tolist() for _, indices in batches] == [[], [], [5], []]
+    assert [tuple(images.shape) for images, _ in batches] == [(n, 3, 32, 32) for n in (0, 0, 1, 0)]

@@ -35,9 +35,9 @@ def _alone(folder, *arguments):
     )
 
 
-def _torchrun(folder, *arguments):
+def _torchrun(folder, *arguments, program=("-m", "patchknn")):
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [sys.executable, *launcher, "-m", "patchknn", *arguments]
+    command = [sys.executable, *launcher, *program, *arguments]
     return subprocess.run(
         command, cwd=folder, env=_clean_environment(), capture_output=True, text=True, timeout=280
     )
@@ -70,6 +70,103 @@ def _srun(folder, *arguments):
     outcomes = [process.communicate(timeout=280) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outcomes
     return outcomes
+
+
+_UNREADABLE = """
+import os
+import sys
+from pathlib import Path
+from patchknn.datasets.patches import Patch
+from patchknn.errors import InputError
+from patchknn.training.fit import train_encoder
+from patchknn.training.settings import TrainingSettings
+
+files = sorted(Path("pictures").glob("*/*.png"))
+patches = [Patch(f"{f.parent.name}/{f.name}", f, "image", label=f.parent.name) for f in files]
+settings = TrainingSettings(
+    "test_resnet", size=32, bits=16, epochs=2, per_class=4, workers=0, device="cpu",
+    loss=sys.argv[1], max_bad=sys.argv[2], cache_bytes=0,
+)
+try:
+    found = train_encoder(patches, settings, Path("encoder"), str).problems
+    told = " ".join(sorted(problem.name for problem in found))
+except InputError as error:
+    told = f"ended: {error}"
+Path("told-" + os.environ["RANK"]).write_text(told)  # what two print may come interleaved
+"""
+
+
+@pytest.mark.parametrize("loss", ["multitask", "deep-knn"])
+def test_what_one_process_cannot_read_all_leave_out(picture_folder, tmp_path, loss):
+    folder = picture_folder(per_class=12)
+    bad = [f"{label}/{number:03}.png" for label in ("blobs", "stripes") for number in (1, 4, 6)]
+    for name in bad:
+        (folder / name).write_bytes(b"")
+    (tmp_path / "run.py").write_text(_UNREADABLE)
+    together = _torchrun(tmp_path, loss, "6", program=("run.py",))
+    assert together.returncode == 0, together.stderr
+    told = [(tmp_path / f"told-{rank}").read_text() for rank in range(2)]
+    assert told == [" ".join(bad)] * 2
+    assert load_bundle(tmp_path / "encoder").description.training["unreadable_images"] == 6
+
+
+def test_too_many_that_cannot_be_read_end_all_processes_with_one_count(picture_folder, tmp_path):
+    folder = picture_folder(per_class=12)
+    for number in range(12):
+        (folder / "blobs" / f"{number:03}.png").write_bytes(b"")  # all in the first one's share
+    (tmp_path / "run.py").write_text(_UNREADABLE)
+    together = _torchrun(tmp_path, "deep-knn", "2", program=("run.py",))
+    assert together.returncode == 0, together.stderr
+    (ended,) = {(tmp_path / f"told-{rank}").read_text() for rank in range(2)}
+    assert ended.startswith("ended: ")
+    assert "--max-bad allows (2)" in ended
+
+
+_NOTED = """
+import hashlib
+import os
+from pathlib import Path
+from patchknn.datasets.patches import Patch
+from patchknn.training import judging
+from patchknn.training.fit import train_encoder
+from patchknn.training.settings import TrainingSettings
+
+seen = []
+hash_codes = judging.hash_codes
+
+def noted(network, features):
+    backbone = network.backbone.state_dict().values()
+    seen.append(hashlib.sha256(b"".join(v.numpy().tobytes() for v in backbone)).hexdigest())
+    return hash_codes(network, features)
+
+judging.hash_codes = noted
+files = sorted(Path("pictures").glob("*/*.png"))
+patches = [Patch(f"{f.parent.name}/{f.name}", f, "image", label=f.parent.name) for f in files]
+settings = TrainingSettings(
+    "test_resnet", size=32, bits=16, epochs=2, per_class=4, workers=0, device="cpu",
+    loss="deep-knn", ema=0.5,
+)
+train_encoder(patches, settings, Path("encoder"), str)
+Path("told-" + os.environ["RANK"]).write_text(" ".join(seen))
+"""
+
+
+def test_all_processes_are_judged_by_the_batch_norm_that_is_saved(picture_folder, tmp_path):
+    picture_folder(per_class=12)
+    (tmp_path / "run.py").write_text(_NOTED)
+    together = _torchrun(tmp_path, program=("run.py",))
+    assert together.returncode == 0, together.stderr
+    first, second = ((tmp_path / f"told-{rank}").read_text().split() for rank in range(2))
+    assert len(first) >= 4
+    assert first == second
+
+
+def test_a_process_may_have_one_image_of_a_batch(picture_folder, tmp_path):
+    picture_folder(per_class=5)
+    line = (*_SMALL, "--freeze-batch-norm", "no", "--loss", "cross-entropy", "--epochs", "1")
+    small = ("--classes-per-batch", "1", "--per-class", "3")
+    together = _torchrun(tmp_path, *_LINE, "encoder", *line, *small)
+    assert together.returncode == 0, together.stderr
 
 
 def _log(encoder):
