@@ -57,7 +57,7 @@ def train(
     size: Size = 224,
     crop: options.Crop = 1.0,
     bits: Bits = 48,
-    epochs: options.Epochs = 10,
+    epochs: options.Epochs = None,
     head_epochs: options.HeadEpochs = None,
     patience: options.Patience = None,
     classes_per_batch: options.ClassesPerBatch = None,

@@ -120,7 +120,12 @@ MaxBad = Annotated[
 
 # How long, how fast, how far.
 Epochs = Annotated[
-    int, typer.Option("--epochs", min=0, help="Passes over the images, whole network.")
+    int | None,
+    typer.Option(
+        "--epochs",
+        min=0,
+        help="Passes over the images, whole network [20; above 10,000 images fewer, at least 5].",
+    ),
 ]
 HeadEpochs = Annotated[
     int | None, typer.Option("--head-epochs", min=0, help="Before that, new layers alone [5 or 0].")
@@ -184,7 +189,7 @@ Preset = Annotated[
 Alpha = Annotated[
     float | None,
     typer.Option(
-        "--alpha", min=0, help="Margin of deep kNN (paper B, Eq. 1) [0.5; not normalised 2]."
+        "--alpha", min=0, help="Margin of deep kNN (paper B, Eq. 1) [0.2; not normalised 2]."
     ),
 ]
 Positives = Annotated[

@@ -30,9 +30,9 @@ def say_plan(
     selections: Mapping[str, Selection], settings: TrainingSettings, choice: SplitChoice
 ) -> None:
     """What a run would do, on stderr."""
-    from patchknn.training.defaults import resolve
+    from patchknn.training.fit import resolve_for
 
-    resolved = resolve(settings, [len(s.class_names) for s in selections.values()])
+    resolved = resolve_for(settings, selections)
     for task, selection in selections.items():
         for remark in selection.remarks:
             console.warn(remark)

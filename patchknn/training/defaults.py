@@ -10,10 +10,17 @@ from patchknn.training.settings import ON_FEATURES, TrainingSettings
 
 _MOST_CLASSES = 16
 _BATCH = 64
+# Retrieval still gained from 8 to 20 epochs of 5,000 images; large sets repeat themselves less.
+_MOST_EPOCHS, _FEWEST_EPOCHS, _IMAGES_SEEN = 20, 5, 200_000
 
 
-def resolve(settings: TrainingSettings, n_classes: Sequence[int]) -> TrainingSettings:
-    """The same with every default filled in, for tasks of so many classes; raises UsageError."""
+def resolve(
+    settings: TrainingSettings, n_classes: Sequence[int], n_images: int
+) -> TrainingSettings:
+    """The same with every default filled in; raises UsageError.
+
+    ``n_classes`` of each task, ``n_images`` to train on in all.
+    """
     check(settings)
     sgd = settings.optimizer == "sgd"
     usual_lr, fine_tuned, decay = (0.01, 0.01, 1e-4) if sgd else (1e-3, 3e-4, 0.01)
@@ -24,11 +31,12 @@ def resolve(settings: TrainingSettings, n_classes: Sequence[int]) -> TrainingSet
     # Deep kNN on raw features of a convolutional network shrinks them to a point unless α is
     # about as large as their distances; on the sphere it cannot.
     normalize = settings.loss == "deep-knn" if settings.normalize is None else settings.normalize
-    usual_alpha = 0.5 if normalize else 2.0
+    usual_alpha = 0.2 if normalize else 2.0
     return replace(
         settings,
         normalize=normalize and settings.loss in ON_FEATURES,
         alpha=usual_alpha if settings.alpha is None else settings.alpha,
+        epochs=_epochs(n_images) if settings.epochs is None else settings.epochs,
         head_epochs=_head_epochs(settings),
         lr=lr,
         backbone_lr=_backbone_lr(settings, lr, fine_tuned),
@@ -36,6 +44,10 @@ def resolve(settings: TrainingSettings, n_classes: Sequence[int]) -> TrainingSet
         classes_per_batch=classes,
         per_class=per_class,
     )
+
+
+def _epochs(n_images: int) -> int:
+    return max(_FEWEST_EPOCHS, min(_MOST_EPOCHS, round(_IMAGES_SEEN / max(1, n_images))))
 
 
 def _head_epochs(settings: TrainingSettings) -> int:

@@ -75,7 +75,7 @@ def train_encoder(
     longer a number.
     """
     selections = select_patches(patches, settings, choice, validation)
-    settings = resolve(settings, [len(s.class_names) for s in selections.values()])
+    settings = resolve_for(settings, selections)
     device = choose_device(settings.device)
     precision = _precision(settings.precision, device)
     digest = run_digest(settings, selections, precision)
@@ -98,6 +98,14 @@ def train_encoder(
         context = _context(parts, precision, ranks, stop, (report, progress))
         context.inputs.load(context.progress, context.check)
         return _train(context, parts, output, digest)
+
+
+def resolve_for(
+    settings: TrainingSettings, selections: Mapping[str, Selection]
+) -> TrainingSettings:
+    """The settings with every default filled in for what is trained on; raises UsageError."""
+    classes = [len(selection.class_names) for selection in selections.values()]
+    return resolve(settings, classes, sum(len(s.train) for s in selections.values()))
 
 
 def select_patches(

@@ -96,7 +96,7 @@ class FineTuning:
             torch.manual_seed((self._settings.seed * 1_000_003 + position.epoch) % 2**63)
             position.sums, position.images = {}, 0
         lists = self._batches.of_epoch(position.epoch)[position.step :]
-        label = f"epoch {position.epoch}/{self._settings.epochs}"
+        label = f"epoch {position.epoch}/{self._settings.last_epoch}"
         held = self._context.inputs.batches([ranks.share(numbers) for numbers in lists])
         for batch, (rows, indices) in zip(
             lists, self._context.progress(held, total=len(lists), label=label), strict=True
@@ -136,7 +136,7 @@ class FineTuning:
         self.position.images += len(labels)
 
     def _descend(self) -> None:
-        done, total = self._done(), self._settings.epochs * self.steps
+        done, total = self._done(), self._settings.last_epoch * self.steps
         set_rates(self.optimizer, rate_factor(self._settings, done, total, self.steps))
         norm = self._fabric.clip_gradients(
             self._model,

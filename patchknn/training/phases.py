@@ -60,7 +60,9 @@ class Phases:
         if saved is not None:
             self._restore(tuning, *saved)
         try:
-            while tuning.position.epoch <= self._context.settings.epochs and not self._settled():
+            while (
+                tuning.position.epoch <= self._context.settings.last_epoch and not self._settled()
+            ):
                 self._epoch(tuning)
                 self._save(tuning)
         except StoppedError:
@@ -100,7 +102,7 @@ class Phases:
         row = row | figures
         self.rows.append(row)
         self._events.write(row)
-        self._context.report(epoch_line(row, self._context.settings.epochs))
+        self._context.report(epoch_line(row, self._context.settings.last_epoch))
         if warning is not None and not self._warned:
             self._context.report(f"warning: {warning}")
         self._warned = warning is not None  # said once, and again only after it was better

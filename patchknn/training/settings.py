@@ -57,7 +57,7 @@ class TrainingSettings:
     mpp: float | None = None
     default_mpp: float | None = None
     bits: int = 48
-    epochs: int = 10
+    epochs: int | None = None
     head_epochs: int | None = None
     classes_per_batch: int | None = None
     per_class: int | None = None
@@ -125,6 +125,14 @@ class TrainingSettings:
     def read_size(self) -> int:
         """Side in pixels at which plain images are held, so that crops can be cut from them."""
         return round(self.size / self.crop)
+
+    @property
+    def last_epoch(self) -> int:
+        """How many epochs the whole network is trained for."""
+        if self.epochs is None:
+            message = "the epochs are known once the settings are resolved"
+            raise ValueError(message)
+        return self.epochs
 
     @property
     def batch_shape(self) -> tuple[int, int]:

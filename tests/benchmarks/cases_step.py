@@ -51,7 +51,7 @@ def rates(work: Workload) -> None:
         per_class=work.per_class,
         epochs=10_000,
     )
-    settings = resolve(given, [CLASSES])
+    settings = resolve(given, [CLASSES], 100)
     count = CLASSES * work.per_class * work.batches
     labels = torch.arange(count) % CLASSES
     backbone = create_backbone("resnet18", input_size=work.pixels)

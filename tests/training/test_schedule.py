@@ -34,7 +34,7 @@ def test_no_step_has_a_rate_of_zero(make_settings):
 @pytest.mark.parametrize(("loss", "heads"), [("multitask", True), ("deep-knn", False)])
 def test_each_parameter_has_its_rate_and_no_norm_decays(make_settings, loss, heads):
     network = EncoderNetwork(timm.create_model("test_resnet", num_classes=0), 256, 16, (3,))
-    settings = resolve(make_settings(loss=loss, lr=0.1, backbone_lr=0.01), [3])
+    settings = resolve(make_settings(loss=loss, lr=0.1, backbone_lr=0.01), [3], 100)
     optimizer = make_optimizer(network, settings)
     rates = {id(p): g["lr"] for g in optimizer.param_groups for p in g["params"]}
     assert {rates[id(p)] for p in network.backbone.parameters()} == {0.01}
