@@ -211,6 +211,15 @@ def test_the_new_layers_come_first_and_leave_the_backbone_alone(
     assert any(line.startswith("new layers: loss") for line in lines)
 
 
+def test_new_layers_that_give_no_number_end_the_run(
+    pictures, make_settings, tmp_path, weights_file
+):
+    settings = make_settings(weights=weights_file, epochs=0, head_epochs=3, lr=1e30)
+    with pytest.raises(PatchknnError, match="new layers is no longer a number in epoch"):
+        train_encoder(pictures(), settings, tmp_path / "encoder", str)
+    assert not (tmp_path / "encoder").exists()
+
+
 def test_without_training_codes_are_fitted_and_labels_are_not_needed(
     pictures, make_settings, tmp_path, weights_file
 ):
