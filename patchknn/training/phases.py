@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from patchknn.errors import StoppedError
+from patchknn.errors import InputError, StoppedError
 from patchknn.training.checkpoint import (
     optimizer_tensors,
     read_checkpoint,
@@ -133,7 +133,15 @@ class Phases:
             self._context.report(
                 f"{self._folder} holds a run with other settings or images: starting afresh."
             )
-            return None
+            saved = None
+        # Of the state that each has read, 0 for none.
+        place = 0.0 if saved is None else 1e9 * saved[1]["epoch"] + saved[1]["step"]
+        if self._context.ranks.any(place != self._context.ranks.as_first(place)):
+            message = (
+                f"The processes do not see the same {self._folder}: give an -o on a file system "
+                "that all nodes share, or wait until what one node wrote is seen by the others."
+            )
+            raise InputError(message)
         return saved
 
     def _save_now_and_then(self, tuning: FineTuning) -> None:
