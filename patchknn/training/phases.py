@@ -107,7 +107,8 @@ class Phases:
         score, best = row.get("p_at_10"), self.best_row.get("p_at_10")
         if score is not None:  # rounding may differ between nodes; all must agree
             score = row["p_at_10"] = self._context.ranks.as_first(score)
-        if score is None or best is None or score > best:
+        # Of equals the later one: where validation is easy, the first is perfect before codes are.
+        if score is None or best is None or score >= best:
             self.best_epoch = int(row["epoch"])
             self._best = {
                 name: value.detach().cpu().clone()
@@ -119,11 +120,12 @@ class Phases:
         patience = self._context.settings.patience
         if patience is None or self.best_epoch is None or "p_at_10" not in self.best_row:
             return False
-        waited = int(self._context.ranks.as_first(self.rows[-1]["epoch"] - self.best_epoch))
+        best = self.best_row["p_at_10"]
+        reached = next(row["epoch"] for row in self.rows if row.get("p_at_10") == best)
+        waited = int(self._context.ranks.as_first(self.rows[-1]["epoch"] - reached))
         if waited >= patience:
             self._context.report(
-                f"no better P@10 since epoch {self.best_epoch}: ending after {patience} epochs "
-                "of patience."
+                f"no better P@10 since epoch {reached}: ending after {patience} epochs of patience."
             )
         return waited >= patience
 
