@@ -52,6 +52,8 @@ def entry() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
     signal.signal(signal.SIGTERM, _stop)
+    if hasattr(signal, "SIGUSR1"):  # Slurm's --signal=USR1, which otherwise ends without a word
+        signal.signal(signal.SIGUSR1, _stop)
     gc.disable()  # until the end of the imports, which leave nothing to collect
     sys.exit(run(sys.argv[1:]))
 

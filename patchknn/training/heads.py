@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 
-from patchknn.errors import InputError
+from patchknn.errors import InputError, PatchknnError
 from patchknn.training.batches import TaskBatches
 from patchknn.training.codes import fit_codes
 from patchknn.training.context import Context
@@ -56,6 +58,12 @@ def train_heads(context: Context) -> float:
             total += terms.total.detach()
             step += 1
         mean = total.item() / len(batches)
+        if not math.isfinite(mean):
+            message = (
+                f"The loss of the new layers is no longer a number in epoch {epoch + 1} of "
+                f"{epochs}: train again with a lower --lr."
+            )
+            raise PatchknnError(message)
     return mean
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from patchknn.errors import StoppedError
+from patchknn.errors import InputError, StoppedError
 from patchknn.training.checkpoint import (
     optimizer_tensors,
     read_checkpoint,
@@ -109,7 +109,8 @@ class Phases:
         score, best = row.get("p_at_10"), self.best_row.get("p_at_10")
         if score is not None:  # rounding may differ between nodes; all must agree
             score = row["p_at_10"] = self._context.ranks.as_first(score)
-        if score is None or best is None or score > best:
+        # Of equals the later one: where validation is easy, the first is perfect before codes are.
+        if score is None or best is None or score >= best:
             self.best_epoch = int(row["epoch"])
             self._best = {
                 name: value.detach().cpu().clone()
@@ -121,11 +122,12 @@ class Phases:
         patience = self._context.settings.patience
         if patience is None or self.best_epoch is None or "p_at_10" not in self.best_row:
             return False
-        waited = int(self._context.ranks.as_first(self.rows[-1]["epoch"] - self.best_epoch))
+        best = self.best_row["p_at_10"]
+        reached = next(row["epoch"] for row in self.rows if row.get("p_at_10") == best)
+        waited = int(self._context.ranks.as_first(self.rows[-1]["epoch"] - reached))
         if waited >= patience:
             self._context.report(
-                f"no better P@10 since epoch {self.best_epoch}: ending after {patience} epochs "
-                "of patience."
+                f"no better P@10 since epoch {reached}: ending after {patience} epochs of patience."
             )
         return waited >= patience
 
@@ -135,7 +137,15 @@ class Phases:
             self._context.report(
                 f"{self._folder} holds a run with other settings or images: starting afresh."
             )
-            return None
+            saved = None
+        # Of the state that each has read, 0 for none.
+        place = 0.0 if saved is None else 1e9 * saved[1]["epoch"] + saved[1]["step"]
+        if self._context.ranks.any(place != self._context.ranks.as_first(place)):
+            message = (
+                f"The processes do not see the same {self._folder}: give an -o on a file system "
+                "that all nodes share, or wait until what one node wrote is seen by the others."
+            )
+            raise InputError(message)
         return saved
 
     def _save_now_and_then(self, tuning: FineTuning) -> None:

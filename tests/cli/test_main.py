@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -160,17 +159,18 @@ def test_debug_shows_the_traceback(monkeypatch):
         main.run(["doctor", "--debug"])
 
 
-def test_sigterm_exits_75():
-    program = """
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+def test_a_signal_that_asks_for_an_end_exits_75(name):
+    program = f"""
 import os, signal, patchknn.cli.doctor as doctor
-doctor._checks = lambda paths: os.kill(os.getpid(), signal.SIGTERM) or iter(())
+doctor._checks = lambda paths: os.kill(os.getpid(), signal.{name}) or iter(())
 import sys; sys.argv = ["patchknn", "doctor"]
 from patchknn.cli.main import entry
 entry()
 """
     finished = _python(program)
     assert finished.returncode == 75
-    assert f"stopped by {signal.SIGTERM.name}" in finished.stderr
+    assert f"stopped by {name}" in finished.stderr
 
 
 def test_a_closed_pipe_is_silent():

@@ -17,6 +17,7 @@ from patchknn.errors import ConflictError, InputError, PatchknnError, StoppedErr
 from patchknn.training import loop
 from patchknn.training.checkpoint import CHECKPOINT_FILE, partial_folder, read_checkpoint
 from patchknn.training.fit import splits_file, train_encoder
+from patchknn.training.judging import Judge
 from patchknn.training.ranks import Ranks
 
 
@@ -211,6 +212,15 @@ def test_the_new_layers_come_first_and_leave_the_backbone_alone(
     assert any(line.startswith("new layers: loss") for line in lines)
 
 
+def test_new_layers_that_give_no_number_end_the_run(
+    pictures, make_settings, tmp_path, weights_file
+):
+    settings = make_settings(weights=weights_file, epochs=0, head_epochs=3, lr=1e30)
+    with pytest.raises(PatchknnError, match="new layers is no longer a number in epoch"):
+        train_encoder(pictures(), settings, tmp_path / "encoder", str)
+    assert not (tmp_path / "encoder").exists()
+
+
 def test_without_training_codes_are_fitted_and_labels_are_not_needed(
     pictures, make_settings, tmp_path, weights_file
 ):
@@ -338,3 +348,19 @@ def test_weights_of_another_backbone_are_named_by_their_keys(
     settings = make_settings(backbone="test_vit", weights=weights_file)
     with pytest.raises(InputError, match="conv1"):
         train_encoder(pictures(), settings, tmp_path / "encoder", str)
+
+
+@pytest.mark.parametrize("patience", [None, 2])
+def test_of_epochs_as_good_as_each_other_the_last_is_kept(
+    pictures, make_settings, tmp_path, monkeypatch, patience
+):
+    judged = Judge.epoch
+
+    def perfect(*arguments):
+        figures, warning = judged(*arguments)
+        return {**figures, "p_at_10": 1.0}, warning
+
+    monkeypatch.setattr(Judge, "epoch", perfect)
+    settings = make_settings(epochs=4, patience=patience)
+    result = train_encoder(pictures(), settings, tmp_path / "encoder", str)
+    assert result.training["best_epoch"] == (4 if patience is None else 3)

@@ -112,10 +112,7 @@ def test_a_task_of_one_class_is_refused(pictures, make_settings, tmp_path):
 def test_patience_ends_a_run_that_gets_no_better(pictures, make_settings, tmp_path):
     settings = make_settings(lr=0.0, backbone_lr=0.0, weight_decay=0.0, epochs=9, patience=2)
     lines = []
-    result = train_encoder(
-        pictures(per_class=12, patients=6), settings, tmp_path / "encoder", lines.append
-    )
-    assert result.training["best_epoch"] == 1
+    train_encoder(pictures(per_class=12, patients=6), settings, tmp_path / "encoder", lines.append)
     assert sum(line.startswith("epoch ") for line in lines) == 3
     assert any("no better P@10 since epoch 1" in line for line in lines)
 

@@ -151,6 +151,28 @@ Path("told-" + os.environ["RANK"]).write_text(" ".join(seen))
 """
 
 
+_ELSEWHERE = """
+import os
+import sys
+from patchknn.training import fit, phases
+
+fit.run_digest = lambda *_: "this run"
+state = {"digest": "this run", "epoch": 2, "step": 0}
+# As on a node with a disk of its own.
+phases.read_checkpoint = lambda _: ({}, state) if os.environ["RANK"] == "0" else None
+from patchknn.cli.main import run
+sys.exit(run(sys.argv[1:]))
+"""
+
+
+def test_a_state_that_not_all_processes_see_is_an_error(picture_folder, tmp_path):
+    picture_folder(per_class=8)
+    (tmp_path / "run.py").write_text(_ELSEWHERE)
+    together = _torchrun(tmp_path, *_LINE, "encoder", *_SMALL, program=("run.py",))
+    assert together.returncode == 1
+    assert "do not see the same encoder.partial" in together.stderr
+
+
 def test_all_processes_are_judged_by_the_batch_norm_that_is_saved(picture_folder, tmp_path):
     picture_folder(per_class=12)
     (tmp_path / "run.py").write_text(_NOTED)
