@@ -31,7 +31,7 @@ read -ra datasets <<<"${DATASETS:-colon_cells chest_xray chest_xray_115 lc25000_
 read -ra methods <<<"${METHODS:-frozen cross-entropy triplet peer-cross-entropy peer-easy-positive \
   peer-semi-hard multitask deep-knn deep-knn-star}"
 read -ra seeds <<<"${SEEDS:-0 1 2}"
-epochs=${EPOCHS:-8}
+epochs=${EPOCHS:-20}
 mlp_epochs=${MLP_EPOCHS:-20}
 # More words for every `patchknn train`, of images and of stored features.
 read -ra train_options <<<"${TRAIN_OPTIONS:-}"

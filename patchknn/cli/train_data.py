@@ -97,11 +97,13 @@ def _listed(
 ) -> list[Patch]:
     from patchknn.datasets.listing import iter_patches
     from patchknn.datasets.patches import Problem
+    from patchknn.training.ranks import first_started
 
     patches = []
     for item in iter_patches(arguments, **reading):
         if isinstance(item, Problem):
-            console.message(item.error)
+            if first_started():
+                console.message(item.error)
             problems.append(item)
         else:
             patches.append(item)
@@ -109,12 +111,14 @@ def _listed(
 
 
 def _stored(settings: TrainingSettings, data: Sequence[str], labels: Path | None) -> TrainingData:
+    from patchknn.training.ranks import first_started
     from patchknn.training.stored import origin_encoder, read_stored, stored_patches
     from patchknn.training.tasks import ONLY_TASK
 
     stored = read_stored(data, labels)
     for problem in stored.problems:
-        console.message(problem.error)
+        if first_started():
+            console.message(problem.error)
     encoder = origin_encoder(stored)
     if encoder is not None:
         known = encoder.description

@@ -6,7 +6,13 @@ import os
 
 
 def available_cpus() -> int:
-    """Processors that Slurm gave this task, else those this process may run on; at least 1."""
+    """Processors that Slurm gave this task, else those this process may run on; at least 1.
+
+    The processes that torchrun starts on a node share what it may run on.
+    """
     granted = os.environ.get("SLURM_CPUS_PER_TASK", "")
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(min(int(granted), allowed or 1) if granted.isdigit() else allowed or 1, 1)
+    if granted.isdigit():
+        allowed = min(int(granted), allowed or 1)
+    sharing = os.environ.get("LOCAL_WORLD_SIZE", "") if "TORCHELASTIC_RUN_ID" in os.environ else ""
+    return max((allowed or 1) // (int(sharing) if sharing.isdigit() else 1), 1)

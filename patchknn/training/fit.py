@@ -79,18 +79,18 @@ def train_encoder(
     device = choose_device(settings.device)
     precision = _precision(settings.precision, device)
     digest = run_digest(settings, selections, precision)
-    done = finished_run(output, digest)
-    if done is not None:
-        report(f"{output} is already trained with these settings on these images.")
-        return TrainingResult(done["fingerprint"], done["metrics"], done["training"], skipped=True)
-    for selection in selections.values():
-        for remark in selection.remarks:
-            report(f"warning: {remark}")
     limit_threads()
     cuda = [device] if device.type == "cuda" else []
     with StopRequest() as stop, torch.random.fork_rng(devices=cuda):
         torch.manual_seed(settings.seed % 2**63)
         ranks = join_ranks(device, precision)
+        done = finished_run(output, digest)
+        if ranks.as_first(done is not None):  # not every node need see the first one's disk
+            report(f"{output} is already trained with these settings on these images.")
+            return _as_before(done or {})
+        for selection in selections.values():
+            for remark in selection.remarks:
+                report(f"warning: {remark}")
         parts = assemble(join(selections), settings, stored)
         report(_summary(selections))
         if ranks.first:
@@ -98,6 +98,15 @@ def train_encoder(
         context = _context(parts, precision, ranks, stop, (report, progress))
         context.inputs.load(context.progress, context.check)
         return _train(context, parts, output, digest)
+
+
+def _as_before(known: Mapping[str, Any]) -> TrainingResult:
+    return TrainingResult(
+        known.get("fingerprint", ""),
+        known.get("metrics", {}),
+        known.get("training", {}),
+        skipped=True,
+    )
 
 
 def resolve_for(

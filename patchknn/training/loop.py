@@ -93,7 +93,9 @@ class FineTuning:
         position, ranks = self.position, self._ranks
         if position.step == 0:
             # Each epoch has its own stream of chance, so that a resumed run draws the same.
-            torch.manual_seed((self._settings.seed * 1_000_003 + position.epoch) % 2**63)
+            # Processes drop out different units of theirs.
+            seed = self._settings.seed * 1_000_003 + position.epoch + self._ranks.rank * 7_919_003
+            torch.manual_seed(seed % 2**63)
             position.sums, position.images = {}, 0
         lists = self._batches.of_epoch(position.epoch)[position.step :]
         label = f"epoch {position.epoch}/{self._settings.last_epoch}"

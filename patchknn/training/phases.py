@@ -82,7 +82,9 @@ class Phases:
         seconds = time.monotonic() - started
         images = tuning.position.images - before  # of an epoch taken up again, those since
         row: dict[str, Any] = {"epoch": tuning.position.epoch, **means}
-        row |= {"train_seconds": round(seconds, 2), "images_per_second": images / seconds}
+        row["train_seconds"] = round(seconds, 2)
+        if images:
+            row["images_per_second"] = images / seconds
         with nullcontext() if tuning.average is None else tuning.average.in_place():
             self._judged(row)
         self.seconds += time.monotonic() - started

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -128,11 +130,16 @@ class Ranks:
 def join_ranks(device: torch.device, precision: str) -> Ranks:
     """Join the other processes of a torchrun or a job step of several tasks, or be alone.
 
-    Raises UsageError where GPUs are fewer than the processes of this node.
+    Raises UsageError for other devices than CPUs and GPUs, and where GPUs are fewer than the
+    processes of this node.
     """
     from lightning_fabric import Fabric
 
-    accelerator = "cuda" if device.type == "cuda" else "cpu"
+    if device.type not in {"cpu", "cuda"}:
+        message = f"--device {device.type} cannot train an encoder; use cpu or cuda."
+        raise UsageError(message)
+    _be_quiet()
+    accelerator = device.type
     nodes, here = _started_with()
     common: dict[str, Any] = {
         "accelerator": accelerator,
@@ -164,6 +171,13 @@ def join_ranks(device: torch.device, precision: str) -> Ranks:
     )
     fabric.launch()
     return Ranks(fabric)
+
+
+def _be_quiet() -> None:
+    # Their remarks, a line from each process, would drown what patchknn says.
+    for name in ("lightning.fabric", "lightning_fabric", "lightning_utilities.core.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*all_gather.* is deprecated.*")
 
 
 def first_started() -> bool:

@@ -17,3 +17,15 @@ def test_slurm_and_affinity_both_limit(monkeypatch, granted, allowed, expected):
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", granted)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(allowed)), raising=False)
     assert available_cpus() == expected
+
+
+def test_the_processes_of_a_torchrun_share_what_the_node_has(monkeypatch):
+    monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(16)), raising=False)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    assert available_cpus() == 16  # a variable left over from elsewhere
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    assert available_cpus() == 4
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "64")
+    assert available_cpus() == 1

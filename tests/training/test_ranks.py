@@ -11,9 +11,11 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 from patchknn.bundle import load_backbone, load_bundle
-from patchknn.training.ranks import _as_torchrun, _started_with
+from patchknn.errors import UsageError
+from patchknn.training.ranks import _as_torchrun, _started_with, join_ranks
 
 _LINE = ("train", "pictures", "-o")
 _SMALL = (
@@ -253,3 +255,8 @@ def test_tasks_of_two_steps_of_one_job_meet_at_different_ports(monkeypatch):
     assert first["MASTER_ADDR"] == "node07"
     assert (first["RANK"], first["LOCAL_RANK"], first["WORLD_SIZE"]) == ("3", "1", "4")
     assert first["MASTER_PORT"] != second["MASTER_PORT"]
+
+
+def test_a_device_that_cannot_train_is_refused():
+    with pytest.raises(UsageError, match="--device mps"):
+        join_ranks(torch.device("mps"), "float32")
