@@ -19,7 +19,7 @@
 #
 # usage: [DATASETS=... METHODS=... SEEDS=... EPOCHS=... JOBS=...] local.sh [OUT]
 set -euo pipefail
-# shellcheck source=common.sh
+# shellcheck source-path=SCRIPTDIR source=common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 out=${1:-reproduce-local}
