@@ -22,7 +22,7 @@
 #
 # usage: [METHODS=... SEEDS=... JOBS=... WEIGHTS=DIR TRAIN_OPTIONS=...] crc.sh DATA [OUT]
 set -euo pipefail
-# shellcheck source=common.sh
+# shellcheck source-path=SCRIPTDIR source=common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 data=${1:?usage: crc.sh DATA [OUT]}

@@ -50,6 +50,7 @@ def convergence(options: argparse.Namespace) -> None:
                 epochs, values.min(0), values.max(0), color=line.get_color(), alpha=0.2
             )
         axis.set(xlabel="epoch", ylabel=f"validation {title}")
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
     axes[0].legend()
     figure.savefig(options.output, dpi=150)

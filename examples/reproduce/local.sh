@@ -9,9 +9,9 @@
 # licence   colon_cells: derived from CRCHistoPhenotypes, research only; chest_xray: Kermany 2018,
 #           CC BY 4.0; lc25000_colon: LC25000 (Borkowski 2019); weights: Apache-2.0
 # hardware  two CPU cores and 4 GB; a GPU, where there is one, also fine-tunes on chest_xray
-# time      on two cores about 20 minutes a method and seed of colon_cells, 5 of lc25000_colon and
-#           of chest_xray: most of a day for all. It may be stopped and started again; a part is
-#           chosen by the variables below
+# time      estimated from a few hundred images: on two cores 20 minutes a method and seed of
+#           colon_cells, 5 of lc25000_colon and of chest_xray, most of a day for all. It may be
+#           stopped and started again; a part is chosen by the variables below
 #
 # chest_xray trains an MLP on frozen features; chest_xray_115 has 115 NORMAL among all PNEUMONIA,
 # which is the imbalance of Skin-7. The validation images choose nothing: every run keeps its last
@@ -19,7 +19,7 @@
 #
 # usage: [DATASETS=... METHODS=... SEEDS=... EPOCHS=... JOBS=...] local.sh [OUT]
 set -euo pipefail
-# shellcheck source=common.sh
+# shellcheck source-path=SCRIPTDIR source=common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 out=${1:-reproduce-local}

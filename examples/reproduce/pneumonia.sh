@@ -22,11 +22,11 @@
 #
 # usage: [METHODS=... SEEDS=... JOBS=... WEIGHTS=DIR TRAIN_OPTIONS=...] pneumonia.sh DATA [OUT]
 set -euo pipefail
-# shellcheck source=common.sh
+# shellcheck source-path=SCRIPTDIR source=common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 data=${1:?usage: pneumonia.sh DATA [OUT]}
 out=${2:-reproduce-pneumonia}
-# shellcheck source=paper_b.sh
+# shellcheck source-path=SCRIPTDIR source=paper_b.sh
 . "$here/paper_b.sh"
 no_less "$data/stage_2_train_images" "$data/stage_2_detailed_class_info.csv"
 

@@ -25,11 +25,11 @@
 #
 # usage: [METHODS=... SEEDS=... JOBS=... WEIGHTS=DIR TRAIN_OPTIONS=...] sd198.sh DATA [OUT]
 set -euo pipefail
-# shellcheck source=common.sh
+# shellcheck source-path=SCRIPTDIR source=common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 data=${1:?usage: sd198.sh DATA [OUT]}
 out=${2:-reproduce-sd198}
-# shellcheck source=paper_b.sh
+# shellcheck source-path=SCRIPTDIR source=paper_b.sh
 . "$here/paper_b.sh"
 no_less "$data/images"
 

@@ -29,11 +29,11 @@
 #
 # usage: [METHODS=... MLP_METHODS=... SEEDS=... JOBS=... WEIGHTS=DIR TRAIN_OPTIONS=...] skin7.sh DATA [OUT]
 set -euo pipefail
-# shellcheck source=common.sh
+# shellcheck source-path=SCRIPTDIR source=common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 data=${1:?usage: skin7.sh DATA [OUT]}
 out=${2:-reproduce-skin7}
-# shellcheck source=paper_b.sh
+# shellcheck source-path=SCRIPTDIR source=paper_b.sh
 . "$here/paper_b.sh"
 read -ra mlp_methods <<<"${MLP_METHODS-knn nca lmnn triplet cross-entropy deep-knn}"
 no_less "$data/ISIC2018_Task3_Training_Input"

@@ -37,13 +37,13 @@
 #
 # usage: [PARTS=... SEEDS=... EPOCHS=... JOBS=... WEIGHTS=DIR TRAIN_OPTIONS=...] sweeps.sh DATA [OUT [WORDS...]]
 set -euo pipefail
-# shellcheck source=common.sh
+# shellcheck source-path=SCRIPTDIR source=common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 data=${1:?usage: sweeps.sh DATA [OUT [WORDS...]]}
 out=${2:-reproduce-sweeps}
 shift "$(($# < 2 ? $# : 2))"
 words=("$@")
-# shellcheck source=paper_b.sh
+# shellcheck source-path=SCRIPTDIR source=paper_b.sh
 . "$here/paper_b.sh"
 read -ra parts <<<"${PARTS:-neighbours votes bank backbones convergence natural}"
 read -ra positives <<<"${POSITIVES:-3 5 7}" # K
