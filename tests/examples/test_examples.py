@@ -162,7 +162,12 @@ def test_a_slurm_array_gives_the_archive_of_one_process(project, archive, comman
 @pytest.mark.parametrize("script", sorted(_EXAMPLES.rglob("*.s[hb]*")), ids=lambda path: path.name)
 def test_every_script_parses_and_says_its_usage(script):
     subprocess.run(["bash", "-n", str(script)], check=True)
-    head = script.read_text(encoding="utf-8")
-    assert head.startswith("#!/usr/bin/env bash\n")
-    assert "set -euo pipefail" in head
-    assert script.name in (_EXAMPLES / "README.md").read_text() or script.suffix == ".sbatch"
+    text = script.read_text(encoding="utf-8")
+    named = [_EXAMPLES / "README.md", script.parent / "README.md"]
+    described = "".join(file.read_text() for file in named if file.is_file())
+    assert script.name in described or script.suffix == ".sbatch"
+    if text.startswith("# shellcheck shell=bash\n"):  # its functions are for other scripts
+        assert "to be sourced" in text
+        return
+    assert text.startswith("#!/usr/bin/env bash\n")
+    assert "set -euo pipefail" in text
