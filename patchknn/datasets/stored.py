@@ -97,11 +97,6 @@ class StoredFeatures:
         """The labels that there are, sorted."""
         return tuple(sorted({label for label in self.labels if label is not None}))
 
-    def label_numbers(self, class_names: Sequence[str]) -> npt.NDArray[np.int64]:
-        """(N,) int64: each row's place in ``class_names``, −1 for none or another label."""
-        numbers: dict[str | None, int] = {name: n for n, name in enumerate(class_names)}
-        return np.array([numbers.get(label, -1) for label in self.labels], np.int64)
-
 
 def put_together(inputs: Iterable[FeaturePart | Problem]) -> StoredFeatures:
     """One record of all parts, in their order; problems among them are passed on.

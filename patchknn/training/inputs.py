@@ -10,8 +10,8 @@ from torch import Tensor
 
 from patchknn.datasets.augmentation import AUGMENTATIONS, Augment
 from patchknn.datasets.patches import Problem
-from patchknn.datasets.transforms import normalise
 from patchknn.datasets.windows import centre_window
+from patchknn.encoder.inference import normalise
 from patchknn.training.images import ImageStore
 
 Progress = Callable[..., Iterator[Any]]

@@ -54,11 +54,9 @@ def stored_patches(stored: StoredFeatures) -> list[Patch]:
 
 def origin_encoder(stored: StoredFeatures) -> Bundle | None:
     """The encoder that made all of the features, where it is kept with them, else None."""
-    archives = [origin for origin in stored.origins if origin.kind == "archive"]
-    made_by = {origin.encoder for origin in stored.origins}
-    if len(archives) < len(stored.origins) or len(made_by) != 1:
+    if stored.encoder is None or any(origin.kind != "archive" for origin in stored.origins):
         return None
-    return load_bundle(archives[0].path / "encoder")
+    return load_bundle(stored.origins[0].path / "encoder")
 
 
 def _stamped(origin: Origin) -> Path:

@@ -9,8 +9,8 @@ import torch
 from cases_losses import BITS, CLASSES, Workload
 from torch import Tensor, nn
 
-from patchknn.datasets.transforms import normalise
 from patchknn.encoder.backbones import Backbone, create_backbone
+from patchknn.encoder.inference import normalise
 from patchknn.encoder.network import EncoderNetwork
 from patchknn.training.context import Context
 from patchknn.training.defaults import resolve

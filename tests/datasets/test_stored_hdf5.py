@@ -157,7 +157,6 @@ def test_labels_and_patients_of_patchknns_own_files_are_taken(tmp_path):
     assert result.labels == ("TUM", None, "Ä")
     assert result.patients == ("P1",) * 3
     assert result.class_names == ("TUM", "Ä")
-    assert result.label_numbers(["Ä", "STR"]).tolist() == [-1, -1, 0]
 
 
 def test_files_without_coordinates_or_without_tissue_are_no_problem(tmp_path):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from patchknn.datasets.augmentation import AUGMENTATIONS
 from patchknn.errors import UsageError
+from patchknn.losses.triplet import Mining
 from patchknn.training.checks import check, parse_max_bad
 
 
@@ -52,3 +55,10 @@ def test_unreadable_images_are_allowed_by_number_or_by_share():
     assert parse_max_bad("5%", 1000) == 50
     assert parse_max_bad("5%", 7) == 1
     assert parse_max_bad("0", 7) == parse_max_bad("0%", 7) == 0
+
+
+def test_every_recipe_and_every_miner_there_is_can_be_asked_for(make_settings):
+    for recipe in AUGMENTATIONS:
+        check(make_settings(augment=recipe))
+    for mining in get_args(Mining):
+        check(make_settings(loss="triplet", mining=mining))
