@@ -37,10 +37,21 @@ train() {
   say "train     $run"
   mkdir -p "$run"
   logged "$run" patchknn train "$@" --output "$run/encoder" --format ndjson >>"$run/log"
-  # Whatever an earlier encoder gave is of no use any more.
-  local archived=$run/archive/encoder/encoder.json
-  if [ -e "$archived" ] && ! cmp -s "$run/encoder/encoder.json" "$archived"; then
-    rm -rf "$run/archive" "$run"/*.ndjson
+  forget_others "$run"
+}
+
+# take_over RUN FROM: the encoder of another run, in place of training one.
+take_over() {
+  mkdir -p "$1"
+  ln -sfn "$(realpath "$2/encoder")" "$1/encoder"
+  forget_others "$1"
+}
+
+# forget_others RUN: whatever an earlier encoder gave is of no use any more.
+forget_others() {
+  local archived=$1/archive/encoder/encoder.json
+  if [ -e "$archived" ] && ! cmp -s "$1/encoder/encoder.json" "$archived"; then
+    rm -rf "$1/archive" "$1"/*.ndjson
   fi
 }
 

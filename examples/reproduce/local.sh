@@ -28,8 +28,10 @@ data=${PATCHKNN_DATA:-$here/../../../shared/data}
 read -ra datasets <<<"${DATASETS:-colon_cells chest_xray chest_xray_115 lc25000_colon}"
 # Also: nca, lmnn and knn (these on frozen features; the first two install scikit-learn below 1.8
 # and metric-learn into an environment of their own), peer-hard, peer-none (all triplets).
+# METHOD-8 is that method's encoder with features averaged over the eight flips and turns of an
+# image (embed --orientations 8).
 read -ra methods <<<"${METHODS:-frozen cross-entropy triplet peer-cross-entropy peer-easy-positive \
-  peer-semi-hard multitask deep-knn deep-knn-star}"
+  peer-semi-hard multitask deep-knn deep-knn-star cross-entropy-8 multitask-8}"
 read -ra seeds <<<"${SEEDS:-0 1 2}"
 epochs=${EPOCHS:-20}
 mlp_epochs=${MLP_EPOCHS:-20}
@@ -110,6 +112,12 @@ on_images() {
       on_images "$out/runs/$2/cross-entropy/seed$4" "$2" cross-entropy "$4"
       train "$run" "$train_csv" --from "$out/runs/$2/cross-entropy/seed$4/encoder" \
         --loss deep-knn --augment "$augment" --epochs "$epochs" "${options[@]}" ;;
+    *-8)
+      local plain=$out/runs/$2/${method%-8}/seed$4
+      on_images "$plain" "$2" "${method%-8}" "$4"
+      take_over "$run" "$plain"
+      finish "$run" --orientations 8
+      return ;;
     *)
       mapfile -t words < <(loss "$method")
       train "$run" "$train_csv" "${network[@]}" --weights "$weights" "${words[@]}" \
@@ -129,6 +137,10 @@ on_features() {
     peer-*) ;;
     *)
       mapfile -t words < <(loss "$method")
+      if [ "$method" = deep-knn-star ]; then
+        on_features "$out/runs/$2/cross-entropy/seed$4" "$2" cross-entropy "$4"
+        words+=(--from "$out/runs/$2/cross-entropy/seed$4/encoder")
+      fi
       train "$run" "$stored/archive" --features "${words[@]}" --split none \
         --seed "$4" --epochs "$mlp_epochs" "${train_options[@]}"
       finish "$run"
@@ -145,12 +157,14 @@ on_features() {
   results "$run" knn "$PYTHON" "$here/metric_learning.py" judge "$run/peer/train.npz" "$run/peer/test.npz"
 }
 
-# finish RUN: archive the training images and put the others to it.
+# finish RUN OPTIONS...: archive the training images, as embed is told, and put the others to it.
 finish() {
-  embed "$1" "$train_csv"
-  judge "$1" radius1 "$test_csv" --radius 1
-  judge "$1" radius2 "$test_csv" --radius 2
-  judge "$1" coarse-l2 "$test_csv" --coarse l2 # paper A's baseline
+  local run=$1
+  shift
+  embed "$run" "$train_csv" "$@"
+  judge "$run" radius1 "$test_csv" --radius 1
+  judge "$run" radius2 "$test_csv" --radius 2
+  judge "$run" coarse-l2 "$test_csv" --coarse l2 # paper A's baseline
 }
 
 # features DATASET: what the network as it is makes of all images, for NumPy.
@@ -173,14 +187,14 @@ metric() {
 # one DATASET METHOD SEED
 one() {
   describe "$1"
-  if [ "$2" = deep-knn-star ] && [ "$kind" = features ]; then
-    return # needs an encoder to go on from, which --features does not take
+  if [[ $2 = *-8 && $kind = features ]]; then
+    return # a chest, unlike tissue, has a top
   fi
   "on_$kind" "$out/runs/$1/$2/seed$3" "$1" "$2" "$3"
 }
 
 # needs METHOD: whether it uses what another one makes: those come in a second round.
-needs() { case $1 in deep-knn-star) return 0 ;; esac; return 1; }
+needs() { case $1 in deep-knn-star | *-8) return 0 ;; esac; return 1; }
 
 no_less "$weights"
 if [ -z "${DATASETS:-}" ] && "$PYTHON" -c 'import torch, sys; sys.exit(not torch.cuda.is_available())'; then

@@ -30,6 +30,7 @@ _ORDER = (
     *("frozen", "knn", "nca", "lmnn", "cross-entropy", "triplet"),
     *("peer-cross-entropy", "peer-easy-positive", "peer-semi-hard", "peer-hard", "peer-none"),
     *("multitask", "deep-knn", "deep-knn-star"),
+    *("cross-entropy-8", "multitask-8", "deep-knn-8", "deep-knn-star-8"),
 )
 _NAMES = {
     "frozen": "frozen + ITQ",
@@ -44,6 +45,10 @@ _NAMES = {
     "peer-none": "peer: cross-entropy + all triplets",
     "deep-knn": "deep kNN",
     "deep-knn-star": "deep kNN*",
+    "cross-entropy-8": "cross-entropy, 8 orientations",
+    "multitask-8": "multitask, 8 orientations",
+    "deep-knn-8": "deep kNN, 8 orientations",
+    "deep-knn-star-8": "deep kNN*, 8 orientations",
 }
 Figures = dict[str, float | None]
 Evaluations = dict[str, dict[str, Any]]
@@ -109,6 +114,9 @@ COLUMNS = (
     Column("AUROC", from_file("radius1", "confidence_auroc"), "number"),
     Column("AURC", from_file("radius1", "aurc"), "small"),
     Column("ECE", from_file("radius1", "ece"), "small"),
+    Column("AURC by distance", from_file("radius1", "weighted_aurc"), "small"),
+    Column("ECE by distance", from_file("radius1", "weighted_ece"), "small"),
+    Column("classifier AURC", from_file("radius1", "classifier_aurc"), "small"),
     Column("s/epoch", lambda run: run.epoch_seconds, "seconds"),
 )
 _KEYS = {

@@ -32,6 +32,7 @@ def create_archive(
     patch_px: int,
     mpp: float | None,
     precision: str = "float32",
+    orientations: int = 1,
     with_backbone: bool = True,
     dry_run: bool = False,
 ) -> None:
@@ -54,6 +55,7 @@ def create_archive(
         patch_px=patch_px,
         mpp=mpp,
         precision=precision,
+        orientations=orientations,
     )
     # In this order: what another process has just made is complete, and an archive.
     occupied = path.exists() and (not path.is_dir() or any(path.iterdir()))

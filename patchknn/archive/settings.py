@@ -9,7 +9,8 @@ from patchknn.archive.sealed import damage, read_sealed
 from patchknn.errors import InputError
 
 FORMAT = "patchknn-archive"
-FORMAT_VERSION = 1
+# 2: features may be means over orientations. Where they are not, what is written is version 1.
+FORMAT_VERSION = 2
 SETTINGS_FILE = "archive.json"
 ENCODER = "encoder"
 FEATURE_DTYPES = ("float16", "float32")
@@ -20,7 +21,7 @@ class ArchiveSettings(NamedTuple):
 
     ``bits`` K and ``feature_dim`` D per row; ``patch_px`` the side of a patch in pixels; ``mpp``
     in µm/px, None where patches were taken at level-0 pixels; ``precision`` of the encoder's
-    forward pass.
+    forward pass; ``orientations`` of a patch that its features are the mean of.
     """
 
     archive_id: str
@@ -31,10 +32,15 @@ class ArchiveSettings(NamedTuple):
     patch_px: int
     mpp: float | None
     precision: str
+    orientations: int = 1
 
     def as_json(self) -> dict[str, Any]:
         """The content of ``archive.json``, not yet sealed."""
-        return {"format": FORMAT, "format_version": FORMAT_VERSION, **self._asdict()}
+        fields = self._asdict()
+        if self.orientations == 1:
+            del fields["orientations"]
+            return {"format": FORMAT, "format_version": 1, **fields}
+        return {"format": FORMAT, "format_version": FORMAT_VERSION, **fields}
 
 
 def read_settings(path: Path) -> ArchiveSettings:
@@ -69,11 +75,12 @@ def read_settings(path: Path) -> ArchiveSettings:
 
 def _from_json(value: dict[str, Any]) -> ArchiveSettings | None:
     try:
-        settings = ArchiveSettings(**{name: value[name] for name in ArchiveSettings._fields})
-    except KeyError:
+        known = (name for name in ArchiveSettings._fields if name in value)
+        settings = ArchiveSettings(**{name: value[name] for name in known})
+    except TypeError:  # one is missing
         return None
     texts = (settings.archive_id, settings.encoder_fingerprint, settings.precision)
-    counts = (settings.bits, settings.feature_dim, settings.patch_px)
+    counts = (settings.bits, settings.feature_dim, settings.patch_px, settings.orientations)
     plausible = (
         all(isinstance(text, str) for text in texts)
         and all(type(count) is int and 0 < count < 1 << 24 for count in counts)

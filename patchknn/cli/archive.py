@@ -80,6 +80,7 @@ def info(archive: Archive, format: options.Format = None) -> int:
         "patch_px": settings.patch_px,
         "mpp": settings.mpp,
         "precision": settings.precision,
+        "orientations": settings.orientations,
         "encoder": settings.encoder_fingerprint,
         "backbone": description.backbone,
         "hash_method": description.hash_method,

@@ -82,6 +82,14 @@ def embed(
             help="Of the encoder in a new archive [what its bundle says].",
         ),
     ] = None,
+    orientations: Annotated[
+        Literal["1", "2", "4", "8"] | None,
+        typer.Option(
+            "--orientations",
+            help="In a new archive, features are means over so many flips and turns of a patch, "
+            "of its queries too: better neighbours for that many times the work [1].",
+        ),
+    ] = None,
     backbone: Annotated[
         bool,
         typer.Option("--backbone/--no-backbone", help="Copy the backbone into a new archive."),
@@ -136,6 +144,7 @@ def embed(
         min_tissue=min_tissue,
     )
     precision = precision or bundle.description.precision
+    averaged = int(orientations or (1 if existing is None else existing.orientations))
     make_archive = partial(
         create_archive,
         archive,
@@ -144,6 +153,7 @@ def embed(
         patch_px=size,
         mpp=patches.mpp,
         precision=precision,
+        orientations=averaged,
         with_backbone=backbone,
     )
     if dry_run:
@@ -158,7 +168,9 @@ def embed(
 
     chosen = choose_device(device)
     limit_threads()
-    make_extractor = cache(lambda: FeatureExtractor.from_bundle(bundle, chosen, precision))
+    make_extractor = cache(
+        lambda: FeatureExtractor.from_bundle(bundle, chosen, precision, averaged)
+    )
     if existing is None:  # no archive is made of an encoder that cannot be used
         make_extractor().check_size(size)
     make_archive()

@@ -115,11 +115,11 @@ def _report(
     from patchknn.evaluation.queries import archive_encoder, labelled_queries
 
     bundle = archive_encoder(snapshot, embedding.encoder)
-    device = choose_device(embedding.device)
+    device, stored = choose_device(embedding.device), snapshot.settings
     queries = labelled_queries(
         snapshot,
         asked.items,
-        FeatureExtractor.from_bundle(bundle, device, snapshot.settings.precision),
+        FeatureExtractor.from_bundle(bundle, device, stored.precision, stored.orientations),
         batch_size=embedding.batch_size,
         workers=embedding.workers,
         default_mpp=embedding.default_mpp,

@@ -120,7 +120,8 @@ class ImageQueries:
                 )
                 raise ConflictError(message)
         device = choose_device(self._settings.device)
-        return FeatureExtractor.from_bundle(bundle, device, self._snapshot.settings.precision)
+        stored = self._snapshot.settings
+        return FeatureExtractor.from_bundle(bundle, device, stored.precision, stored.orientations)
 
     def _content(self, path: Path) -> str | None:
         if self._hashed[0] != path:

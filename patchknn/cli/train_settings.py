@@ -63,11 +63,17 @@ def _answered_otherwise(name: str, said: set[str]) -> bool:
 def _of_encoder(values: dict[str, Any], said: set[str]) -> dict[str, Any]:
     from patchknn.training.assembly import read_origin
 
-    origin = read_origin(values["from_encoder"]).description
+    bundle = read_origin(values["from_encoder"], features=values["features"])
+    origin, mlp = bundle.description, bundle.description.projection
     own = {"size": origin.input_size, "crop": origin.crop, "mpp": origin.mpp, "bits": origin.bits}
-    for name in ("mean", "std"):
+    brought = ["mean", "std"]
+    if values["features"] and mlp is not None:
+        brought += ["hidden", "output_dim"]
+        own |= {"hidden": mlp["hidden"], "output_dim": mlp["output_dim"]}
+    for name in brought:
         if name in said:
-            message = f"--from brings its own --{name}; leave --{name} away."
+            option = f"--{name.replace('_', '-')}"
+            message = f"--from brings its own {option}; leave {option} away."
             raise UsageError(message)
     return {name: value for name, value in own.items() if name not in said}
 

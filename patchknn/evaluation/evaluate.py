@@ -105,11 +105,13 @@ def _outcomes(
             label=label,
             prediction=answer.prediction,
             confidence=answer.confidence,
+            weighted_confidence=answer.weighted_confidence,
             neighbours=tuple(neighbour.label for neighbour in answer.neighbours),
             ball=answer.ball,
             empty=is_empty,
             widened=answer.widened,
             classifier=None if answer.classifier is None else answer.classifier.prediction,
+            probability=None if answer.classifier is None else answer.classifier.probability,
             l2_true=sum(name == label for name in nearest),
         )
 

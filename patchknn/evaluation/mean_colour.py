@@ -62,7 +62,10 @@ def evaluate_mean_colour(
             results = search.search([queries[n] for n in readable], colours[readable])
             found = dict(zip(readable.tolist(), results, strict=True))
             unread += len(block) - len(found)
-            outcomes += [_outcome(snapshot, q, found.get(n)) for n, q in enumerate(queries)]
+            norms = np.linalg.norm(colours, axis=1).tolist()
+            outcomes += [
+                _outcome(snapshot, q, found.get(n), norms[n]) for n, q in enumerate(queries)
+            ]
     unread_rows = sum(int(np.isnan(colours).any(axis=1).sum()) for colours in stored)
     return Report(
         method=METHOD,
@@ -83,14 +86,15 @@ def _shard_colours(shard: Shard, finder: PictureFinder) -> Colours:
     return colours
 
 
-def _outcome(snapshot: Snapshot, query: Query, found: Found | None) -> Outcome:
+def _outcome(snapshot: Snapshot, query: Query, found: Found | None, norm: float) -> Outcome:
     rows = [] if found is None else found.rows.tolist()
     labels = tuple(snapshot.row(row).label for row in rows)
-    vote = tally(labels, [] if found is None else found.distances.tolist())
+    vote = tally(labels, [] if found is None else found.distances.tolist(), norm)
     return Outcome(
         query=query.name,
         label=query.label or "",
         prediction=vote.prediction,
         confidence=vote.confidence,
+        weighted_confidence=vote.weighted_confidence,
         neighbours=labels,
     )

@@ -16,8 +16,8 @@ class Outcome:
     """What came of one query whose true class is ``label``.
 
     ``neighbours`` are their labels. ``ball``, ``empty`` and ``widened`` describe the first stage;
-    they are None for a method that has none, as ``classifier`` and ``l2_true`` (the number of
-    true neighbours by exhaustive L2) are where there is no such thing.
+    they are None for a method that has none, as ``classifier`` with its ``probability`` and
+    ``l2_true`` (the number of true neighbours by exhaustive L2) are where there is no such thing.
     """
 
     query: str
@@ -25,10 +25,12 @@ class Outcome:
     prediction: str | None
     confidence: float | None
     neighbours: tuple[str | None, ...]
+    weighted_confidence: float | None = None
     ball: int | None = None
     empty: bool | None = None
     widened: bool | None = None
     classifier: str | None = None
+    probability: float | None = None
     l2_true: int | None = None
 
     @property
@@ -96,6 +98,7 @@ class Report:
         true, predicted = self._labels()
         hits = self._hits()
         confidence, correct = self._confidence()
+        weighted = self._weighted_confidence()
         smallest = metrics.smallest_class_recall(true, predicted)
         exhaustive = [outcome.l2_true for outcome in self.outcomes]
         return {
@@ -115,9 +118,13 @@ class Report:
             "confidence_auroc": metrics.auroc(confidence, correct),
             "aurc": metrics.aurc(confidence, correct),
             "ece": metrics.expected_calibration_error(confidence, correct),
+            "weighted_confidence_auroc": metrics.auroc(*weighted),
+            "weighted_aurc": metrics.aurc(*weighted),
+            "weighted_ece": metrics.expected_calibration_error(*weighted),
             "classifier_accuracy": _share(
                 [_agrees(outcome.classifier, outcome.label) for outcome in self.outcomes]
             ),
+            "classifier_aurc": self._classifier_aurc(),
         }
 
     def as_json(self) -> dict[str, Any]:
@@ -147,6 +154,19 @@ class Report:
         true, predicted = self._labels()
         confidence = [outcome.confidence or 0.0 for outcome in self.outcomes]
         return np.array(confidence, np.float64), true == predicted
+
+    def _weighted_confidence(self) -> tuple[metrics.Floats, metrics.Bools]:
+        """The same by distance; nothing at all of a method that has no such confidence."""
+        _, correct = self._confidence()
+        values = [outcome.weighted_confidence for outcome in self.outcomes]
+        if all(value is None for value in values):
+            return np.zeros(0), correct[:0]
+        return np.array([value or 0.0 for value in values], np.float64), correct
+
+    def _classifier_aurc(self) -> float | None:
+        known = [outcome for outcome in self.outcomes if outcome.probability is not None]
+        right = np.array([outcome.classifier == outcome.label for outcome in known], np.bool_)
+        return metrics.aurc(np.array([outcome.probability for outcome in known], np.float64), right)
 
 
 def _share(values: Sequence[float | None]) -> float | None:

@@ -254,13 +254,26 @@ class Searcher:
             found.distances,
             np.repeat(np.stack(codes), counts, axis=0),
         )
-        pairs = zip(queries, features, found, by_query(neighbours, counts.tolist()), strict=True)
+        norms = np.linalg.norm(np.stack(features).astype(np.float64), axis=1)
+        pairs = zip(
+            queries,
+            features,
+            norms.tolist(),
+            found,
+            by_query(neighbours, counts.tolist()),
+            strict=True,
+        )
         return [self._answer(*one) for one in pairs]
 
     def _answer(
-        self, query: Query, feature: Features, found: Found, neighbours: tuple[Neighbour, ...]
+        self,
+        query: Query,
+        feature: Features,
+        norm: float,
+        found: Found,
+        neighbours: tuple[Neighbour, ...],
     ) -> Answer:
-        vote = tally([n.label for n in neighbours], [n.l2 for n in neighbours])
+        vote = tally([n.label for n in neighbours], [n.l2 for n in neighbours], norm)
         return Answer(
             query=query.name,
             label=query.label,

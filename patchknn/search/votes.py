@@ -21,12 +21,15 @@ class Tally(NamedTuple):
         return sum(self.votes.values())
 
 
-def tally(labels: Sequence[str | None], distances: Sequence[float]) -> Tally:
-    """Let neighbours vote: ``labels`` (n,), ``distances`` (n,) L2 of the features.
+def tally(labels: Sequence[str | None], distances: Sequence[float], norm: float) -> Tally:
+    """Let neighbours vote: ``labels`` (n,), ``distances`` (n,) L2 of the features, ``norm`` of the
+    query's.
 
     A neighbour without a label casts no vote. The class with most votes is the prediction, a tie
     going to the smaller mean distance, then to the name that sorts first. The confidence is the
-    prediction's share of the votes; the weighted one its share of the weights (see ``weights``).
+    prediction's share of the votes; in the weighted one each of its votes counts by its weight
+    (see ``weights``), so that a query which lies far from all it resembles is not sure, however
+    much they agree.
     """
     voters = [(label, d) for label, d in zip(labels, distances, strict=True) if label is not None]
     if not voters:
@@ -36,28 +39,24 @@ def tally(labels: Sequence[str | None], distances: Sequence[float]) -> Tally:
         by_class.setdefault(label, []).append(distance)
     ranked = sorted(by_class, key=lambda name: (-len(by_class[name]), _mean(by_class[name]), name))
     prediction = ranked[0]
-    shares = weights([distance for _, distance in voters])
-    won = math.fsum(
-        share for share, (label, _) in zip(shares, voters, strict=True) if label == prediction
-    )
+    won = math.fsum(weights(by_class[prediction], norm))
     return Tally(
         prediction=prediction,
         confidence=len(by_class[prediction]) / len(voters),
-        weighted_confidence=min(won / math.fsum(shares), 1.0),
+        weighted_confidence=won / len(voters),
         votes={name: len(by_class[name]) for name in ranked},
     )
 
 
-def weights(distances: Sequence[float]) -> list[float]:
-    """The weight of each vote: 1 / (1 + (d / mean d)²), a Cauchy kernel as wide as the mean.
+def weights(distances: Sequence[float], norm: float) -> list[float]:
+    """The weight of each vote: 1 / (1 + (d / ‖q‖)²), a Cauchy kernel as wide as the query is long.
 
     It lies between 0 and 1, does not hang on the unit of the features, and a neighbour at
-    distance 0 weighs 1, not infinitely much. Where all distances are 0 all votes weigh the same.
+    distance 0 weighs 1, not infinitely much. The query's own length is known for every query and
+    needs no statistic of the archive, which would change with each addition.
     """
-    mean = _mean(distances)
-    if mean == 0:
-        return [1.0] * len(distances)
-    return [1 / (1 + (distance / mean) ** 2) for distance in distances]
+    # s² / (s² + d²), and nothing overflows.
+    return [1.0 if d == 0 else (norm / math.hypot(norm, d)) ** 2 for d in distances]
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -86,8 +86,9 @@ def assemble(lesson: Lesson, settings: TrainingSettings, stored: StoredFeatures 
     """
     source = None
     if stored is not None:
-        module: nn.Module = _mlp(lesson, settings, stored)
-        width = settings.output_dim
+        mlp = _mlp(lesson, settings, stored)
+        module: nn.Module = mlp
+        width = mlp.output_dim
     else:
         source = _source(settings)
         module, width = source.module, source.feature_dim
@@ -98,12 +99,23 @@ def assemble(lesson: Lesson, settings: TrainingSettings, stored: StoredFeatures 
     return Parts(lesson, network, source, stored, settings)
 
 
-def read_origin(encoder: Path) -> Bundle:
-    """The bundle that ``--from`` names; raises InputError where it has no backbone."""
+def read_origin(encoder: Path, *, features: bool = False) -> Bundle:
+    """The bundle that ``--from`` names, for images or for stored features.
+
+    Raises InputError where what it needs is missing, ConflictError where it has no MLP to go on
+    from with features.
+    """
     bundle = load_bundle(encoder)
-    if not bundle.has_backbone:
-        message = f"--from {encoder} has no backbone to go on from; name a bundle that has one."
+    if not (bundle.has_network if features else bundle.has_backbone):
+        part = "network" if features else "backbone"
+        message = f"--from {encoder} has no {part} to go on from; name a bundle that has one."
         raise InputError(message)
+    if features and bundle.description.projection is None:
+        message = (
+            f"--from {encoder} has no MLP to go on from: with --features, name an encoder that "
+            "was trained with --features."
+        )
+        raise ConflictError(message)
     return bundle
 
 
@@ -144,8 +156,29 @@ def _backbone_of(bundle: Bundle, module: nn.Module) -> Backbone:
 
 
 def _mlp(lesson: Lesson, settings: TrainingSettings, stored: StoredFeatures) -> FeatureMLP:
+    if settings.from_encoder is not None:
+        return _known_mlp(settings.from_encoder, stored)
     rows = [patch.row for patch in lesson.patches[: lesson.n_train]]
     features = stored.features[rows]
     mlp = FeatureMLP(features.shape[1], settings.hidden, settings.output_dim)
     mlp.fit_input(features)
+    return mlp
+
+
+def _known_mlp(encoder: Path, stored: StoredFeatures) -> FeatureMLP:
+    """The MLP that ``--from`` names, with its standardisation, if these features are its input."""
+    bundle = read_origin(encoder, features=True)
+    module = load_encoder(bundle).backbone
+    mlp = module.mlp if isinstance(module, Chained) else module
+    assert isinstance(mlp, FeatureMLP)
+    origin = origin_encoder(stored)
+    known = bundle.description.backbone
+    given = None if origin is None else origin.description.backbone
+    if stored.features.shape[1] != mlp.input_dim or (known and given and known != given):
+        message = (
+            f"--from {encoder} takes {mlp.input_dim} features per patch"
+            f"{f' of {known}' if known else ''}, and these are {stored.features.shape[1]}"
+            f"{f' of {given}' if given else ''}; give features of its own backbone."
+        )
+        raise ConflictError(message)
     return mlp

@@ -116,7 +116,8 @@ def _check_source(settings: TrainingSettings) -> None:
         message = f"{given[0]} and {given[1]} exclude each other; give one of them."
         raise UsageError(message)
     if settings.features:
-        unfit = [*given[:1], *(["--backbone"] if settings.backbone is not None else [])]
+        unfit = [option for option in given if option != "--from"]
+        unfit += ["--backbone"] if settings.backbone is not None else []
         if unfit:
             message = f"{unfit[0]} is of no use to stored features; leave it or --features away."
             raise UsageError(message)

@@ -52,7 +52,8 @@ class Judge:
     ) -> tuple[dict[str, float], str | None]:
         """An epoch's figures and a warning, if any; fits codes first where none are learnt.
 
-        ``means`` are those of its steps. Raises PatchknnError where features are not finite.
+        ``means`` are those of its steps, with the number of the ``epoch``. Raises PatchknnError
+        where features are not finite or all the same.
         """
         rows = [n for numbers in self.gallery for n in numbers]
         gallery, numbers = extract_features(context, rows, "judging, training images")
@@ -60,6 +61,14 @@ class Judge:
             message = (
                 "The features hold a NaN or an infinity; the last good state is kept: "
                 "train again with a lower --lr and --backbone-lr."
+            )
+            raise PatchknnError(message)
+        if means.get("epoch") and len(gallery) > 1 and (gallery == gallery[0]).all():
+            # Equal features have no gradient towards anything else: nothing would change any more.
+            message = (
+                f"The network collapsed: the features of all {len(gallery)} training images looked "
+                "at are the same; the last good state is kept: train again with --normalize, "
+                "--mining semi-hard, or a lower --lr and --backbone-lr."
             )
             raise PatchknnError(message)
         if not context.settings.learns_hash:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -215,6 +216,20 @@ def test_another_encoder_or_setting_is_refused(archive, bundle, make_bundle, tmp
     with pytest.raises(ConflictError, match="is not an archive"):
         create_archive(tmp_path, bundle, patch_px=224, mpp=0.5)
     assert open_archive(archive).n_rows == 24
+
+
+def test_orientations_are_kept_where_there_are_several(tmp_path, bundle, archive):
+    # Readers of version 1, which do not know them, still read what has none.
+    stored = json.loads((archive / "archive.json").read_bytes())
+    assert (stored["format_version"], "orientations" in stored) == (1, False)
+    assert open_archive(archive).settings.orientations == 1
+    path = tmp_path / "several"
+    create_archive(path, bundle, patch_px=224, mpp=0.5, orientations=8)
+    assert json.loads((path / "archive.json").read_bytes())["format_version"] == 2
+    assert open_archive(path).settings.orientations == 8
+    assert verify_archive(path) == []
+    with pytest.raises(ConflictError, match=r"orientations 8 \(asked for: 4\)"):
+        create_archive(path, bundle, patch_px=224, mpp=0.5, orientations=4)
 
 
 def test_an_archive_can_do_without_the_backbone(tmp_path, bundle, make_rows):

@@ -331,6 +331,24 @@ def test_features_of_an_archive_train_an_mlp_that_takes_images(patchknn, folder,
     asked = patchknn("query", tmp_path / "b", pictures / "fine" / "1.png", "--format", "ndjson")
     assert asked.code == 0, asked.err
     assert json.loads(asked.out)["neighbours"]
+    # Deep kNN* of an MLP: it goes on from what the first one learnt, standardisation and all.
+    star = ("train", tmp_path / "a", "--features", "--loss", "deep-knn", "--lr", 0, "--epochs", 1)
+    result = patchknn(*star, "--from", tmp_path / "mlp", "-o", tmp_path / "star")
+    assert result.code == 0, result.err
+    before, after = (load_bundle(tmp_path / name) for name in ("mlp", "star"))
+    assert after.description.bits == 16
+    assert after.description.projection == description.projection
+    tensors = load_backbone(after)
+    for name, value in load_backbone(before).items():
+        np.testing.assert_array_equal(tensors[name], value)
+    for line, words in (
+        ((*star, "--from", tmp_path / "frozen"), ["frozen", "no MLP"]),
+        ((*star, "--from", tmp_path / "mlp", "--hidden", 4), ["--from", "--hidden"]),
+        (("train", tmp_path / "b", *star[2:], "--from", tmp_path / "mlp"), ["96", "256"]),
+    ):
+        refused = patchknn(*line, "-o", tmp_path / "no")
+        assert refused.code in (1, 2)
+        assert all(word in refused.err for word in words), refused.err
 
 
 def test_hdf5_features_and_a_table_of_labels_train_an_mlp(patchknn, tmp_path):

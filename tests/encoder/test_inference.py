@@ -27,9 +27,9 @@ def images():
     return np.random.default_rng(1).integers(0, 256, (8, 32, 32, 3), np.uint8)
 
 
-def _extractor(module, precision="float32"):
+def _extractor(module, precision="float32", averaged=1):
     network = EncoderNetwork(module, 1, 8, ())
-    return FeatureExtractor(network, _MEAN, _STD, torch.device("cpu"), precision)
+    return FeatureExtractor(network, _MEAN, _STD, torch.device("cpu"), precision, averaged=averaged)
 
 
 def test_features_are_those_of_the_model_on_normalised_images(module, images):
@@ -54,6 +54,26 @@ def test_bfloat16_is_close_and_leaves_as_float32(module, images):
     assert result.dtype == np.float32
     error = np.linalg.norm(result - exact) / np.linalg.norm(exact)
     assert 0 < error < 0.05
+
+
+@pytest.mark.parametrize("count", [2, 4, 8])
+def test_averaged_features_are_the_mean_over_flips_and_turns(module, images, count):
+    one, averaged = _extractor(module), _extractor(module, averaged=count)
+    turned = [np.rot90(images, n, (1, 2)) for n in range(4 if count > 2 else 1)]
+    views = [*turned, *(view[:, :, ::-1] for view in turned if count != 4)]
+    oracle = np.mean([one.features(view.copy()).astype(np.float64) for view in views], axis=0)
+    found = averaged.features(images)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, oracle, rtol=1e-4, atol=1e-5)
+    # How the image lies does not matter any more, and did before.
+    for view in views[1:]:
+        np.testing.assert_allclose(averaged.features(view.copy()), found, rtol=1e-4, atol=1e-5)
+    assert np.abs(one.features(views[1].copy()) - one.features(images)).max() > 1e-3
+
+
+def test_other_numbers_of_orientations_are_a_usage_error(module):
+    with pytest.raises(UsageError, match="--orientations 3"):
+        _extractor(module, averaged=3)
 
 
 def test_normalise_is_the_formula():

@@ -17,9 +17,40 @@ def report() -> Report:
         method="patchknn",
         k=4,
         outcomes=(
-            outcome("A", "A", "AAAA", ball=40, classifier="A", l2_true=4, **ball),
-            outcome("A", "B", "ABBB", ball=20, classifier="A", l2_true=2, **ball),
-            outcome("B", "B", "BB", ball=2, classifier="A", l2_true=4, widened=True, empty=True),
+            outcome(
+                "A",
+                "A",
+                "AAAA",
+                ball=40,
+                classifier="A",
+                probability=0.9,
+                l2_true=4,
+                weighted_confidence=0.5,
+                **ball,
+            ),
+            outcome(
+                "A",
+                "B",
+                "ABBB",
+                ball=20,
+                classifier="A",
+                probability=0.6,
+                l2_true=2,
+                weighted_confidence=0.7,
+                **ball,
+            ),
+            outcome(
+                "B",
+                "B",
+                "BB",
+                ball=2,
+                classifier="A",
+                probability=0.8,
+                l2_true=4,
+                weighted_confidence=1.0,
+                widened=True,
+                empty=True,
+            ),
             outcome("C", None, "", ball=0, classifier="B", l2_true=0, widened=True, empty=True),
         ),
         known_classes=("A", "B"),
@@ -46,6 +77,12 @@ def test_figures_of_a_worked_case(report: Report) -> None:
     assert figures["confidence_auroc"] == 1.0
     assert figures["aurc"] == pytest.approx((0 + 0 + 1 / 3 + 2 / 4) / 4)
     assert figures["ece"] == pytest.approx((2 * 0 + 0.75 + 0) / 4)
+    # By distance the wrong one stands between the two right ones.
+    assert figures["weighted_confidence_auroc"] == 0.75
+    assert figures["weighted_aurc"] == pytest.approx((0 + 1 / 2 + 1 / 3 + 2 / 4) / 4)
+    assert figures["weighted_ece"] == pytest.approx((0 + 0.7 + 0.5 + 0) / 4)
+    # The classifier is right, wrong, right in the order of its probabilities; one has none.
+    assert figures["classifier_aurc"] == pytest.approx((0 + 1 / 2 + 1 / 3) / 3)
 
 
 def test_classes_that_the_archive_lacks_are_named(report: Report) -> None:
@@ -69,6 +106,16 @@ def test_json_has_the_keys_of_the_design_and_both_tables(report: Report) -> None
 
 def test_figures_that_a_method_lacks_are_none() -> None:
     figures = Report("mean-colour", 1, (outcome("A", "A", "A"),), ("A",)).figures()
-    for name in ("mean_ball", "empty_balls", "widened", "l2_precision_at_k", "classifier_accuracy"):
+    for name in (
+        "mean_ball",
+        "empty_balls",
+        "widened",
+        "l2_precision_at_k",
+        "classifier_accuracy",
+        "classifier_aurc",
+        "weighted_confidence_auroc",
+        "weighted_aurc",
+        "weighted_ece",
+    ):
         assert figures[name] is None
     assert figures["confidence_auroc"] is None

@@ -333,7 +333,7 @@ def test_local_makes_its_table_and_goes_on_where_it_was(environment, tmp_path):
     settings = environment | {
         "PATCHKNN_DATA": str(tmp_path / "data"),
         "DATASETS": "colon_cells",
-        "METHODS": "cross-entropy",
+        "METHODS": "cross-entropy-8 cross-entropy",
         "EPOCHS": "1",
         "EXTRAS": "0",
         "SIZE": "32",
@@ -348,8 +348,14 @@ def test_local_makes_its_table_and_goes_on_where_it_was(environment, tmp_path):
     figures = json.loads((run / "radius1.ndjson").read_text())
     assert figures["n"] == 12
     assert figures["settings"]["rows"] == 24
-    (row,) = _read_table(out / "table.csv")
+    row, averaged = _read_table(out / "table.csv")
     assert float(row["Acc"]) == figures["accuracy"]
+    assert float(row["AURC by distance"]) == figures["weighted_aurc"]
+    assert averaged["method"] == "cross-entropy-8"
+    other = run.parents[1] / "cross-entropy-8" / "seed0"
+    assert (other / "encoder").resolve() == (run / "encoder").resolve()
+    stored = json.loads((other / "archive" / "archive.json").read_text())
+    assert stored["orientations"] == 8
     assert (
         float(row["P@10, r = 2"])
         == json.loads((run / "radius2.ndjson").read_text())["precision_at_k"]

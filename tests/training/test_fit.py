@@ -181,6 +181,29 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(
     assert not output.exists()
 
 
+@pytest.mark.parametrize("loss", ["triplet", "multitask"])
+def test_a_network_that_collapsed_stops_the_run_and_keeps_the_last_good_state(
+    pictures, make_settings, tmp_path, monkeypatch, loss
+):
+    output = tmp_path / "encoder"
+    as_it_was = loop.FineTuning.run_epoch
+
+    def collapsing(self, *arguments):
+        means = as_it_was(self, *arguments)
+        if self.position.epoch == 2:
+            for parameter in self._context.network.backbone.parameters():
+                torch.nn.init.zeros_(parameter)
+        return means
+
+    monkeypatch.setattr(loop.FineTuning, "run_epoch", collapsing)
+    with pytest.raises(PatchknnError, match=r"collapsed: the features of all 18 .*--normalize"):
+        train_encoder(pictures(), make_settings(epochs=3, loss=loss), output, str)
+    groups, state = read_checkpoint(partial_folder(output))
+    assert (state["epoch"], state["step"]) == (2, 0)
+    assert any(tensor.any() for tensor in groups["network"].values())
+    assert not output.exists()
+
+
 def test_batch_norm_keeps_its_statistics_when_the_backbone_comes_with_weights(
     pictures, make_settings, tmp_path, weights_file
 ):
