@@ -30,7 +30,7 @@ read -ra datasets <<<"${DATASETS:-colon_cells chest_xray chest_xray_115 lc25000_
 # and metric-learn into an environment of their own), peer-hard, peer-none (all triplets).
 # METHOD-8 is that method's encoder with features averaged over the eight flips and turns of an
 # image (embed --orientations 8).
-read -ra methods <<<"${METHODS:-frozen cross-entropy triplet peer-cross-entropy peer-easy-positive \
+read -ra methods <<<"${METHODS:-frozen cross-entropy triplet triplet-hard peer-cross-entropy peer-easy-positive \
   peer-semi-hard multitask deep-knn deep-knn-star cross-entropy-8 multitask-8}"
 read -ra seeds <<<"${SEEDS:-0 1 2}"
 epochs=${EPOCHS:-20}
@@ -78,7 +78,9 @@ prepare() {
 loss() {
   case $1 in
     cross-entropy | multitask | deep-knn) printf '%s\n' --loss "$1" ;;
-    triplet) printf '%s\n' --loss triplet --mining batch-hard ;; # the traditional one
+    triplet) printf '%s\n' --loss triplet ;; # semi-hard
+    # Not on the unit sphere it collapses to a point here, at every rate that was tried.
+    triplet-hard) printf '%s\n' --loss triplet --mining batch-hard --normalize --margin 0.2 ;;
     deep-knn-star) printf '%s\n' --loss deep-knn ;;
     *) say "METHODS: $1 is unknown."; return 2 ;;
   esac

@@ -27,7 +27,7 @@ _MOST_CLASSES = 12
 _DRAWN = 4000
 # Methods in the order of the table; others follow by name.
 _ORDER = (
-    *("frozen", "knn", "nca", "lmnn", "cross-entropy", "triplet"),
+    *("frozen", "knn", "nca", "lmnn", "cross-entropy", "triplet", "triplet-hard"),
     *("peer-cross-entropy", "peer-easy-positive", "peer-semi-hard", "peer-hard", "peer-none"),
     *("multitask", "deep-knn", "deep-knn-star"),
     *("cross-entropy-8", "multitask-8", "deep-knn-8", "deep-knn-star-8"),
@@ -37,7 +37,8 @@ _NAMES = {
     "knn": "frozen, kNN",
     "nca": "frozen, NCA",
     "lmnn": "frozen, LMNN",
-    "triplet": "triplet, batch-hard",
+    "triplet": "triplet, semi-hard",
+    "triplet-hard": "triplet, batch-hard",
     "peer-cross-entropy": "peer: cross-entropy",
     "peer-easy-positive": "peer: cross-entropy + triplet, easy positive",
     "peer-semi-hard": "peer: cross-entropy + triplet, semi-hard",

@@ -70,11 +70,7 @@ def finish(
 
 def _fit_heads(context: Context, judge: Judge) -> tuple[str, dict[str, float]]:
     """Codes by ITQ and probes on the finished features; what the classifier is, the figures."""
-    numbers = context.train_numbers
-    if len(numbers) > _MAX_FIT_ROWS:
-        generator = np.random.default_rng([context.settings.seed, 2])
-        numbers = sorted(generator.choice(numbers, _MAX_FIT_ROWS, replace=False).tolist())
-    features, found = extract_features(context, numbers, "fitting codes")
+    features, found = extract_features(context, _rows_to_fit(context), "fitting codes")
     fit_codes(context.network, features, context.settings.seed)
     labels = context.labels[found]
     kind = "none"
@@ -84,6 +80,22 @@ def _fit_heads(context: Context, judge: Judge) -> tuple[str, dict[str, float]]:
             fit_probe(context.network, classifier, features[own], labels[own] - task.first)
             kind = "linear probe on hash vectors"
     return kind, judge.figures(context, features, found)
+
+
+def _rows_to_fit(context: Context) -> list[int]:
+    """Training inputs of every task, at most ``_MAX_FIT_ROWS`` in all: a small one is not lost."""
+    generator = np.random.default_rng([context.settings.seed, 2])
+    parts = [context.train_numbers]
+    if len(context.tasks) > 1:
+        parts = [context.of_task(task, context.train_numbers) for task in context.tasks]
+    most = _MAX_FIT_ROWS // len(parts)
+    return sorted(
+        number
+        for own in parts
+        for number in (
+            own if len(own) <= most else generator.choice(own, most, replace=False).tolist()
+        )
+    )
 
 
 def _class_counts(context: Context) -> dict[str, Any]:

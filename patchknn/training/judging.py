@@ -57,18 +57,19 @@ class Judge:
         """
         rows = [n for numbers in self.gallery for n in numbers]
         gallery, numbers = extract_features(context, rows, "judging, training images")
+        when = f" after epoch {means['epoch']:.0f}" if means.get("epoch") else ""
         if not np.isfinite(gallery).all():
             message = (
-                "The features hold a NaN or an infinity; the last good state is kept: "
+                f"The features hold a NaN or an infinity{when}; the last good state is kept: "
                 "train again with a lower --lr and --backbone-lr."
             )
             raise PatchknnError(message)
-        if means.get("epoch") and len(gallery) > 1 and (gallery == gallery[0]).all():
+        if when and len(gallery) > 1 and (gallery == gallery[0]).all():
             # Equal features have no gradient towards anything else: nothing would change any more.
             message = (
-                f"The network collapsed: the features of all {len(gallery)} training images looked "
-                "at are the same; the last good state is kept: train again with --normalize, "
-                "--mining semi-hard, or a lower --lr and --backbone-lr."
+                f"The network collapsed{when}: the features of all {len(gallery)} training images "
+                "looked at are the same; the last good state is kept: train again with "
+                "--normalize, --mining semi-hard, or a lower --lr and --backbone-lr."
             )
             raise PatchknnError(message)
         if not context.settings.learns_hash:

@@ -26,6 +26,8 @@ from patchknn.training.schedule import make_optimizer, rate_factor, set_rates
 _GPU_CHECK_INTERVAL = 16
 _SEEN_AT_ONCE = ("cpu",)
 _NOT_SUMMED = ("loss", "broken")
+# Each overflow halves the scale, from 65536: below this, sixteen followed each other.
+_LEAST_SCALE = 1.0
 
 
 @dataclass
@@ -131,7 +133,7 @@ class FineTuning:
         with nullcontext() if alone else self._fabric.no_backward_sync(self._model):
             output = self._gathered(self._model(inputs))
             terms = self._objective(output, labels, self._in_bank(indices))
-            self._fabric.backward(terms.total / self._settings.accumulate)
+            self._fabric.backward(terms.total / self._in_step())
         self._note(terms)
         if last:
             self._descend()
@@ -183,6 +185,12 @@ class FineTuning:
         batches = self.position.step if after is None else after
         return batches % self._settings.accumulate == 0 or batches == self.steps
 
+    def _in_step(self) -> int:
+        """Batches in this step of the optimiser: the last one of an epoch may have fewer."""
+        most = self._settings.accumulate
+        first = self.position.step - self.position.step % most
+        return min(most, self.steps - first)
+
     def _train_mode(self, rows: int) -> None:
         network = self._context.network
         network.train()
@@ -207,7 +215,8 @@ class FineTuning:
     def check_finite(self) -> None:
         """Raise PatchknnError where in this epoch a loss or its gradient was not a number."""
         sums = self.position.sums
-        if "broken" not in sums or sums["broken"].item() == 0:
+        overflows = self._scaled and self.scaler_state.get("scale", 1.0) < _LEAST_SCALE
+        if not overflows and ("broken" not in sums or sums["broken"].item() == 0):
             return
         step, epoch = self.position.step + 1, self.position.epoch
         where = f"epoch {epoch}, step {min(step, self.steps)} of {self.steps}"
@@ -217,6 +226,11 @@ class FineTuning:
             f"The loss is no longer a number in {where}{part}; the last good state is kept: "
             "train again with a lower --lr and --backbone-lr."
         )
+        if overflows:
+            message = (
+                f"The gradients are beyond float16 at every scale in {where}; the last good state "
+                "is kept: train again with --precision bfloat16 or float32."
+            )
         raise PatchknnError(message)
 
     def _means(self) -> dict[str, float]:

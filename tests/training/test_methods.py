@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from patchknn.bundle import BACKBONE_FILE, load_bundle
+from patchknn.bundle import BACKBONE_FILE, HEADS_FILE, load_bundle
 from patchknn.encoder.saving import load_encoder
-from patchknn.errors import InputError, UsageError
+from patchknn.errors import InputError, PatchknnError, UsageError
+from patchknn.training import finishing, loop
 from patchknn.training.fit import splits_file, train_encoder
 
 
@@ -131,6 +132,43 @@ def test_batches_put_together_step_once(pictures, make_settings, tmp_path, monke
     batches = counts[1]
     assert batches > 2
     assert counts == {1: batches, 2: -(-batches // 2), 3: -(-batches // 3), 100: 1}
+    # A group that is cut short by the end of an epoch weighs as much as any other.
+    settings = make_settings(epochs=1, accumulate=batches, optimizer="sgd", lr=1e-3)
+    train_encoder(patches, settings, tmp_path / "all", str)
+    for name in (BACKBONE_FILE, HEADS_FILE):
+        assert (tmp_path / "all" / name).read_bytes() == (tmp_path / "100" / name).read_bytes()
+
+
+def test_a_small_task_has_its_share_of_the_rows_that_fit_its_probe(
+    pictures, make_settings, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(finishing, "_MAX_FIT_ROWS", 12)
+    seen = []
+    fit = finishing.fit_probe
+    monkeypatch.setattr(
+        finishing, "fit_probe", lambda *a: (seen.append(np.bincount(a[3]).sum()), fit(*a))
+    )
+    large = pictures(per_class=30, name="large")
+    small = pictures(per_class=2, name="small")
+    settings = make_settings(loss="none", size=32)
+    train_encoder({"large": large, "small": small}, settings, tmp_path / "e", str)
+    assert seen == [6, 6]
+
+
+def test_gradients_beyond_float16_at_every_scale_end_the_run(
+    pictures, make_settings, tmp_path, monkeypatch
+):
+    # There is no float16 on a CPU: what a loss scale says after many overflows in a row.
+    start = loop.FineTuning.__init__
+
+    def scaled(self, *arguments):
+        start(self, *arguments)
+        self._scaled = True
+
+    monkeypatch.setattr(loop.FineTuning, "__init__", scaled)
+    monkeypatch.setattr(loop.FineTuning, "scaler_state", {"scale": 0.5})
+    with pytest.raises(PatchknnError, match=r"float16 at every scale in epoch 1, .*bfloat16"):
+        train_encoder(pictures(), make_settings(), tmp_path / "e", str)
 
 
 def test_tensorboard_events_hold_the_epochs(pictures, make_settings, tmp_path):
