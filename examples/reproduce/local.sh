@@ -28,7 +28,8 @@ data=${PATCHKNN_DATA:-$here/../../../shared/data}
 read -ra datasets <<<"${DATASETS:-colon_cells chest_xray chest_xray_115 lc25000_colon}"
 # Also: nca, lmnn and knn (these on frozen features; the first two install scikit-learn below 1.8
 # and metric-learn into an environment of their own), peer-hard, peer-none (all triplets).
-# METHOD-8 is that method's encoder with features averaged over the eight flips and turns of an
+# two-tasks is multitask on colon_cells/{train,extra} at once: extra's 10,384 images of other patients
+# have other classes. METHOD-8 is that method's encoder with features averaged over the eight flips and turns of an
 # image (embed --orientations 8).
 read -ra methods <<<"${METHODS:-frozen cross-entropy triplet triplet-hard peer-cross-entropy peer-easy-positive \
   peer-semi-hard multitask deep-knn deep-knn-star cross-entropy-8 multitask-8}"
@@ -48,11 +49,12 @@ network=(--backbone mobilenetv2_100 --model-arg pad_type=same --mean 0.5 --std 0
 
 # describe DATASET: its kind (images or features), its manifests, and its options of training.
 describe() {
-  kind=images size=64 augment=tissue
+  kind=images size=64 augment=tissue extra_csv=
   train_csv=$out/data/$1/train.csv test_csv=$out/data/$1/test.csv
   case $1 in
     colon_cells)
-      train_csv=$data/colon_cells/train/manifest.csv test_csv=$data/colon_cells/val/manifest.csv ;;
+      train_csv=$data/colon_cells/train/manifest.csv test_csv=$data/colon_cells/val/manifest.csv
+      extra_csv=$data/colon_cells/extra/manifest.csv ;;
     lc25000_colon) ;;
     chest_xray | chest_xray_115) kind=features size=128 ;;
     chest_xray_finetuned) size=128 augment=flip ;;
@@ -100,6 +102,12 @@ on_images() {
   describe "$2"
   options=(--split none --size "$size" --seed "$4" "${train_options[@]}")
   case $method in
+    *-8)
+      local plain=$out/runs/$2/${method%-8}/seed$4
+      on_images "$plain" "$2" "${method%-8}" "$4"
+      take_over "$run" "$plain"
+      finish "$run" --orientations 8
+      return ;;
     frozen) train "$run" "$train_csv" "${network[@]}" --weights "$weights" --loss none "${options[@]}" ;;
     peer-*)
       mapfile -t words < <(peer "$method")
@@ -114,12 +122,12 @@ on_images() {
       on_images "$out/runs/$2/cross-entropy/seed$4" "$2" cross-entropy "$4"
       train "$run" "$train_csv" --from "$out/runs/$2/cross-entropy/seed$4/encoder" \
         --loss deep-knn --augment "$augment" --epochs "$epochs" "${options[@]}" ;;
-    *-8)
-      local plain=$out/runs/$2/${method%-8}/seed$4
-      on_images "$plain" "$2" "${method%-8}" "$4"
-      take_over "$run" "$plain"
-      finish "$run" --orientations 8
-      return ;;
+    two-tasks)
+      # An epoch is one of extra, in which each image of train comes round three times or more.
+      no_less "$extra_csv"
+      train "$run" --task "types=$train_csv" --task "extra=$extra_csv" "${network[@]}" \
+        --weights "$weights" --loss multitask --augment "$augment" \
+        --epochs $(((epochs * 3 + 9) / 10)) "${options[@]}" ;;
     *)
       mapfile -t words < <(loss "$method")
       train "$run" "$train_csv" "${network[@]}" --weights "$weights" "${words[@]}" \
@@ -189,9 +197,10 @@ metric() {
 # one DATASET METHOD SEED
 one() {
   describe "$1"
-  if [[ $2 = *-8 && $kind = features ]]; then
-    return # a chest, unlike tissue, has a top
-  fi
+  case $2 in
+    *-8) [ "$kind" = images ] || return 0 ;; # a chest, unlike tissue, has a top
+    two-tasks*) [ -n "$extra_csv" ] || return 0 ;;
+  esac
   "on_$kind" "$out/runs/$1/$2/seed$3" "$1" "$2" "$3"
 }
 

@@ -30,7 +30,15 @@ _ORDER = (
     *("frozen", "knn", "nca", "lmnn", "cross-entropy", "triplet", "triplet-hard"),
     *("peer-cross-entropy", "peer-easy-positive", "peer-semi-hard", "peer-hard", "peer-none"),
     *("multitask", "deep-knn", "deep-knn-star"),
-    *("cross-entropy-8", "multitask-8", "deep-knn-8", "deep-knn-star-8"),
+    "two-tasks",
+    *(
+        "cross-entropy-8",
+        "triplet-8",
+        "multitask-8",
+        "deep-knn-8",
+        "deep-knn-star-8",
+        "two-tasks-8",
+    ),
 )
 _NAMES = {
     "frozen": "frozen + ITQ",
@@ -46,6 +54,9 @@ _NAMES = {
     "peer-none": "peer: cross-entropy + all triplets",
     "deep-knn": "deep kNN",
     "deep-knn-star": "deep kNN*",
+    "two-tasks": "multitask, two tasks",
+    "two-tasks-8": "multitask, two tasks, 8 orientations",
+    "triplet-8": "triplet, semi-hard, 8 orientations",
     "cross-entropy-8": "cross-entropy, 8 orientations",
     "multitask-8": "multitask, 8 orientations",
     "deep-knn-8": "deep kNN, 8 orientations",
