@@ -26,13 +26,14 @@ out=${1:-reproduce-local}
 data=${PATCHKNN_DATA:-$here/../../../shared/data}
 
 read -ra datasets <<<"${DATASETS:-colon_cells chest_xray chest_xray_115 lc25000_colon}"
-# Also: nca, lmnn and knn (these on frozen features; the first two install scikit-learn below 1.8
-# and metric-learn into an environment of their own), peer-hard, peer-none (all triplets).
-# two-tasks is multitask on colon_cells/{train,extra} at once: extra's 10,384 images of other patients
-# have other classes. METHOD-8 is that method's encoder with features averaged over the eight flips and turns of an
-# image (embed --orientations 8).
-read -ra methods <<<"${METHODS:-frozen cross-entropy triplet triplet-hard peer-cross-entropy peer-easy-positive \
-  peer-semi-hard multitask deep-knn deep-knn-star cross-entropy-8 multitask-8}"
+# METHOD-star goes on from the cross-entropy encoder. METHOD-8 is that method's encoder with features
+# averaged over the eight flips and turns of an image (embed --orientations 8). two-tasks is
+# multitask on colon_cells/{train,extra} at once: extra's 10,384 images of other patients have other
+# classes. Also: nca, lmnn and knn (these on frozen features; the first two install scikit-learn
+# below 1.8 and metric-learn into an environment of their own), peer-hard, peer-none (all triplets).
+read -ra methods <<<"${METHODS:-frozen cross-entropy triplet triplet-hard triplet-hard-star \
+  peer-cross-entropy peer-easy-positive peer-semi-hard multitask deep-knn deep-knn-star two-tasks \
+  cross-entropy-8 multitask-8 two-tasks-8}"
 read -ra seeds <<<"${SEEDS:-0 1 2}"
 epochs=${EPOCHS:-20}
 mlp_epochs=${MLP_EPOCHS:-20}
@@ -78,12 +79,11 @@ prepare() {
 
 # loss METHOD: how patchknn is told to train.
 loss() {
-  case $1 in
-    cross-entropy | multitask | deep-knn) printf '%s\n' --loss "$1" ;;
+  case ${1%-star} in
+    cross-entropy | multitask | deep-knn) printf '%s\n' --loss "${1%-star}" ;;
     triplet) printf '%s\n' --loss triplet ;; # semi-hard
     # Not on the unit sphere it collapses to a point here, at every rate that was tried.
     triplet-hard) printf '%s\n' --loss triplet --mining batch-hard --normalize --margin 0.2 ;;
-    deep-knn-star) printf '%s\n' --loss deep-knn ;;
     *) say "METHODS: $1 is unknown."; return 2 ;;
   esac
 }
@@ -117,11 +117,12 @@ on_images() {
         --weights "$weights" --size "$size" --seed "$4" --epochs "$epochs" "${words[@]}" \
         --output "$run/peer.safetensors" >>"$run/log"
       train "$run" "$train_csv" "${network[@]}" --weights "$run/peer.safetensors" --loss none "${options[@]}" ;;
-    deep-knn-star)
+    *-star)
       # The same run as that of the row cross-entropy, which is skipped where it is done.
       on_images "$out/runs/$2/cross-entropy/seed$4" "$2" cross-entropy "$4"
+      mapfile -t words < <(loss "$method")
       train "$run" "$train_csv" --from "$out/runs/$2/cross-entropy/seed$4/encoder" \
-        --loss deep-knn --augment "$augment" --epochs "$epochs" "${options[@]}" ;;
+        "${words[@]}" --augment "$augment" --epochs "$epochs" "${options[@]}" ;;
     two-tasks)
       # An epoch is one of extra, in which each image of train comes round three times or more.
       no_less "$extra_csv"
@@ -147,7 +148,7 @@ on_features() {
     peer-*) ;;
     *)
       mapfile -t words < <(loss "$method")
-      if [ "$method" = deep-knn-star ]; then
+      if [[ $method = *-star ]]; then
         on_features "$out/runs/$2/cross-entropy/seed$4" "$2" cross-entropy "$4"
         words+=(--from "$out/runs/$2/cross-entropy/seed$4/encoder")
       fi
@@ -205,7 +206,7 @@ one() {
 }
 
 # needs METHOD: whether it uses what another one makes: those come in a second round.
-needs() { case $1 in deep-knn-star | *-8) return 0 ;; esac; return 1; }
+needs() { case $1 in *-star | *-8) return 0 ;; esac; return 1; }
 
 no_less "$weights"
 if [ -z "${DATASETS:-}" ] && "$PYTHON" -c 'import torch, sys; sys.exit(not torch.cuda.is_available())'; then

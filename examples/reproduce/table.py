@@ -28,6 +28,7 @@ _DRAWN = 4000
 # Methods in the order of the table; others follow by name.
 _ORDER = (
     *("frozen", "knn", "nca", "lmnn", "cross-entropy", "triplet", "triplet-hard"),
+    *("triplet-star", "triplet-hard-star"),
     *("peer-cross-entropy", "peer-easy-positive", "peer-semi-hard", "peer-hard", "peer-none"),
     *("multitask", "deep-knn", "deep-knn-star"),
     "two-tasks",
@@ -47,6 +48,8 @@ _NAMES = {
     "lmnn": "frozen, LMNN",
     "triplet": "triplet, semi-hard",
     "triplet-hard": "triplet, batch-hard",
+    "triplet-star": "triplet*, semi-hard",
+    "triplet-hard-star": "triplet*, batch-hard",
     "peer-cross-entropy": "peer: cross-entropy",
     "peer-easy-positive": "peer: cross-entropy + triplet, easy positive",
     "peer-semi-hard": "peer: cross-entropy + triplet, semi-hard",

@@ -214,8 +214,8 @@ Mining = Annotated[
     str,
     typer.Option(
         "--mining",
-        help="Of the triplet loss: semi-hard, batch-hard (collapses more easily), easy-positive "
-        "or all.",
+        help="Of the triplet loss: semi-hard, batch-hard (collapses unless it goes on --from a "
+        "trained encoder), easy-positive or all.",
     ),
 ]
 Normalize = Annotated[

@@ -13,7 +13,7 @@ from patchknn.errors import PatchknnError
 from patchknn.training.codes import fit_codes
 from patchknn.training.context import Context
 from patchknn.training.extraction import extract_features
-from patchknn.training.monitors import bit_statistics, health_warning
+from patchknn.training.monitors import bit_statistics, feature_spread, health_warning
 from patchknn.training.neighbours import Embedding, validate
 from patchknn.training.tasks import Task
 
@@ -69,7 +69,7 @@ class Judge:
             message = (
                 f"The network collapsed{when}: the features of all {len(gallery)} training images "
                 "looked at are the same; the last good state is kept: train again with "
-                "--normalize, --mining semi-hard, or a lower --lr and --backbone-lr."
+                "--mining semi-hard, from a trained encoder (--from), or with lower rates."
             )
             raise PatchknnError(message)
         if not context.settings.learns_hash:
@@ -89,7 +89,7 @@ class Judge:
         With several tasks they are means over the tasks, and ``p_at_10:NAME`` is each one's.
         """
         codes = hash_codes(context.network, gallery)
-        figures = bit_statistics(codes)
+        figures = bit_statistics(codes) | {"feature_spread": feature_spread(gallery)}
         rows = [n for queries in self.queries for n in queries]
         labels = context.labels[numbers]
         if not rows or not (labels >= 0).any():

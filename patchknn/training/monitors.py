@@ -1,4 +1,4 @@
-"""Whether codes are healthy: bit entropy, stuck bits, and one sentence when they are not."""
+"""Whether features and codes are healthy: their spread, and one sentence when they are not."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ _MANY_STUCK = 0.5
 _LARGE_BALL = 0.5
 _MANY_SATURATED = 0.3
 _MANY_EMPTY = 0.5
+_LITTLE_SPREAD = 0.1
 _REMEDY = "lower --lr and --backbone-lr, or take --loss multitask or cross-entropy."
 
 
@@ -33,12 +34,32 @@ def bit_statistics(codes: npt.NDArray[np.uint8]) -> dict[str, float]:
     }
 
 
+def feature_spread(features: npt.NDArray[np.floating]) -> float:
+    """How far features (N, D) lie apart, in [0, 1]: their RMS deviation over their RMS length.
+
+    About 0.8 for networks as they come from ImageNet and for trained ones; 0 where all are the
+    same.
+    """
+    values = np.asarray(features, np.float64)
+    length = np.square(values).sum(axis=1).mean()
+    if length == 0:
+        return 0.0
+    deviation = np.square(values - values.mean(axis=0)).sum(axis=1).mean()
+    return float(np.sqrt(deviation / length))
+
+
 def health_warning(figures: Mapping[str, float], gallery_rows: int, *, learnt: bool) -> str | None:
     """One sentence where the codes or the features tell images apart no longer, else None.
 
     ``figures`` of an epoch; ``learnt`` where the hash is trained rather than fitted afterwards.
     """
     entropy, stuck = figures["bit_entropy"], figures["stuck_bits"]
+    spread = figures.get("feature_spread", 1.0)
+    if spread < _LITTLE_SPREAD:
+        return (
+            f"the features shrink to a point: they differ by {spread:.1%} of their length; take "
+            "--mining semi-hard, go on from a trained encoder (--from), or lower the rates."
+        )
     if stuck > _MANY_STUCK:
         return f"the codes collapse: {stuck:.0%} of the bits are the same for all images; {_REMEDY}"
     if entropy < _LOW_ENTROPY:

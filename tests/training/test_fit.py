@@ -196,7 +196,9 @@ def test_a_network_that_collapsed_stops_the_run_and_keeps_the_last_good_state(
         return means
 
     monkeypatch.setattr(loop.FineTuning, "run_epoch", collapsing)
-    with pytest.raises(PatchknnError, match=r"collapsed: the features of all 18 .*--normalize"):
+    with pytest.raises(
+        PatchknnError, match=r"collapsed after epoch 2: the features of all 18 .*--from"
+    ):
         train_encoder(pictures(), make_settings(epochs=3, loss=loss), output, str)
     groups, state = read_checkpoint(partial_folder(output))
     assert (state["epoch"], state["step"]) == (2, 0)

@@ -1,11 +1,11 @@
-"""Bit statistics, and the sentence that says codes have collapsed."""
+"""Bit statistics, spread, and the sentence that says codes or features have collapsed."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from patchknn.training.monitors import bit_statistics, health_warning
+from patchknn.training.monitors import bit_statistics, feature_spread, health_warning
 
 
 def test_balanced_and_stuck_bits():
@@ -20,6 +20,14 @@ def test_balanced_and_stuck_bits():
     assert figures["stuck_bits"] == 6 / 8
 
 
+def test_spread_by_hand():
+    assert feature_spread(np.zeros((3, 2), np.float32)) == 0
+    assert feature_spread(np.full((5, 3), 7.0, np.float32)) == pytest.approx(0, abs=1e-7)
+    assert feature_spread(np.array([[1.0, 0.0], [-1.0, 0.0]])) == 1
+    # Mean (1, 0); deviations of length 1 and 1; lengths √2 and √2.
+    assert feature_spread(np.array([[1.0, 1.0], [1.0, -1.0]])) == pytest.approx(0.5**0.5)
+
+
 @pytest.mark.parametrize(
     ("figures", "word"),
     [
@@ -29,6 +37,8 @@ def test_balanced_and_stuck_bits():
         ({"bit_entropy": 0.9, "stuck_bits": 0.0, "ball_2": 80.0}, "radius 2 holds 80%"),
         ({"bit_entropy": 0.9, "stuck_bits": 0.0, "saturated_triplets": 0.4}, "40% of the triplets"),
         ({"bit_entropy": 0.9, "stuck_bits": 0.0, "empty_2": 0.6}, "60% of the validation images"),
+        ({"bit_entropy": 0.9, "stuck_bits": 0.0, "feature_spread": 0.7}, None),
+        ({"bit_entropy": 0.9, "stuck_bits": 0.0, "feature_spread": 0.01}, "1.0% of their length"),
     ],
 )
 def test_a_collapse_is_one_sentence(figures, word):
