@@ -119,6 +119,12 @@ def _stored(settings: TrainingSettings, data: Sequence[str], labels: Path | None
     for problem in stored.problems:
         if first_started():
             console.message(problem.error)
+    averaged = max(origin.attributes.get("orientations", 1) for origin in stored.origins)
+    if averaged > 1 and first_started():
+        console.warn(
+            f"these features are means over {averaged} orientations: embed with "
+            f"--orientations {averaged} by what is trained here."
+        )
     encoder = origin_encoder(stored)
     if encoder is not None:
         known = encoder.description

@@ -331,6 +331,12 @@ def test_features_of_an_archive_train_an_mlp_that_takes_images(patchknn, folder,
     asked = patchknn("query", tmp_path / "b", pictures / "fine" / "1.png", "--format", "ndjson")
     assert asked.code == 0, asked.err
     assert json.loads(asked.out)["neighbours"]
+    patchknn(
+        "embed", pictures, "-e", tmp_path / "frozen", "-a", tmp_path / "c", "--orientations", 4
+    )
+    told = patchknn("train", tmp_path / "c", "--features", "-o", tmp_path / "m4", "--epochs", 1)
+    assert "--orientations 4" in told.err
+    assert "--orientations" not in result.err
     # Deep kNN* of an MLP: it goes on from what the first one learnt, standardisation and all.
     star = ("train", tmp_path / "a", "--features", "--loss", "deep-knn", "--lr", 0, "--epochs", 1)
     result = patchknn(*star, "--from", tmp_path / "mlp", "-o", tmp_path / "star")
