@@ -8,7 +8,7 @@ float32 in µm, and says so on the file: ``unit`` (``um``; ``px`` of multiplex i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,25 +17,12 @@ import numpy.typing as npt
 
 from patchknn.datasets.entries import TILESET_SUFFIXES, files_below
 from patchknn.datasets.patches import Problem
-from patchknn.datasets.stored import FeaturePart, Features, Origin, StoredFeatures, put_together
-from patchknn.datasets.stored_labels import labelled
+from patchknn.datasets.stored import FeaturePart, Features, Origin
 from patchknn.errors import InputError, PatchknnError
 
 _NAMES = ("features", "feats")
 _BLOCK_BYTES = 64 << 20
 _FAILURES = (OSError, KeyError, ValueError, TypeError, RuntimeError)
-
-
-def read_feature_files(
-    paths: Iterable[str | Path], labels: str | Path | None = None
-) -> StoredFeatures:
-    """Features of HDF5 files and folders of them, with labels from a table or from the files.
-
-    See ``labelled`` for the table and ``put_together`` for memory and errors; a file that holds no
-    features of patches is a Problem, and the rest is read.
-    """
-    parts = (part for path in paths for part in feature_parts(Path(path)))
-    return put_together(labelled(parts, None if labels is None else Path(labels)))
 
 
 def feature_parts(path: Path) -> Iterator[FeaturePart | Problem]:

@@ -7,10 +7,17 @@ import numpy as np
 import pytest
 
 from patchknn.datasets import stored_hdf5
-from patchknn.datasets.stored_hdf5 import feature_parts, read_feature_files
+from patchknn.datasets.stored import put_together
+from patchknn.datasets.stored_hdf5 import feature_parts
+from patchknn.datasets.stored_labels import labelled
 from patchknn.errors import ConflictError, InputError
 
 DIM = 6
+
+
+def read_feature_files(paths, labels=None):
+    """All of it: parts, labels, put together."""
+    return put_together(labelled((part for path in paths for part in feature_parts(path)), labels))
 
 
 def values(n, seed, dtype="float32", dim=DIM):
