@@ -11,6 +11,11 @@ if [ "$JOBS" -gt 1 ] && [ -z "${OMP_NUM_THREADS:-}" ]; then # the CPUs are share
   export OMP_NUM_THREADS
 fi
 
+# The traditional triplet loss of paper B: the farthest of a class, the nearest of the others. With
+# distances on the unit sphere: off it, features of colon_cells shrank to a point at every rate.
+# shellcheck disable=SC2034 # for those who source this
+traditional=(--loss triplet --mining batch-hard --normalize --margin 0.2)
+
 say() { printf '%(%H:%M:%S)T  %s\n' -1 "$*" >&2; }
 
 # logged RUN COMMAND...: messages go to RUN/log, and its end is shown where the command fails.

@@ -82,8 +82,7 @@ loss() {
   case ${1%-star} in
     cross-entropy | multitask | deep-knn) printf '%s\n' --loss "${1%-star}" ;;
     triplet) printf '%s\n' --loss triplet ;; # semi-hard
-    # Not on the unit sphere it collapses to a point here, at every rate that was tried.
-    triplet-hard) printf '%s\n' --loss triplet --mining batch-hard --normalize --margin 0.2 ;;
+    triplet-hard) printf '%s\n' "${traditional[@]}" ;;
     *) say "METHODS: $1 is unknown."; return 2 ;;
   esac
 }

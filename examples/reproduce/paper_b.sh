@@ -40,7 +40,7 @@ table_2() {
   esac
   mapfile -t network < <(backbone "$plain")
   case $method in
-    triplet) fit "$run" "$seed" "$@" "${network[@]}" --loss triplet --mining batch-hard ;;
+    triplet) fit "$run" "$seed" "$@" "${network[@]}" "${traditional[@]}" ;;
     deep-knn) fit "$run" "$seed" "$@" "${network[@]}" --loss deep-knn ;;
     # Batches have as many images of every class, which weighs the classes as the paper's weights
     # do; --class-weights balanced would weigh them twice.

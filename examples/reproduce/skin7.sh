@@ -49,7 +49,7 @@ of_data skin7
 # mlp METHOD SEED: trained on the archive's features, and judged behind ResNet50.
 mlp() {
   local run=$out/runs/skin7-mlp/$1/seed$2 words=(--loss "$1")
-  if [ "$1" = triplet ]; then words+=(--mining batch-hard); fi
+  if [ "$1" = triplet ]; then words=("${traditional[@]}"); fi
   train "$run" "$stored/archive" --features --preset paper-b "${words[@]}" --split none --seed "$2" \
     "${own[@]}" "${train_options[@]}"
   embed "$run" "$train_csv"

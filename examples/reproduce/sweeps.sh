@@ -100,8 +100,12 @@ backbones() { # NETWORK SEED
 }
 
 convergence() { # NAME NETWORK METHOD SEED
-  local run=$out/convergence/$1/$3/seed$4 how loss=(--loss "$3")
-  if [ "$3" = triplet ]; then loss+=(--mining batch-hard); fi
+  local run=$out/convergence/$1/$3/seed$4 how loss
+  case $3 in
+    triplet) loss=("${traditional[@]}") ;;
+    semi-hard) loss=(--loss triplet --mining semi-hard) ;; # not in the paper, and harder to beat
+    *) loss=(--loss "$3") ;;
+  esac
   mapfile -t how < <(settings "$2")
   # These runs are looked at by epoch, not kept: the images held out may judge them.
   train "$run" "$train_csv" "${how[@]}" "${own[@]}" "${epochs[@]}" --validation "$test_csv" \
@@ -110,7 +114,7 @@ convergence() { # NAME NETWORK METHOD SEED
 
 figure() { # NAME NETWORK
   local method seed logs=()
-  for method in deep-knn triplet; do
+  for method in deep-knn triplet semi-hard; do
     for seed in "${seeds[@]}"; do
       start convergence "$1" "$2" "$method" "$seed"
       logs+=("$method=$out/convergence/$1/$method/seed$seed/encoder/training.csv")
