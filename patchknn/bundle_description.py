@@ -11,12 +11,13 @@ import numpy.typing as npt
 
 from patchknn.errors import ConflictError, InputError
 
-# 2: what goes in may be a part of a plain image or stored features, and a projection may stand
-# behind the backbone. What needs none of it is written as version 1, which older readers take.
+# 2: what goes in may be a part of a plain image or stored features, a projection may stand behind
+# the backbone, and features may be of unit length. What needs none of it is written as version 1,
+# which older readers take.
 FORMAT_VERSION = 2
 Array = npt.NDArray[Any]
 _NO_ENTRIES: dict[str, Any] = {}
-_SINCE_2 = ("crop", "input", "input_dim", "projection")
+_SINCE_2 = ("crop", "input", "input_dim", "projection", "normalized")
 
 
 class EncoderDescription(NamedTuple):
@@ -33,7 +34,7 @@ class EncoderDescription(NamedTuple):
     ``input`` is what the network takes: ``image``, or ``features`` that are stored, of
     ``input_dim`` per patch (None for images). ``projection`` is None, or what stands between them
     (or the backbone's features) and the features that are searched: ``{"kind": "mlp",
-    "input_dim", "hidden", "output_dim"}``.
+    "input_dim", "hidden", "output_dim"}``. ``normalized`` says that features are of unit length.
     """
 
     feature_dim: int
@@ -55,6 +56,7 @@ class EncoderDescription(NamedTuple):
     input: str = "image"
     input_dim: int | None = None
     projection: dict[str, Any] | None = None
+    normalized: bool = False
 
 
 class LinearMap(NamedTuple):

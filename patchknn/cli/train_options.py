@@ -222,7 +222,8 @@ Normalize = Annotated[
     bool | None,
     typer.Option(
         "--normalize/--no-normalize",
-        help="Features on the unit sphere in deep kNN and triplet losses [deep kNN only].",
+        help="Features of unit length, in training and in search: of deep kNN, triplet or no loss "
+        "[deep kNN only].",
     ),
 ]
 TripletWeight = Annotated[float, typer.Option("--w-t", min=0, help="Multitask: triplet ratio.")]

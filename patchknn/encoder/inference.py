@@ -109,11 +109,12 @@ class FeatureExtractor:
             batch = batch.contiguous(memory_format=torch.channels_last)
             inputs = normalise(batch, self._mean, self._std)
             views = orientations(inputs, self.averaged)
-            features = self._network.backbone(next(views)).float()
+            features = self._network.features(next(views)).float()
             for view in views:
                 laid_out = view.contiguous(memory_format=torch.channels_last)
-                features += self._network.backbone(laid_out).float()
-            result: npt.NDArray[np.float32] = (features / self.averaged).cpu().numpy()
+                features += self._network.features(laid_out).float()
+            mean = self._network.finished(features / self.averaged)
+            result: npt.NDArray[np.float32] = mean.cpu().numpy()
         return result
 
     def _autocast(self) -> AbstractContextManager[object]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class EncoderOutput(NamedTuple):
@@ -26,14 +27,23 @@ class EncoderNetwork(nn.Module):
     is a ``Chained`` where an MLP stands behind it, and a ``FeatureMLP`` (or nothing, an
     ``nn.Identity``) where (B, D) stored features go in instead of images. All heads are linear, so
     that NumPy can apply them to stored features; ``classes`` holds the number of classes of each
-    task (Tellez 2020: several data sets share one encoder).
+    task (Tellez 2020: several data sets share one encoder). Where it is ``normalized``, features
+    are of unit length: a loss that compares directions is of use to a search by L2 only if that
+    compares directions too.
     """
 
     def __init__(
-        self, backbone: nn.Module, feature_dim: int, bits: int, classes: Sequence[int]
+        self,
+        backbone: nn.Module,
+        feature_dim: int,
+        bits: int,
+        classes: Sequence[int],
+        *,
+        normalized: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = backbone
+        self.normalized = normalized
         self.hash_layer = nn.Linear(feature_dim, bits)
         self.classifiers = nn.ModuleList(nn.Linear(bits, count) for count in classes)
 
@@ -44,7 +54,15 @@ class EncoderNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> EncoderOutput:
         """Normalised images (B, 3, S, S) float32, or what goes in → features, hashes, logits."""
-        return self.heads(self.backbone(images))
+        return self.heads(self.features(images))
+
+    def features(self, images: Tensor) -> Tensor:
+        """Normalised images (B, 3, S, S), or what goes in → features (B, D)."""
+        return self.finished(self.backbone(images))
+
+    def finished(self, features: Tensor) -> Tensor:
+        """What comes out of the backbone (B, D), or means of it → features (B, D)."""
+        return functional.normalize(features.float(), dim=1) if self.normalized else features
 
     def heads(self, features: Tensor) -> EncoderOutput:
         """The same from features (B, D) that are already there."""

@@ -39,6 +39,7 @@ class FeatureProjector:
         self.input_dim = module.input_dim if isinstance(module, FeatureMLP) else self.output_dim
         self.device = device
         self._module = module.eval().to(device)
+        self._finished = network.finished
 
     @classmethod
     def from_bundle(cls, bundle: Bundle, device: torch.device | None = None) -> FeatureProjector:
@@ -69,6 +70,6 @@ class FeatureProjector:
         with torch.inference_mode():
             for start in range(0, len(stored), batch):
                 rows = np.array(stored[start : start + batch], np.float32)
-                projected = self._module(torch.from_numpy(rows).to(self.device))
+                projected = self._finished(self._module(torch.from_numpy(rows).to(self.device)))
                 result[start : start + batch] = projected.cpu().numpy()
         return result

@@ -53,6 +53,7 @@ def save_encoder(
         tasks=tuple({"name": name, "classes": list(own)} for name, own in tasks.items()),
         training=training,
         metrics=metrics,
+        normalized=network.normalized,
         **_what_goes_in(network, backbone),
     )
     tensors = {name: _as_numpy(value) for name, value in network.backbone.state_dict().items()}
@@ -84,7 +85,13 @@ def load_encoder(bundle: Bundle, device: torch.device | None = None) -> EncoderN
             message = f"The network in {bundle.directory} is not the one it describes: {reason}"
         raise InputError(message) from None
     classes = [len(classifier.bias) for classifier in bundle.classifiers]
-    network = EncoderNetwork(module, description.feature_dim, description.bits, classes)
+    network = EncoderNetwork(
+        module,
+        description.feature_dim,
+        description.bits,
+        classes,
+        normalized=description.normalized,
+    )
     _fill(network.hash_layer, bundle.hash_map)
     for layer, classifier in zip(network.task_layers, bundle.classifiers, strict=True):
         _fill(layer, classifier)

@@ -74,7 +74,10 @@ class Parts:
             return self.network, self.source
         heads = self.network.hash_layer
         chained = Chained(before.backbone, self.network.backbone.cpu())
-        whole = EncoderNetwork(chained, heads.in_features, heads.out_features, ())
+        normalized = self.network.normalized
+        whole = EncoderNetwork(
+            chained, heads.in_features, heads.out_features, (), normalized=normalized
+        )
         whole.hash_layer, whole.classifiers = heads, self.network.classifiers
         return whole, _backbone_of(origin, before.backbone)
 
@@ -95,7 +98,8 @@ def assemble(lesson: Lesson, settings: TrainingSettings, stored: StoredFeatures 
     # A single class is nothing to tell apart.
     classes = [len(task.class_names) for task in lesson.tasks]
     classes = classes if all(count > 1 for count in classes) else []
-    network = EncoderNetwork(module, width, settings.bits, classes)
+    normalized = bool(settings.normalize)
+    network = EncoderNetwork(module, width, settings.bits, classes, normalized=normalized)
     return Parts(lesson, network, source, stored, settings)
 
 

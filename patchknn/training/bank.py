@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from patchknn.losses.bank import FeatureBank
 from patchknn.training.context import Context
@@ -37,8 +36,6 @@ class BankKeeper:
         """Take ``features`` (N, D) of the inputs of ``numbers`` (N,) as the bank."""
         device = self._context.device
         rows, numbers = kept["features"].to(device), kept["numbers"].to(device)
-        if self._context.settings.normalize:
-            rows = functional.normalize(rows, dim=1)
         labels = torch.from_numpy(self._context.labels).to(device)
         self.kept, self.made_at = kept, made_at
         self.bank = FeatureBank(rows, labels[numbers], numbers)

@@ -10,6 +10,7 @@ from patchknn.errors import UsageError
 from patchknn.hamming.packing import check_bits
 from patchknn.training.settings import (
     LOSSES,
+    MAY_NORMALIZE,
     OPTIMIZERS,
     PRECISIONS,
     SCHEDULES,
@@ -39,6 +40,12 @@ def check(settings: TrainingSettings) -> None:
     parse_max_bad(settings.max_bad, 1)
     if settings.per_class is not None and settings.per_class < 2 and settings.loss != "none":
         message = f"--per-class {settings.per_class} leaves no pair of one class; use 2 or more."
+        raise UsageError(message)
+    if settings.normalize and settings.loss not in MAY_NORMALIZE:
+        message = (
+            f"--normalize belongs to --loss {', '.join(sorted(MAY_NORMALIZE))}, not to "
+            f"{settings.loss}, which does not compare features."
+        )
         raise UsageError(message)
     if settings.bank is not None and settings.loss != "deep-knn":
         message = f"--bank belongs to --loss deep-knn, not to {settings.loss}."

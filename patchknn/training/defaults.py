@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from patchknn.training.checks import check
-from patchknn.training.settings import ON_FEATURES, TrainingSettings
+from patchknn.training.settings import MAY_NORMALIZE, TrainingSettings
 
 _MOST_CLASSES = 16
 _BATCH = 64
@@ -34,7 +34,7 @@ def resolve(
     usual_alpha = 0.2 if normalize else 2.0
     return replace(
         settings,
-        normalize=normalize and settings.loss in ON_FEATURES,
+        normalize=normalize and settings.loss in MAY_NORMALIZE,
         alpha=usual_alpha if settings.alpha is None else settings.alpha,
         epochs=_epochs(n_images) if settings.epochs is None else settings.epochs,
         head_epochs=_head_epochs(settings),

@@ -42,7 +42,7 @@ def extract_features(
             torch.autocast(device.type, torch.bfloat16) if half else nullcontext(),
         ):
             inputs = context.inputs.plain(held.to(device, non_blocking=True))
-            features.append(network.backbone(inputs).float().cpu().numpy())
+            features.append(network.features(inputs).float().cpu().numpy())
         found.append(indices.numpy())
     context.check()
     gather = context.ranks.gather_arrays

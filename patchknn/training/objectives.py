@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from patchknn.encoder.network import EncoderOutput
 from patchknn.losses.bank import FeatureBank
@@ -87,14 +86,6 @@ def _by_name(settings: TrainingSettings) -> _TaskLoss:
     """Multitask and cross-entropy act on hash vectors and logits, the others on features."""
     weights = MultitaskWeights(settings.w_t, settings.w_c, settings.w_q, settings.w_ce)
 
-    def features_of(rows: Rows) -> Tensor:
-        # On the sphere features cannot escape a margin by shrinking to a point.
-        return (
-            functional.normalize(rows.features.float(), dim=1)
-            if settings.normalize
-            else rows.features
-        )
-
     def of_multitask(rows: Rows) -> LossTerms:
         return multitask(
             rows.hash_vectors,
@@ -116,7 +107,7 @@ def _by_name(settings: TrainingSettings) -> _TaskLoss:
     def of_deep_knn(rows: Rows) -> LossTerms:
         bank, numbers = rows.in_bank or (None, None)
         return deep_knn(
-            features_of(rows),
+            rows.features,
             rows.labels,
             alpha=settings.alpha if settings.alpha is not None else 2.0,
             positives=settings.positives,
@@ -126,9 +117,7 @@ def _by_name(settings: TrainingSettings) -> _TaskLoss:
         )
 
     def of_triplet(rows: Rows) -> LossTerms:
-        return triplet(
-            features_of(rows), rows.labels, mining=settings.mining, margin=settings.margin
-        )
+        return triplet(rows.features, rows.labels, mining=settings.mining, margin=settings.margin)
 
     by_name: dict[str, _TaskLoss] = {
         "multitask": of_multitask,

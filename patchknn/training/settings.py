@@ -13,7 +13,8 @@ LOSSES = ("multitask", "deep-knn", "cross-entropy", "triplet", "none")
 # These train the hash layer and the classifiers; the others get both fitted afterwards.
 LEARNT_HASH = frozenset({"multitask", "cross-entropy"})
 # These may act on features of the unit sphere.
-ON_FEATURES = frozenset({"deep-knn", "triplet"})
+# Losses that act on features, and none at all: the others act on hash vectors and logits.
+MAY_NORMALIZE = frozenset({"deep-knn", "triplet", "none"})
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "step")
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -33,11 +34,12 @@ class TrainingSettings:
     the papers' names: ``alpha``, ``positives`` (K) and ``negatives`` (M) of deep kNN, ``bank``
     the steps after which its bank of the whole training set is renewed (None: neighbours come
     from the batch), ``margin`` (None: soft) and ``mining`` of the triplet loss, ``normalize`` of
-    both (distances in the loss are those of features on the unit sphere), the weights ``w_t``,
-    ``w_c``, ``w_q``, ``w_ce``, ``gamma`` (None: bits/2), ``cauchy_distance`` and ``quantization``
-    of multitask. ``ema`` is the decay per step of averaged weights (0: none), ``accumulate`` the
-    batches of one optimiser step, ``patience`` the epochs without a better validation P@10 after
-    which a run ends (None: never), ``max_bad`` a number or a percentage of unreadable images.
+    both and of no loss (features are of unit length, in training and ever after), the weights
+    ``w_t``, ``w_c``, ``w_q``, ``w_ce``, ``gamma`` (None: bits/2), ``cauchy_distance`` and
+    ``quantization`` of multitask. ``ema`` is the decay per step of averaged weights (0: none),
+    ``accumulate`` the batches of one optimiser step, ``patience`` the epochs without a better
+    validation P@10 after which a run ends (None: never), ``max_bad`` a number or a percentage of
+    unreadable images.
     """
 
     backbone: str | None = None

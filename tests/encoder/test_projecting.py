@@ -38,9 +38,10 @@ def mlp(backbone):
     return mlp.eval()
 
 
-def _save(directory, module, dim, backbone=None, n_classes=3):
+def _save(directory, module, dim, backbone=None, n_classes=3, *, normalized=False):
     torch.manual_seed(2)
-    network = EncoderNetwork(module, dim, 16, (n_classes,) if n_classes else ())
+    classes = (n_classes,) if n_classes else ()
+    network = EncoderNetwork(module, dim, 16, classes, normalized=normalized)
     fingerprint = save_encoder(
         directory,
         network,
@@ -60,6 +61,15 @@ def _save(directory, module, dim, backbone=None, n_classes=3):
 
 def _stored(dim, dtype="float16", rows=37):
     return np.random.default_rng(3).normal(size=(rows, dim)).astype(dtype)
+
+
+def test_projected_features_are_of_unit_length_where_the_encoder_says_so(tmp_path, mlp):
+    _, plain = _save(tmp_path / "plain", mlp, 10)
+    _, unit = _save(tmp_path / "unit", mlp, 10, normalized=True)
+    stored = _stored(mlp.input_dim)
+    raw, found = (FeatureProjector.from_bundle(b, _CPU).features(stored) for b in (plain, unit))
+    expected = raw / np.linalg.norm(raw, axis=1, keepdims=True)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])

@@ -18,14 +18,18 @@ from patchknn.errors import DamageError, InputError
 _CPU = torch.device("cpu")
 
 
-def _save(directory, name, *, n_classes=3, bits=16, model_args=None):
+def _save(directory, name, *, n_classes=3, bits=16, model_args=None, normalized=False):
     torch.manual_seed(0)
     backbone = create_backbone(name, input_size=32, model_args=model_args)
     for key, value in backbone.module.named_buffers():  # batch norm as after training
         if key.endswith("running_mean"):
             value.uniform_(-0.1, 0.1)
     network = EncoderNetwork(
-        backbone.module, backbone.feature_dim, bits, (n_classes,) if n_classes else ()
+        backbone.module,
+        backbone.feature_dim,
+        bits,
+        (n_classes,) if n_classes else (),
+        normalized=normalized,
     )
     fingerprint = save_encoder(
         directory,
@@ -51,6 +55,33 @@ def test_a_reloaded_encoder_gives_identical_features(tmp_path, name):
     after = FeatureExtractor.from_bundle(bundle, _CPU).features(images)
     assert before.dtype == np.float32
     np.testing.assert_array_equal(before, after)
+
+
+def test_features_of_unit_length_stay_so(tmp_path):
+    _save(tmp_path / "plain", "test_resnet")
+    network, _, _ = _save(tmp_path / "encoder", "test_resnet", normalized=True)
+    bundle = load_bundle(tmp_path / "encoder")
+    assert bundle.description.normalized
+    images = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8)
+    raw = FeatureExtractor.from_bundle(load_bundle(tmp_path / "plain"), _CPU).features(images)
+    expected = raw / np.linalg.norm(raw, axis=1, keepdims=True)
+    for averaged in (1, 8):  # means of such features are made so again
+        extractor = FeatureExtractor.from_bundle(bundle, _CPU, averaged=averaged)
+        features = extractor.features(images)
+        np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, rtol=1e-6)
+        if averaged == 1:
+            np.testing.assert_allclose(features, expected, rtol=1e-5, atol=1e-7)
+    # The heads see what is stored.
+    inputs = torch.randn(4, 3, 32, 32)
+    with torch.inference_mode():
+        output = network.eval()(inputs)
+        np.testing.assert_allclose(output.features.norm(dim=1), 1, rtol=1e-6)
+        np.testing.assert_array_equal(
+            output.hash_vectors, network.hash_layer(output.features).numpy()
+        )
+    content = json.loads((tmp_path / "encoder" / "encoder.json").read_text())
+    assert content["format_version"] == 2
+    assert "normalized" not in json.loads((tmp_path / "plain" / "encoder.json").read_text())
 
 
 def test_the_heads_in_numpy_are_those_of_the_network(tmp_path):

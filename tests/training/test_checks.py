@@ -30,6 +30,7 @@ from patchknn.training.checks import check, parse_max_bad
         ({"augment": "all"}, ["--augment all", "tissue"]),
         ({"schedule": "linear"}, ["--schedule linear", "cosine"]),
         ({"bank": 10}, ["--bank", "deep-knn"]),
+        ({"normalize": True}, ["--normalize", "deep-knn, none, triplet", "multitask"]),
         ({"bank": 0, "loss": "deep-knn"}, ["--bank 0"]),
         ({"accumulate": 0}, ["--accumulate 0"]),
         ({"ema": 1.0}, ["--ema 1.0"]),

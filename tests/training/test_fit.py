@@ -57,6 +57,7 @@ def test_every_loss_gives_a_bundle_that_knows_its_classes(pictures, make_setting
         "trained" if learnt else "linear probe on hash vectors"
     )
     assert bundle.probabilities(np.zeros((1, 96))).shape == (1, 3)
+    assert bundle.description.normalized == (loss == "deep-knn")
     with (output / "training.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2"]
@@ -165,8 +166,8 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(
     from patchknn.training import assembly
 
     class Watched(assembly.EncoderNetwork):
-        def __init__(self, *args):
-            super().__init__(*args)
+        def __init__(self, *args, **named):
+            super().__init__(*args, **named)
             networks.append(self)
 
     original, assembly.EncoderNetwork = assembly.EncoderNetwork, Watched
