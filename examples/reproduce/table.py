@@ -105,6 +105,8 @@ def _bit_entropy(run: Run) -> float | None:
 
 def _share_of_needed(run: Run) -> float | None:
     counts = run.encoder.get("training", {}).get("class_counts") or {}
+    if any(isinstance(count, dict) for count in counts.values()):
+        return None  # of several tasks, whose bits tell more than one set of classes apart
     entropy, needed = _bit_entropy(run), needed_entropy(list(counts.values()))
     return entropy / needed if entropy is not None and needed else None
 
