@@ -7,8 +7,15 @@ import h5py
 import numpy as np
 import pytest
 
-from patchknn.datasets.stored_hdf5 import read_feature_files
+from patchknn.datasets.stored import put_together
+from patchknn.datasets.stored_hdf5 import feature_parts
+from patchknn.datasets.stored_labels import labelled
 from patchknn.errors import InputError
+
+
+def read_feature_files(paths, labels):
+    """What files and a table give together."""
+    return put_together(labelled((part for path in paths for part in feature_parts(path)), labels))
 
 
 @pytest.fixture
