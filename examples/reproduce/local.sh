@@ -35,7 +35,6 @@ read -ra methods <<<"${METHODS:-frozen cross-entropy triplet triplet-hard triple
   peer-cross-entropy peer-easy-positive peer-semi-hard multitask deep-knn deep-knn-star two-tasks \
   cross-entropy-8 multitask-8 two-tasks-8}"
 read -ra seeds <<<"${SEEDS:-0 1 2}"
-epochs=${EPOCHS:-20}
 mlp_epochs=${MLP_EPOCHS:-20}
 # More words for every `patchknn train`, of images and of stored features.
 read -ra train_options <<<"${TRAIN_OPTIONS:-}"
@@ -48,15 +47,15 @@ weights=${WEIGHTS_FILE:-$data/weights/mobilenetv2_100_tflite_imagenet.f32.safete
 network=(--backbone mobilenetv2_100 --model-arg pad_type=same --mean 0.5 --std 0.5)
 [ -z "${BACKBONE_OPTIONS:-}" ] || read -ra network <<<"$BACKBONE_OPTIONS"
 
-# describe DATASET: its kind (images or features), its manifests, and its options of training.
+# describe DATASET: its kind (images or features), its manifests, and how it is trained on.
 describe() {
-  kind=images size=64 augment=tissue extra_csv=
+  kind=images size=64 augment=tissue epochs=${EPOCHS:-20} extra_csv=
   train_csv=$out/data/$1/train.csv test_csv=$out/data/$1/test.csv
   case $1 in
     colon_cells)
       train_csv=$data/colon_cells/train/manifest.csv test_csv=$data/colon_cells/val/manifest.csv
       extra_csv=$data/colon_cells/extra/manifest.csv ;;
-    lc25000_colon) ;;
+    lc25000_colon) epochs=${EPOCHS:-5} ;;
     chest_xray | chest_xray_115) kind=features size=128 ;;
     chest_xray_finetuned) size=128 augment=flip ;;
     *) say "DATASETS: $1 is unknown."; exit 2 ;;
@@ -102,9 +101,7 @@ on_images() {
   options=(--split none --size "$size" --seed "$4" "${train_options[@]}")
   case $method in
     *-8)
-      local plain=$out/runs/$2/${method%-8}/seed$4
-      on_images "$plain" "$2" "${method%-8}" "$4"
-      take_over "$run" "$plain"
+      take_over "$run" "$out/runs/$2/${method%-8}/seed$4"
       finish "$run" --orientations 8
       return ;;
     frozen) train "$run" "$train_csv" "${network[@]}" --weights "$weights" --loss none "${options[@]}" ;;
@@ -117,8 +114,6 @@ on_images() {
         --output "$run/peer.safetensors" >>"$run/log"
       train "$run" "$train_csv" "${network[@]}" --weights "$run/peer.safetensors" --loss none "${options[@]}" ;;
     *-star)
-      # The same run as that of the row cross-entropy, which is skipped where it is done.
-      on_images "$out/runs/$2/cross-entropy/seed$4" "$2" cross-entropy "$4"
       mapfile -t words < <(loss "$method")
       train "$run" "$train_csv" --from "$out/runs/$2/cross-entropy/seed$4/encoder" \
         "${words[@]}" --augment "$augment" --epochs "$epochs" "${options[@]}" ;;
@@ -147,10 +142,7 @@ on_features() {
     peer-*) ;;
     *)
       mapfile -t words < <(loss "$method")
-      if [[ $method = *-star ]]; then
-        on_features "$out/runs/$2/cross-entropy/seed$4" "$2" cross-entropy "$4"
-        words+=(--from "$out/runs/$2/cross-entropy/seed$4/encoder")
-      fi
+      [[ $method != *-star ]] || words+=(--from "$out/runs/$2/cross-entropy/seed$4/encoder")
       train "$run" "$stored/archive" --features "${words[@]}" --split none \
         --seed "$4" --epochs "$mlp_epochs" "${train_options[@]}"
       finish "$run"
@@ -204,8 +196,20 @@ one() {
   "on_$kind" "$out/runs/$1/$2/seed$3" "$1" "$2" "$3"
 }
 
-# round_of METHOD: 1, or one more than that of the method whose encoder it uses.
+# base METHOD: the method whose encoder it uses, or nothing.
+base() { case $1 in *-8) echo "${1%-8}" ;; *-star) echo cross-entropy ;; esac; }
+
+# round_of METHOD: 1, or one more than that of its base.
 round_of() { case $1 in *-star-8) echo 3 ;; *-star | *-8) echo 2 ;; *) echo 1 ;; esac; }
+
+# Every method's base is a row too, so that two runs at once never train the same encoder.
+rows=()
+for method in "${methods[@]}"; do
+  while [ -n "$method" ]; do
+    [[ " ${rows[*]} " = *" $method "* ]] || rows+=("$method")
+    method=$(base "$method")
+  done
+done
 
 no_less "$weights"
 if [ -z "${DATASETS:-}" ] && "$PYTHON" -c 'import torch, sys; sys.exit(not torch.cuda.is_available())'; then
@@ -223,7 +227,7 @@ done
 for round in 1 2 3; do
   for seed in "${seeds[@]}"; do
     for dataset in "${datasets[@]}"; do
-      for method in "${methods[@]}"; do
+      for method in "${rows[@]}"; do
         case $method in nca | lmnn | knn) continue ;; esac
         [ "$(round_of "$method")" = "$round" ] || continue
         start one "$dataset" "$method" "$seed"

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from patchknn import bundle
 from patchknn.errors import ConflictError
-from patchknn.files import read_json, write_json
+from patchknn.files import quickhash, read_json, write_json
 from patchknn.training.selection import Selection
 from patchknn.training.settings import TrainingSettings
 
 RUN_FILE = "run.json"
+_THREADS = 16  # network file systems answer several questions at once
 
 
 def run_digest(
@@ -21,20 +23,26 @@ def run_digest(
 ) -> str:
     """SHA-256 over all that can change the result: settings, patches, labels, splits, files.
 
-    Files count by size and time of change.
+    Files count by their ``quickhash``, not by time or place: a job that copies its data to the
+    node's own disk, and is requeued, does so on every start.
     """
     digest = hashlib.sha256(f"{settings.digest()} {precision}".encode())
-    stamps: dict[Path, str] = {}
     if settings.weights is not None:
-        digest.update(_stamp(settings.weights, stamps).encode())
+        digest.update(_stamp(settings.weights))
     if settings.from_encoder is not None:
         digest.update(bundle.load_bundle(settings.from_encoder).fingerprint.encode())
+    stamps = _stamps(
+        patch.path
+        for selection in selections.values()
+        for part in (selection.train, selection.val)
+        for patch in part
+    )
     for name, selection in selections.items():
         digest.update(repr(name).encode())
         for part in (selection.train, selection.val):
             for patch in part:
                 known = (patch.id, patch.label, patch.slide_mpp, patch.row)
-                line = (*known, _stamp(patch.path, stamps))
+                line = (*known, stamps[patch.path])
                 digest.update(repr(line).encode("utf-8", "surrogateescape"))
             digest.update(b"--")
     return digest.hexdigest()
@@ -65,11 +73,14 @@ def write_run_record(output: Path, digest: str, seconds: float) -> None:
     write_json(output / RUN_FILE, {"digest": digest, "seconds": round(seconds, 1)})
 
 
-def _stamp(path: Path, known: dict[Path, str]) -> str:
-    if path not in known:
-        try:
-            status = path.stat()
-            known[path] = f"{status.st_size} {status.st_mtime_ns}"
-        except OSError:
-            known[path] = "absent"
-    return known[path]
+def _stamps(paths: Iterable[Path]) -> dict[Path, bytes]:
+    files = list(dict.fromkeys(paths))
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return dict(zip(files, pool.map(_stamp, files), strict=True))
+
+
+def _stamp(path: Path) -> bytes:
+    try:
+        return quickhash(path)
+    except OSError:
+        return b"absent"

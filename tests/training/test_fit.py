@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import signal
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from patchknn.bundle import BACKBONE_FILE, HEADS_FILE, load_bundle
 from patchknn.encoder.saving import load_encoder
@@ -134,6 +137,29 @@ def test_a_finished_run_is_not_done_again_and_a_changed_setting_is(
     other = train_encoder(relabelled, settings, tmp_path / "encoder", str)
     assert not other.skipped
     assert other.fingerprint != first.fingerprint
+
+
+def test_a_run_is_known_again_by_the_content_of_its_images_not_by_their_place_or_time(
+    pictures, make_settings, tmp_path
+):
+    patches, settings, output = pictures(), make_settings(), tmp_path / "encoder"
+    with pytest.raises(StoppedError):
+        train_encoder(patches, settings, output, str, progress=_stop_after(1))
+    scratch = tmp_path / "of-the-next-node"
+    scratch.mkdir()
+    moved = [
+        replace(patch, path=Path(shutil.copyfile(patch.path, scratch / f"{number}.png")))
+        for number, patch in enumerate(patches)
+    ]
+    for number, patch in enumerate(moved):
+        os.utime(patch.path, (number, number))
+    lines = []
+    train_encoder(moved, settings, output, lines.append)
+    assert any("going on from" in line for line in lines)
+    Image.new("RGB", Image.open(moved[0].path).size).save(moved[0].path)
+    assert not train_encoder(moved, settings, output, str).skipped
+    moved[0].path.unlink()
+    assert not train_encoder(moved, settings, output, str).skipped
 
 
 def test_a_stopped_run_with_other_settings_starts_afresh(pictures, make_settings, tmp_path):
