@@ -16,7 +16,8 @@ _LARGE_BALL = 0.5
 _MANY_SATURATED = 0.3
 _MANY_EMPTY = 0.5
 _LITTLE_SPREAD = 0.1
-_REMEDY = "lower --lr and --backbone-lr, or take --loss multitask or cross-entropy."
+_REMEDY = "train longer, or lower --lr and --backbone-lr"
+_OTHER_LOSS = ", or take --loss multitask or cross-entropy"
 
 
 def bit_statistics(codes: npt.NDArray[np.uint8]) -> dict[str, float]:
@@ -54,6 +55,7 @@ def health_warning(figures: Mapping[str, float], gallery_rows: int, *, learnt: b
     ``figures`` of an epoch; ``learnt`` where the hash is trained rather than fitted afterwards.
     """
     entropy, stuck = figures["bit_entropy"], figures["stuck_bits"]
+    remedy = f"{_REMEDY}{'' if learnt else _OTHER_LOSS}."
     spread = figures.get("feature_spread", 1.0)
     if spread < _LITTLE_SPREAD:
         return (
@@ -61,9 +63,9 @@ def health_warning(figures: Mapping[str, float], gallery_rows: int, *, learnt: b
             "--mining semi-hard, go on from a trained encoder (--from), or lower the rates."
         )
     if stuck > _MANY_STUCK:
-        return f"the codes collapse: {stuck:.0%} of the bits are the same for all images; {_REMEDY}"
+        return f"the codes collapse: {stuck:.0%} of the bits are the same for all images; {remedy}"
     if entropy < _LOW_ENTROPY:
-        return f"the codes collapse: a bit carries {entropy:.2f} of 1 bit on average; {_REMEDY}"
+        return f"the codes collapse: a bit carries {entropy:.2f} of 1 bit on average; {remedy}"
     ball = figures.get("ball_2", 0.0) / max(gallery_rows, 1)
     if ball > _LARGE_BALL:
         return (

@@ -49,3 +49,9 @@ def test_a_collapse_is_one_sentence(figures, word):
 def test_fitted_codes_may_lie_far_apart_without_a_warning():
     figures = {"bit_entropy": 0.99, "stuck_bits": 0.0, "empty_2": 0.9}
     assert health_warning(figures, 100, learnt=False) is None
+
+
+def test_only_a_loss_that_does_not_learn_codes_is_told_to_take_one_that_does():
+    figures = {"bit_entropy": 0.2, "stuck_bits": 0.1}
+    assert "--loss multitask" not in health_warning(figures, 100, learnt=True)
+    assert "--loss multitask" in health_warning(figures, 100, learnt=False)
