@@ -42,13 +42,15 @@ def main() -> None:
 
 
 def _export(archive: Path, output: Path) -> None:
+    from patchknn.files import replaced_atomically
     from patchknn.training.stored import read_stored
 
     stored = read_stored([archive])
     known = [row for row, label in enumerate(stored.labels) if label is not None]
     labels = np.array([stored.labels[row] for row in known])
     output.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(output, features=stored.features[known], labels=labels)
+    with replaced_atomically(output) as file:
+        np.savez(file, features=stored.features[known], labels=labels)
 
 
 def _judge(options: argparse.Namespace) -> dict[str, Any]:

@@ -87,7 +87,7 @@ def _train_on_images(options: argparse.Namespace, settings: dict[str, str]) -> N
     pixels, names = _read_images(options.train, options.size)
     classes = sorted(set(names))
     labels = torch.tensor([classes.index(name) for name in names])
-    trunk = _backbone(options)
+    trunk = _backbone(options).to(memory_format=torch.channels_last)
     augment = v2.Compose(
         [
             v2.RandomHorizontalFlip(),
@@ -102,7 +102,7 @@ def _train_on_images(options: argparse.Namespace, settings: dict[str, str]) -> N
 
     def inputs(rows: list[int]) -> Tensor:
         images = torch.stack([augment(pixels[row]) for row in rows])
-        return (images / 255 - mean) / std
+        return ((images / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
 
     _fit(trunk, inputs, labels, len(classes), options, frozen=options.batch_norm == "frozen")
     state = {name: value.contiguous().cpu() for name, value in trunk.state_dict().items()}
