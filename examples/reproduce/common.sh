@@ -5,6 +5,7 @@
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 PYTHON=${PYTHON:-python3}
 JOBS=${JOBS:-1}
+unset PYTHONSAFEPATH # claims.py and table.py import what lies beside them
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE} # waiting threads that spin make all others slow
 if [ "$JOBS" -gt 1 ] && [ -z "${OMP_NUM_THREADS:-}" ]; then # the CPUs are shared out
   OMP_NUM_THREADS=$((($(nproc) + JOBS - 1) / JOBS))

@@ -243,6 +243,7 @@ for dataset in "${datasets[@]}"; do
 done
 
 "$PYTHON" "$here/table.py" "$out/runs" --output "$out"
+"$PYTHON" "$here/claims.py" "$out/runs" --output "$out/claims.md"
 
 if [ "$extras" = 1 ]; then
   describe colon_cells
@@ -269,4 +270,4 @@ if [ "$extras" = 1 ]; then
     fi
   fi
 fi
-cat "$out/table.md"
+cat "$out/table.md" "$out/claims.md"

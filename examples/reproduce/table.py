@@ -1,9 +1,8 @@
 #!/usr/bin/env python3
 """Put the figures of runs into a table: mean ± standard deviation over seeds, Markdown and CSV.
 
-A run is a folder DATA/METHOD/seedN as the scripts here leave it: encoder/encoder.json,
-encoder/training.csv, and the NDJSON of `patchknn evaluate`. With --all every evaluation of a run
-gets a row of its own, named after its file. Standard library only.
+With --all every evaluation of a run gets a row of its own, named after its file. Standard library
+only.
 """
 
 from __future__ import annotations
@@ -11,20 +10,15 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-import json
-import math
-import random
 import statistics
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# Of more classes than this, bipartitions are drawn by chance instead of listed.
-_MOST_CLASSES = 12
-_DRAWN = 4000
+from runs import Run, bit_entropy, from_file, read_runs, share_of_needed
+
 # Methods in the order of the table; others follow by name.
 _ORDER = (
     *("frozen", "knn", "nca", "lmnn", "cross-entropy", "triplet", "triplet-hard"),
@@ -41,7 +35,7 @@ _ORDER = (
         "two-tasks-8",
     ),
 )
-_NAMES = {
+NAMES = {
     "frozen": "frozen + ITQ",
     "knn": "frozen, kNN",
     "nca": "frozen, NCA",
@@ -65,19 +59,6 @@ _NAMES = {
     "deep-knn-8": "deep kNN, 8 orientations",
     "deep-knn-star-8": "deep kNN*, 8 orientations",
 }
-Figures = dict[str, float | None]
-Evaluations = dict[str, dict[str, Any]]
-
-
-class Run(NamedTuple):
-    """What one run left; ``evaluations`` by the name of their file."""
-
-    data: str
-    method: str
-    seed: str
-    evaluations: Evaluations
-    encoder: dict[str, Any]
-    epoch_seconds: float | None
 
 
 class Column(NamedTuple):
@@ -88,27 +69,10 @@ class Column(NamedTuple):
     style: str = "percent"
 
 
-def from_file(name: str, key: str) -> Callable[[Run], float | None]:
-    """The figure ``key`` of the evaluation ``name``, else of the peer's ``knn``."""
-    return lambda run: (run.evaluations.get(name) or run.evaluations.get("knn") or {}).get(key)
-
-
 def _mean_ball_share(run: Run) -> float | None:
     found = run.evaluations.get("radius1", {})
     rows, ball = found.get("settings", {}).get("rows"), found.get("mean_ball")
     return ball / rows if rows and ball is not None else None
-
-
-def _bit_entropy(run: Run) -> float | None:
-    return run.encoder.get("metrics", {}).get("bit_entropy")
-
-
-def _share_of_needed(run: Run) -> float | None:
-    counts = run.encoder.get("training", {}).get("class_counts") or {}
-    if any(isinstance(count, dict) for count in counts.values()):
-        return None  # of several tasks, whose bits tell more than one set of classes apart
-    entropy, needed = _bit_entropy(run), needed_entropy(list(counts.values()))
-    return entropy / needed if entropy is not None and needed else None
 
 
 COLUMNS = (
@@ -126,8 +90,8 @@ COLUMNS = (
     Column("empty balls", from_file("radius1", "empty_balls")),
     Column("widened", from_file("radius1", "widened")),
     Column("mean ball", _mean_ball_share),
-    Column("bit entropy", _bit_entropy, "number"),
-    Column("of needed", _share_of_needed, "number"),
+    Column("bit entropy", bit_entropy, "number"),
+    Column("of needed", share_of_needed, "number"),
     Column("AUROC", from_file("radius1", "confidence_auroc"), "number"),
     Column("AURC", from_file("radius1", "aurc"), "small"),
     Column("ECE", from_file("radius1", "ece"), "small"),
@@ -145,90 +109,6 @@ _KEYS = {
     "P@k, L2": "l2_precision_at_k",
     "k true": "all_k_true",
 }
-
-
-def needed_entropy(counts: list[int]) -> float | None:
-    """What a bit that tells classes apart carries: bits, from training images per class.
-
-    Such a bit is 1 for some classes and 0 for the others; this is the mean of its entropy over all
-    ways to part the classes in two, neither side empty. With two classes there is one way, and an
-    imbalanced pair needs less than 1 bit.
-    """
-    total = sum(counts)
-    if len(counts) < 2 or not total:
-        return None
-    if len(counts) <= _MOST_CLASSES:  # the first class stays on side 0: each way counts once
-        ways: Iterable[tuple[int, ...]] = (
-            (0, *rest) for rest in product((0, 1), repeat=len(counts) - 1)
-        )
-    else:
-        generator = random.Random(0)
-        ways = (tuple(generator.choices((0, 1), k=len(counts))) for _ in range(_DRAWN))
-    shares = [
-        sum(count for count, side in zip(counts, way, strict=True) if side) / total
-        for way in ways
-        if 0 < sum(way) < len(counts)
-    ]
-    return statistics.fmean(map(_entropy, shares))
-
-
-def _entropy(share: float) -> float:
-    return -sum(p * math.log2(p) for p in (share, 1 - share) if p > 0)
-
-
-def read_runs(folder: Path) -> list[Run]:
-    """All runs below a folder, those without a figure left out."""
-    runs = []
-    for place in sorted(folder.glob("**/seed*")):
-        if not place.is_dir() or not place.name.removeprefix("seed").isdigit():
-            continue
-        evaluations = {}
-        for file in sorted(place.glob("*.ndjson")):
-            objects = [json.loads(line) for line in file.read_text().splitlines() if line]
-            figures = next((entry for entry in objects if "accuracy" in entry), None)
-            if figures is None and file.stem == "network":
-                figures = _of_network(objects)
-            if figures is not None:
-                evaluations[file.stem] = figures
-        if not evaluations:
-            continue
-        description = place / "encoder" / "encoder.json"
-        encoder = json.loads(description.read_text()) if description.is_file() else {}
-        data = place.parent.parent.relative_to(folder).as_posix()
-        seconds = _epoch_seconds(place)
-        runs.append(Run(data, place.parent.name, place.name, evaluations, encoder, seconds))
-    return runs
-
-
-def _of_network(answers: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The same figures of the network's own classes, from answers of `patchknn query`."""
-    right: dict[str, list[bool]] = defaultdict(list)
-    for answer in answers:
-        if answer.get("classifier") and answer.get("label") is not None:
-            right[answer["label"]].append(answer["classifier"]["prediction"] == answer["label"])
-    if not right:
-        return None
-    recalls = [(len(own), statistics.fmean(own)) for own in right.values()]
-    return {
-        "accuracy": sum(map(sum, right.values())) / sum(map(len, right.values())),
-        "mean_class_recall": statistics.fmean(recall for _, recall in recalls),
-        "recall_smallest_class": min(recalls)[1],
-    }
-
-
-def _epoch_seconds(run: Path) -> float | None:
-    """The median time of an epoch's training, of patchknn or of the peer."""
-    for log in (run / "peer.csv", run / "encoder" / "training.csv"):
-        if log.is_file():
-            with log.open(newline="") as file:
-                times = [
-                    float(r["train_seconds"])
-                    for r in csv.DictReader(file)
-                    if r.get("train_seconds")
-                ]
-            if times:
-                return statistics.median(times)
-    return None
 
 
 def _by_evaluation(runs: list[Run]) -> list[Run]:
@@ -288,7 +168,7 @@ def markdown(rows: list[dict[str, Any]], columns: tuple[Column, ...]) -> str:
         for row in rows:
             if row["data"] == data:
                 cells = [_shown(row[column.title], column.style) for column in columns]
-                name = _NAMES.get(row["method"], row["method"])
+                name = NAMES.get(row["method"], row["method"])
                 lines.append(f"| {' | '.join([name, *cells])} |")
         lines.append("")
     return "\n".join(lines)
@@ -310,29 +190,6 @@ def as_csv(rows: list[dict[str, Any]], columns: tuple[Column, ...]) -> str:
     return text.getvalue()
 
 
-def remarks(rows: list[dict[str, Any]]) -> str:
-    """How many fewer queries with a wrong neighbour multitask leaves than cross-entropy."""
-    lines = []
-    for data in dict.fromkeys(row["data"] for row in rows):
-        ours, theirs = (
-            next((r for r in rows if (r["data"], r["method"]) == (data, method)), {})
-            for method in ("multitask", "cross-entropy")
-        )
-        mine = ours.get("ten true")
-        for title, how in (
-            ("ten true", "two-stage, r = 1"),
-            ("ten true, l2 coarse", "L2 on hash vectors"),
-        ):
-            if mine and theirs.get(title):
-                wrong, before = 1 - statistics.fmean(mine), 1 - statistics.fmean(theirs[title])
-                change = "" if not before else f": {1 - wrong / before:+.0%} fewer"
-                lines.append(
-                    f"{data}: imperfect queries of multitask {wrong:.1%}, of cross-entropy ({how}) "
-                    f"{before:.1%}{change}."
-                )
-    return "\n".join(lines)
-
-
 def main() -> None:
     """Print the table as Markdown, and write both forms where asked."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -349,8 +206,6 @@ def main() -> None:
         columns = tuple(Column(title, from_file("one", key)) for title, key in _KEYS.items())
     rows = _rows(runs, columns)
     text = markdown(rows, columns)
-    if not options.all and (said := remarks(rows)):
-        text += f"\n{said}\n"
     if options.output is None:
         print(text)
         return
