@@ -33,7 +33,7 @@ read -ra datasets <<<"${DATASETS:-colon_cells chest_xray chest_xray_115 lc25000_
 # below 1.8 and metric-learn into an environment of their own), peer-hard, peer-none (all triplets).
 read -ra methods <<<"${METHODS:-frozen cross-entropy triplet triplet-hard triplet-hard-star \
   peer-cross-entropy peer-easy-positive peer-semi-hard multitask deep-knn deep-knn-star two-tasks \
-  cross-entropy-8 multitask-8 two-tasks-8}"
+  cross-entropy-8 multitask-8 deep-knn-star-8 two-tasks-8 peer-easy-positive-8}"
 read -ra seeds <<<"${SEEDS:-0 1 2}"
 mlp_epochs=${MLP_EPOCHS:-20}
 # More words for every `patchknn train`, of images and of stored features.

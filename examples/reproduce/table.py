@@ -33,6 +33,7 @@ _ORDER = (
         "deep-knn-8",
         "deep-knn-star-8",
         "two-tasks-8",
+        "peer-easy-positive-8",
     ),
 )
 NAMES = {
@@ -58,6 +59,7 @@ NAMES = {
     "multitask-8": "multitask, 8 orientations",
     "deep-knn-8": "deep kNN, 8 orientations",
     "deep-knn-star-8": "deep kNN*, 8 orientations",
+    "peer-easy-positive-8": "peer: cross-entropy + triplet, easy positive, 8 orientations",
 }
 
 
