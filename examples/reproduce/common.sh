@@ -29,6 +29,10 @@ logged() {
   "$@" 2>>"$run/log" || status=$?
   if [ "$status" -eq 3 ]; then
     say "$run: some images cannot be read, see $run/log"
+  elif [ "$status" -eq 75 ]; then
+    say "$run: stopped; the same command goes on"
+    kill -TERM $$ # whoever stops one of the runs does not want the next
+    return "$status"
   elif [ "$status" -ne 0 ]; then
     say "$run: exit code $status of $*"
     tail -n 5 "$run/log" >&2
@@ -96,13 +100,10 @@ judge_exactly() {
   judge "$run" "$name" "$@" --radius "$bits" --max-radius "$bits"
 }
 
-# start COMMAND...: beside others, JOBS at once; with JOBS=1 one after another.
+# start COMMAND...: beside others, JOBS at once. What fails is counted, and the others go on.
 pids=()
+failures=0
 start() {
-  if [ "$JOBS" -le 1 ]; then
-    "$@"
-    return
-  fi
   while [ "$(jobs -rp | wc -l)" -ge "$JOBS" ]; do sleep 0.2; done
   set -m # each in a process group of its own, so that it can be stopped with all that it started
   "$@" &
@@ -110,23 +111,33 @@ start() {
   pids+=("$!")
 }
 
-# all_done: wait for what was started; fails if any of it did.
+# all_done: wait for what was started.
 all_done() {
-  local failed=0 pid
+  local pid
   for pid in "${pids[@]}"; do
-    wait "$pid" || failed=$?
+    wait "$pid" || failures=$((failures + 1))
   done
   pids=()
-  return "$failed"
 }
 
+# ended: the last line of a script, after its tables.
+ended() {
+  [ "$failures" -eq 0 ] || {
+    say "$failures of the runs failed, as said above; the same command tries them again."
+    exit 1
+  }
+}
+
+# A stopped training saves, so all of them are given the time to.
 stop_all() {
   local pid
   for pid in "${pids[@]}"; do
     kill -- "-$pid" 2>/dev/null || true
   done
+  wait
 }
 trap stop_all EXIT
+trap 'exit 75' TERM
 
 # no_less NAME...: stop, before hours are spent, where a needed file or folder is missing.
 no_less() {

@@ -76,3 +76,4 @@ if [ "${#answers[@]}" -gt 0 ]; then
 fi
 "$PYTHON" "$here/table.py" "$out/runs" --all --output "$out"
 cat "$out/table.md"
+ended

@@ -31,7 +31,7 @@ read -ra datasets <<<"${DATASETS:-colon_cells chest_xray chest_xray_115 lc25000_
 # multitask on colon_cells/{train,extra} at once: extra's 10,384 images of other patients have other
 # classes. Also: nca, lmnn and knn (these on frozen features; the first two install scikit-learn
 # below 1.8 and metric-learn into an environment of their own), peer-hard, peer-none (all triplets).
-read -ra methods <<<"${METHODS:-frozen cross-entropy triplet triplet-hard triplet-hard-star \
+read -ra methods <<<"${METHODS:-frozen cross-entropy triplet triplet-hard \
   peer-cross-entropy peer-easy-positive peer-semi-hard multitask deep-knn deep-knn-star two-tasks \
   cross-entropy-8 multitask-8 deep-knn-star-8 two-tasks-8 peer-easy-positive-8}"
 read -ra seeds <<<"${SEEDS:-0 1 2}"
@@ -76,21 +76,16 @@ prepare() {
   esac
 }
 
-# loss METHOD: how patchknn is told to train.
-loss() {
-  case ${1%-star} in
-    cross-entropy | multitask | deep-knn) printf '%s\n' --loss "${1%-star}" ;;
-    triplet) printf '%s\n' --loss triplet ;; # semi-hard
-    triplet-hard) printf '%s\n' "${traditional[@]}" ;;
-    *) say "METHODS: $1 is unknown."; return 2 ;;
-  esac
-}
-
-# peer METHOD: how peer.py is told to train.
-peer() {
+# told METHOD: how patchknn, or peer.py, is told to train, as the array words.
+told() {
   case $1 in
-    peer-cross-entropy) printf '%s\n' --triplet-weight 0 ;;
-    *) printf '%s\n' --miner "${1#peer-}" ;;
+    cross-entropy | multitask | deep-knn | deep-knn-star) words=(--loss "${1%-star}") ;;
+    triplet | triplet-star) words=(--loss triplet) ;; # semi-hard
+    triplet-hard | triplet-hard-star) words=("${traditional[@]}") ;;
+    peer-cross-entropy) words=(--triplet-weight 0) ;;
+    peer-easy-positive | peer-semi-hard | peer-hard | peer-none) words=(--miner "${1#peer-}") ;;
+    frozen | two-tasks | *-8 | nca | lmnn | knn) words=() ;;
+    *) say "METHODS: $1 is unknown."; exit 2 ;;
   esac
 }
 
@@ -98,6 +93,7 @@ peer() {
 on_images() {
   local run=$1 method=$3 options words
   describe "$2"
+  told "$method"
   options=(--split none --size "$size" --seed "$4" "${train_options[@]}")
   case $method in
     *-8)
@@ -106,7 +102,6 @@ on_images() {
       return ;;
     frozen) train "$run" "$train_csv" "${network[@]}" --weights "$weights" --loss none "${options[@]}" ;;
     peer-*)
-      mapfile -t words < <(peer "$method")
       say "peer      $run"
       mkdir -p "$run"
       logged "$run" "$PYTHON" "$here/peer.py" images "$train_csv" "${network[@]}" \
@@ -114,7 +109,6 @@ on_images() {
         --output "$run/peer.safetensors" >>"$run/log"
       train "$run" "$train_csv" "${network[@]}" --weights "$run/peer.safetensors" --loss none "${options[@]}" ;;
     *-star)
-      mapfile -t words < <(loss "$method")
       train "$run" "$train_csv" --from "$out/runs/$2/cross-entropy/seed$4/encoder" \
         "${words[@]}" --augment "$augment" --epochs "$epochs" "${options[@]}" ;;
     two-tasks)
@@ -124,7 +118,6 @@ on_images() {
         --weights "$weights" --loss multitask --augment "$augment" \
         --epochs $(((epochs * 3 + 9) / 10)) "${options[@]}" ;;
     *)
-      mapfile -t words < <(loss "$method")
       train "$run" "$train_csv" "${network[@]}" --weights "$weights" "${words[@]}" \
         --augment "$augment" --epochs "$epochs" "${options[@]}" ;;
   esac
@@ -137,11 +130,11 @@ on_features() {
   local run=$1 method=$3 stored words
   stored=$out/runs/$2/frozen/seed${seeds[0]}
   describe "$2"
+  told "$method"
   case $method in
     frozen) on_images "$@"; return ;;
     peer-*) ;;
     *)
-      mapfile -t words < <(loss "$method")
       [[ $method != *-star ]] || words+=(--from "$out/runs/$2/cross-entropy/seed$4/encoder")
       train "$run" "$stored/archive" --features "${words[@]}" --split none \
         --seed "$4" --epochs "$mlp_epochs" "${train_options[@]}"
@@ -150,7 +143,6 @@ on_features() {
   esac
   # The peer's MLP is no encoder: its features are judged by kNN alone.
   [ ! -s "$run/knn.ndjson" ] || return 0
-  mapfile -t words < <(peer "$method")
   say "peer      $run"
   mkdir -p "$run"
   logged "$run" "$PYTHON" "$here/peer.py" features "$out/features/$2/train.npz" \
@@ -206,6 +198,7 @@ round_of() { case $1 in *-star-8) echo 3 ;; *-star | *-8) echo 2 ;; *) echo 1 ;;
 rows=()
 for method in "${methods[@]}"; do
   while [ -n "$method" ]; do
+    told "$method"
     [[ " ${rows[*]} " = *" $method "* ]] || rows+=("$method")
     method=$(base "$method")
   done
@@ -271,3 +264,4 @@ if [ "$extras" = 1 ]; then
   fi
 fi
 cat "$out/table.md" "$out/claims.md"
+ended

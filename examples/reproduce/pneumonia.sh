@@ -34,3 +34,4 @@ no_less "$data/stage_2_train_images" "$data/stage_2_detailed_class_info.csv"
 all_of_table_2 pneumonia --classes-per-batch 3 --per-class 32 # 96 images
 "$PYTHON" "$here/table.py" "$out/runs" --all --output "$out"
 cat "$out/table.md"
+ended

@@ -37,3 +37,4 @@ no_less "$data/images"
 all_of_table_2 sd198 --step-epochs 30 # nine classes of ten images, as the preset has it
 "$PYTHON" "$here/table.py" "$out/runs" --all --output "$out"
 cat "$out/table.md"
+ended

@@ -75,3 +75,4 @@ all_done
 
 "$PYTHON" "$here/table.py" "$out/runs" --all --output "$out"
 cat "$out/table.md"
+ended

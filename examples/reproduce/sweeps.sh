@@ -187,3 +187,4 @@ done
   "$PYTHON" "$here/table.py" "$out/runs" --all --output "$out"
   cat "$out/table.md"
 }
+ended

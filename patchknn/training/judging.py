@@ -18,6 +18,8 @@ from patchknn.training.neighbours import Embedding, validate
 from patchknn.training.tasks import Task
 
 _QUICK_ITERATIONS = 20
+# A spread this small is what float32 leaves of features that are the same.
+_COLLAPSED = 1e-5
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Judge:
         """An epoch's figures and a warning, if any; fits codes first where none are learnt.
 
         ``means`` are those of its steps, with the number of the ``epoch``. Raises PatchknnError
-        where features are not finite or all the same.
+        where features are not finite or all the same but for rounding.
         """
         rows = [n for numbers in self.gallery for n in numbers]
         gallery, numbers = extract_features(context, rows, "judging, training images")
@@ -64,8 +66,8 @@ class Judge:
                 "train again with a lower --lr and --backbone-lr."
             )
             raise PatchknnError(message)
-        if when and len(gallery) > 1 and (gallery == gallery[0]).all():
-            # Equal features have no gradient towards anything else: nothing would change any more.
+        if when and len(gallery) > 1 and feature_spread(gallery) < _COLLAPSED:
+            # Such features have no gradient towards anything else: nothing would change any more.
             message = (
                 f"The network collapsed{when}: the features of all {len(gallery)} training images "
                 "looked at are the same; the last good state is kept: train again with "

@@ -17,7 +17,7 @@ from PIL import Image
 from patchknn.bundle import BACKBONE_FILE, HEADS_FILE, load_bundle
 from patchknn.encoder.saving import load_encoder
 from patchknn.errors import ConflictError, InputError, PatchknnError, StoppedError
-from patchknn.training import loop
+from patchknn.training import judging, loop
 from patchknn.training.checkpoint import CHECKPOINT_FILE, partial_folder, read_checkpoint
 from patchknn.training.fit import splits_file, train_encoder
 from patchknn.training.judging import Judge
@@ -231,6 +231,21 @@ def test_a_network_that_collapsed_stops_the_run_and_keeps_the_last_good_state(
     assert (state["epoch"], state["step"]) == (2, 0)
     assert any(tensor.any() for tensor in groups["network"].values())
     assert not output.exists()
+
+
+def test_features_that_are_the_same_but_for_rounding_are_a_collapse(
+    pictures, make_settings, tmp_path, monkeypatch
+):
+    random = np.random.default_rng(0)
+    as_they_are = judging.extract_features
+
+    def alike(context, rows, label):
+        features, numbers = as_they_are(context, rows, label)
+        return (1 + 1e-6 * random.normal(size=features.shape)).astype(np.float32), numbers
+
+    monkeypatch.setattr(judging, "extract_features", alike)
+    with pytest.raises(PatchknnError, match="collapsed after epoch 1"):
+        train_encoder(pictures(), make_settings(loss="triplet"), tmp_path / "encoder", str)
 
 
 def test_batch_norm_keeps_its_statistics_when_the_backbone_comes_with_weights(

@@ -74,7 +74,8 @@ def test_local_makes_its_table_and_goes_on_where_it_was(
     settings = environment | {
         "PATCHKNN_DATA": str(tmp_path / "data"),
         "DATASETS": "colon_cells",
-        "METHODS": "cross-entropy-8",  # and the row whose encoder it takes over
+        # And the row whose encoder it takes over; two-tasks needs data that are not there.
+        "METHODS": "two-tasks cross-entropy-8",
         "EPOCHS": "1",
         "EXTRAS": "0",
         "SIZE": "32",
@@ -84,7 +85,9 @@ def test_local_makes_its_table_and_goes_on_where_it_was(
         "JOBS": "2",
     }
     out = tmp_path / "out"
-    finished = _run(settings, _FOLDER / "local.sh", out)
+    finished = _run(settings, _FOLDER / "local.sh", out, code=1)
+    assert "extra/manifest.csv does not exist" in finished.stderr
+    assert "1 of the runs failed" in finished.stderr  # and the others are done
     run = out / "runs" / "colon_cells" / "cross-entropy" / "seed0"
     figures = json.loads((run / "radius1.ndjson").read_text())
     assert figures["n"] == 12
@@ -109,7 +112,7 @@ def test_local_makes_its_table_and_goes_on_where_it_was(
     # Of what is missing all is made again, and nothing else.
     (run / "radius2.ndjson").unlink()
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*.*") if path.name != "log"}
-    again = _run(settings, _FOLDER / "local.sh", out)
+    again = _run(settings, _FOLDER / "local.sh", out, code=1)
     assert again.stdout == finished.stdout
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert (run / "radius2.ndjson").is_file()
@@ -122,6 +125,8 @@ def test_a_script_says_which_data_are_missing(environment, tmp_path):
         finished = _run(environment, _FOLDER / script, tmp_path / "none", tmp_path / "out", code=1)
         assert f"{tmp_path}/none/" in finished.stderr
         assert "does not exist" in finished.stderr
+    unknown = environment | {"METHODS": "cross-entropy nonsense"}
+    assert "nonsense is unknown" in _run(unknown, _FOLDER / "local.sh", code=2).stderr
 
 
 @needs_jq
