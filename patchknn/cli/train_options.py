@@ -214,7 +214,7 @@ Mining = Annotated[
     str,
     typer.Option(
         "--mining",
-        help="Of the triplet loss: semi-hard, batch-hard (which may collapse), easy-positive or all.",
+        help="Of the triplet loss: semi-hard, batch-hard (may collapse), easy-positive or all.",
     ),
 ]
 Normalize = Annotated[

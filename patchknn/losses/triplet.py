@@ -38,8 +38,8 @@ def triplet(
     """Mean over triplets of relu(d_ap − d_an + margin): features (B, D), labels (B,).
 
     ``batch-hard`` (Hermans 2017) gives each anchor its farthest positive and nearest negative;
-    on features that were not trained before it tends to collapse. ``semi-hard`` (Schroff 2015)
-    gives each positive pair the nearest negative beyond it. ``easy-positive`` (Xuan 2020,
+    it gets stuck or collapses easily. ``semi-hard`` (Schroff 2015) gives each positive pair the
+    nearest negative beyond it. ``easy-positive`` (Xuan 2020,
     "Improved embeddings with easy positive triplet mining") gives each anchor its nearest
     positive and the nearest negative beyond that, so that a class need not become one cluster;
     the paper's softmax of similarities is not part of it. ``all`` takes every triplet.
