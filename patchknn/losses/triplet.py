@@ -39,10 +39,10 @@ def triplet(
 
     ``batch-hard`` (Hermans 2017) gives each anchor its farthest positive and nearest negative;
     it gets stuck or collapses easily. ``semi-hard`` (Schroff 2015) gives each positive pair the
-    nearest negative beyond it. ``easy-positive`` (Xuan 2020,
-    "Improved embeddings with easy positive triplet mining") gives each anchor its nearest
-    positive and the nearest negative beyond that, so that a class need not become one cluster;
-    the paper's softmax of similarities is not part of it. ``all`` takes every triplet.
+    nearest negative beyond it. ``easy-positive`` (Xuan 2020, "Improved embeddings with easy
+    positive triplet mining") gives each anchor its nearest positive and the nearest negative
+    beyond that, so that a class need not become one cluster; the paper's softmax of similarities
+    is not part of it. ``all`` takes every triplet.
 
     Without a margin the hinge is soft, log(1 + exp(d_ap − d_an)). ``only_active`` leaves terms
     that are 0 out of the mean, as pytorch-metric-learning does.
