@@ -81,6 +81,8 @@ told() {
   case $1 in
     cross-entropy | multitask | deep-knn | deep-knn-star) words=(--loss "${1%-star}") ;;
     triplet | triplet-star) words=(--loss triplet) ;; # semi-hard
+    deep-knn-ce | deep-knn-ce-star) words=(--loss deep-knn --w-ce 1) ;;
+    triplet-ce | triplet-ce-star) words=(--loss triplet --mining easy-positive --w-ce 1) ;;
     triplet-hard | triplet-hard-star) words=("${traditional[@]}") ;;
     peer-cross-entropy) words=(--triplet-weight 0) ;;
     peer-easy-positive | peer-semi-hard | peer-hard | peer-none) words=(--miner "${1#peer-}") ;;

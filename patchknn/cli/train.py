@@ -97,7 +97,7 @@ def train(
     w_t: options.TripletWeight = 1.0,
     w_c: options.CauchyWeight = 1.0,
     w_q: options.QuantizationWeight = 1.0,
-    w_ce: options.ClassificationWeight = 1.0,
+    w_ce: options.ClassificationWeight = None,
     gamma: options.Gamma = None,
     cauchy_distance: options.CauchyDistance = "euclidean",
     quantization: options.Quantization = "sound",

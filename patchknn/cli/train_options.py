@@ -233,7 +233,13 @@ QuantizationWeight = Annotated[
     float, typer.Option("--w-q", min=0, help="Multitask: Cauchy quantisation.")
 ]
 ClassificationWeight = Annotated[
-    float, typer.Option("--w-ce", min=0, help="Multitask: classification.")
+    float | None,
+    typer.Option(
+        "--w-ce",
+        min=0,
+        help="Multitask: classification [1]. Beside deep kNN or triplet: the same on codes learnt "
+        "with it [0].",
+    ),
 ]
 Gamma = Annotated[float | None, typer.Option("--gamma", help="Multitask: scale of both [bits/2].")]
 CauchyDistance = Annotated[

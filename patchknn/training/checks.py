@@ -47,6 +47,12 @@ def check(settings: TrainingSettings) -> None:
             f"{settings.loss}, which does not compare features."
         )
         raise UsageError(message)
+    if settings.w_ce is not None and settings.loss in {"cross-entropy", "none"}:
+        message = (
+            f"--w-ce weighs the classification beside another loss; --loss {settings.loss} "
+            "has no other: leave it away."
+        )
+        raise UsageError(message)
     if settings.bank is not None and settings.loss != "deep-knn":
         message = f"--bank belongs to --loss deep-knn, not to {settings.loss}."
         raise UsageError(message)

@@ -10,6 +10,8 @@ from patchknn.training.settings import MAY_NORMALIZE, TrainingSettings
 
 _MOST_CLASSES = 16
 _BATCH = 64
+# Paper A sums its parts as they are; paper B's losses stand alone. Cross-entropy needs no weight.
+_USUAL_W_CE = {"multitask": 1.0, "deep-knn": 0.0, "triplet": 0.0}
 # Retrieval still gained from 8 to 20 epochs of 5,000 images; large sets repeat themselves less.
 _MOST_EPOCHS, _FEWEST_EPOCHS, _IMAGES_SEEN = 20, 5, 200_000
 
@@ -36,6 +38,7 @@ def resolve(
         settings,
         normalize=normalize and settings.loss in MAY_NORMALIZE,
         alpha=usual_alpha if settings.alpha is None else settings.alpha,
+        w_ce=_USUAL_W_CE.get(settings.loss) if settings.w_ce is None else settings.w_ce,
         epochs=_epochs(n_images) if settings.epochs is None else settings.epochs,
         head_epochs=_head_epochs(settings),
         lr=lr,

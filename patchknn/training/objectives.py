@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ from patchknn.losses.multitask import MultitaskWeights, multitask
 from patchknn.losses.terms import LossTerms
 from patchknn.losses.triplet import triplet
 from patchknn.training.context import Context
-from patchknn.training.settings import TrainingSettings
+from patchknn.training.settings import METRIC, TrainingSettings
 from patchknn.training.tasks import Task
 
 
@@ -83,8 +84,12 @@ def make_objective(context: Context) -> Objective:
 
 
 def _by_name(settings: TrainingSettings) -> _TaskLoss:
-    """Multitask and cross-entropy act on hash vectors and logits, the others on features."""
-    weights = MultitaskWeights(settings.w_t, settings.w_c, settings.w_q, settings.w_ce)
+    """Multitask and cross-entropy act on hash vectors and logits, the others on features.
+
+    Those on features may have a classification beside them, which acts on the logits.
+    """
+    w_ce = 1.0 if settings.w_ce is None else settings.w_ce
+    weights = MultitaskWeights(settings.w_t, settings.w_c, settings.w_q, w_ce)
 
     def of_multitask(rows: Rows) -> LossTerms:
         return multitask(
@@ -99,9 +104,12 @@ def _by_name(settings: TrainingSettings) -> _TaskLoss:
             label_smoothing=settings.label_smoothing,
         )
 
-    def of_cross_entropy(rows: Rows) -> LossTerms:
+    def classification(rows: Rows) -> Tensor:
         logits, smoothing = _logits(rows), settings.label_smoothing
-        total = cross_entropy(logits, rows.labels, rows.class_weights, smoothing)
+        return cross_entropy(logits, rows.labels, rows.class_weights, smoothing)
+
+    def of_cross_entropy(rows: Rows) -> LossTerms:
+        total = classification(rows)
         return LossTerms(total, {"cross_entropy": total.detach()})
 
     def of_deep_knn(rows: Rows) -> LossTerms:
@@ -125,7 +133,17 @@ def _by_name(settings: TrainingSettings) -> _TaskLoss:
         "deep-knn": of_deep_knn,
         "triplet": of_triplet,
     }
-    return by_name[settings.loss]
+    loss = by_name[settings.loss]
+
+    def with_classification(rows: Rows) -> LossTerms:
+        metric, classified = loss(rows), classification(rows)
+        return replace(
+            metric,
+            total=metric.total + w_ce * classified,
+            parts={**metric.parts, "cross_entropy": classified.detach()},
+        )
+
+    return with_classification if settings.loss in METRIC and settings.learns_hash else loss
 
 
 def _class_weights(context: Context, task: Task) -> Tensor | None:

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 LOSSES = ("multitask", "deep-knn", "cross-entropy", "triplet", "none")
-# These train the hash layer and the classifiers; the others get both fitted afterwards.
+# Losses of hash vectors and logits: they always classify.
 LEARNT_HASH = frozenset({"multitask", "cross-entropy"})
-# These may act on features of the unit sphere.
-# Losses that act on features, and none at all: the others act on hash vectors and logits.
-MAY_NORMALIZE = frozenset({"deep-knn", "triplet", "none"})
+# Losses of features: they may have a classification beside them.
+METRIC = frozenset({"deep-knn", "triplet"})
+# Features, and those of no loss at all, may be on the unit sphere.
+MAY_NORMALIZE = METRIC | {"none"}
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "step")
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -35,11 +36,12 @@ class TrainingSettings:
     the steps after which its bank of the whole training set is renewed (None: neighbours come
     from the batch), ``margin`` (None: soft) and ``mining`` of the triplet loss, ``normalize`` of
     both and of no loss (features are of unit length, in training and ever after), the weights
-    ``w_t``, ``w_c``, ``w_q``, ``w_ce``, ``gamma`` (None: bits/2), ``cauchy_distance`` and
-    ``quantization`` of multitask. ``ema`` is the decay per step of averaged weights (0: none),
-    ``accumulate`` the batches of one optimiser step, ``patience`` the epochs without a better
-    validation P@10 after which a run ends (None: never), ``max_bad`` a number or a percentage of
-    unreadable images.
+    ``w_t``, ``w_c``, ``w_q``, ``gamma`` (None: bits/2), ``cauchy_distance`` and ``quantization``
+    of multitask, ``w_ce`` the weight of the classification in multitask, or beside the metric
+    losses (where it is 0 unless given). ``ema`` is the decay per step of averaged weights (0:
+    none), ``accumulate`` the batches of one optimiser step, ``patience`` the epochs without a
+    better validation P@10 after which a run ends (None: never), ``max_bad`` a number or a
+    percentage of unreadable images.
     """
 
     backbone: str | None = None
@@ -94,7 +96,7 @@ class TrainingSettings:
     w_t: float = 1.0
     w_c: float = 1.0
     w_q: float = 1.0
-    w_ce: float = 1.0
+    w_ce: float | None = None
     gamma: float | None = None
     cauchy_distance: Literal["euclidean", "cosine"] = "euclidean"
     quantization: Literal["sound", "literal"] = "sound"
@@ -114,7 +116,7 @@ class TrainingSettings:
     @property
     def learns_hash(self) -> bool:
         """Whether the hash layer and the classifiers are trained, rather than fitted afterwards."""
-        return self.loss in LEARNT_HASH
+        return self.loss in LEARNT_HASH or (self.loss in METRIC and bool(self.w_ce))
 
     @property
     def frozen_batch_norm(self) -> bool:

@@ -43,6 +43,8 @@ from patchknn.training.checks import check, parse_max_bad
         ({"from_encoder": Path("e")}, ["--from", "--backbone"]),
         ({"features": True}, ["--backbone", "--features"]),
         ({"task_weights": {"a": -1.0}}, ["--task-weight a"]),
+        ({"w_ce": 1.0, "loss": "cross-entropy"}, ["--w-ce", "--loss cross-entropy"]),
+        ({"w_ce": 0.0, "loss": "none"}, ["--w-ce", "--loss none"]),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_remedy(make_settings, change, words):

@@ -18,6 +18,7 @@ def test_new_layers_come_first_only_where_there_are_new_layers_on_a_trained_back
     assert resolve(replace(trained, head_epochs=2), [3], 100).head_epochs == 2
     assert resolve(make_settings(), [3], 100).head_epochs == 0
     assert resolve(replace(trained, loss="deep-knn"), [3], 100).head_epochs == 0
+    assert resolve(replace(trained, loss="deep-knn", w_ce=1.0), [3], 100).head_epochs == 5
 
 
 def test_a_backbone_with_weights_moves_slowly_and_keeps_its_batch_norm(make_settings):

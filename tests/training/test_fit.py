@@ -108,6 +108,7 @@ def test_the_same_seed_gives_the_same_fingerprint_and_another_does_not(
         (3, {"ema": 0.9}),
         (2, {"accumulate": 2, "loss": "triplet", "mining": "easy-positive"}),
         (3, {"loss": "deep-knn", "bank": 2}),
+        (2, {"loss": "deep-knn", "bank": 2, "w_ce": 1.0}),
         (1, {"class_weights": "balanced", "loss": "cross-entropy"}),
     ],
 )

@@ -33,6 +33,21 @@ def test_deep_knn_goes_on_from_a_cross_entropy_encoder(pictures, make_settings, 
     assert load_bundle(tmp_path / "deep").description.backbone == "test_resnet"
 
 
+@pytest.mark.parametrize("loss", ["deep-knn", "triplet"])
+def test_a_classification_beside_a_metric_loss_learns_codes_and_classifier(
+    pictures, make_settings, tmp_path, loss
+):
+    patches = pictures(per_class=20)
+    fitted = train_encoder(patches, make_settings(loss=loss), tmp_path / "alone", str)
+    learnt = train_encoder(patches, make_settings(loss=loss, w_ce=1.0), tmp_path / "joint", str)
+    assert fitted.training["classifier"] != learnt.training["classifier"] == "trained"
+    assert load_bundle(tmp_path / "alone").description.hash_method == "itq"
+    assert load_bundle(tmp_path / "joint").description.hash_method == "learned"
+    with (tmp_path / "joint" / "training.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert float(rows[-1]["cross_entropy"]) < float(rows[0]["cross_entropy"])
+
+
 def test_another_encoder_to_start_from_is_another_run(pictures, make_settings, tmp_path):
     patches = pictures()
     for name, seed in (("a", 0), ("b", 1)):

@@ -198,10 +198,12 @@ def _log(encoder):
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("loss", ["multitask", "deep-knn"])
+@pytest.mark.parametrize(
+    "loss", [("multitask",), ("deep-knn", "--bank", "2"), ("deep-knn", "--w-ce", "1")], ids=" ".join
+)
 def test_two_processes_under_torchrun_have_the_loss_of_one(picture_folder, tmp_path, loss):
     picture_folder(per_class=15)
-    line = (*_SMALL, "--loss", loss, *(("--bank", "2") if loss == "deep-knn" else ()))
+    line = (*_SMALL, "--loss", *loss)
     one = _alone(tmp_path, *_LINE, "one", *line)
     assert one.returncode == 0, one.stderr
     two = _torchrun(tmp_path, *_LINE, "two", *line)
@@ -210,7 +212,11 @@ def test_two_processes_under_torchrun_have_the_loss_of_one(picture_folder, tmp_p
     assert json.loads(two.stdout)["encoder"] == "two"
     assert two.stderr.count("epoch 1/2") == 1
     alone, together = _log(tmp_path / "one"), _log(tmp_path / "two")
-    names = [name for name in alone[0] if name in {"loss", "triplet", "cauchy", "deep_knn"}]
+    names = [
+        name
+        for name in alone[0]
+        if name in {"loss", "triplet", "cauchy", "deep_knn", "cross_entropy"}
+    ]
     assert names
     for name in names:
         expected = [float(row[name]) for row in alone]
