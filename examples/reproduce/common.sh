@@ -100,30 +100,27 @@ judge_exactly() {
   judge "$run" "$name" "$@" --radius "$bits" --max-radius "$bits"
 }
 
-# start COMMAND...: beside others, JOBS at once. What fails is counted, and the others go on.
-pids=()
-failures=0
+# start COMMAND...: beside others, JOBS at once. What fails is counted, and the others go on. Each
+# notes its own failure: after hours a process number may have been given anew, and waiting for it
+# would tell nothing of what it once was.
+failures=$(mktemp)
 start() {
   while [ "$(jobs -rp | wc -l)" -ge "$JOBS" ]; do sleep 0.2; done
   set -m # each in a process group of its own, so that it can be stopped with all that it started
-  "$@" &
+  (
+    trap '[ "$?" -eq 0 ] || echo failed >>"$failures"' EXIT
+    "$@"
+  ) &
   set +m
-  pids+=("$!")
 }
 
 # all_done: wait for what was started.
-all_done() {
-  local pid
-  for pid in "${pids[@]}"; do
-    wait "$pid" || failures=$((failures + 1))
-  done
-  pids=()
-}
+all_done() { wait; }
 
 # ended: the last line of a script, after its tables.
 ended() {
-  [ "$failures" -eq 0 ] || {
-    say "$failures of the runs failed, as said above; the same command tries them again."
+  [ ! -s "$failures" ] || {
+    say "$(wc -l <"$failures") of the runs failed, as said above; the same command tries them again."
     exit 1
   }
 }
@@ -131,10 +128,11 @@ ended() {
 # A stopped training saves, so all of them are given the time to.
 stop_all() {
   local pid
-  for pid in "${pids[@]}"; do
+  for pid in $(jobs -rp); do
     kill -- "-$pid" 2>/dev/null || true
   done
   wait
+  rm -f "$failures"
 }
 trap stop_all EXIT
 trap 'exit 75' TERM

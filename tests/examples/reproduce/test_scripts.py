@@ -27,6 +27,33 @@ def test_bash_can_parse(script):
     assert finished.returncode == 0, finished.stderr
 
 
+_STARTS = """
+set -euo pipefail
+. "$1/common.sh"
+JOBS=2
+good() { touch "$1"; }
+bad() {
+  false
+  touch "$1"
+}
+for number in 1 2 3; do
+  start good "$2/good$number"
+  start bad "$2/bad$number"
+done
+all_done
+ended
+"""
+
+
+def test_every_run_that_fails_is_counted_and_stops_no_other(tmp_path):
+    finished = subprocess.run(
+        ["bash", "-c", _STARTS, "starts", _FOLDER, tmp_path], capture_output=True, text=True
+    )
+    assert finished.returncode == 1
+    assert "  3 of the runs failed" in finished.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["good1", "good2", "good3"]
+
+
 needs_jq = pytest.mark.skipif(shutil.which("jq") is None, reason="the scripts need jq")
 
 
