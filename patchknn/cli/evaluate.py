@@ -36,6 +36,7 @@ def evaluate(
         ),
     ] = "patient",
     labelled: options.LabelledRows = False,
+    max_per: options.MaxPer = None,
     coarse: options.Coarse = "hamming",
     candidates: options.Candidates = 100,
     baseline: Annotated[
@@ -66,6 +67,7 @@ def evaluate(
         max_radius=max_radius,
         exclude_same=exclude_same,
         labelled_only=labelled,
+        max_per=max_per,
         coarse=coarse,
         candidates=candidates,
     )

@@ -60,6 +60,12 @@ MaxRadius = Annotated[
     int | None,
     typer.Option("--max-radius", help="Widen up to this; default: a quarter of the bits."),
 ]
+MaxPer = Annotated[
+    tuple[str, int] | None,
+    typer.Option(
+        "--max-per", metavar="slide|patient N", help="At most N neighbours of each of these."
+    ),
+]
 LabelledRows = Annotated[bool, typer.Option("--labelled", help="Only rows with a label.")]
 Coarse = Annotated[
     Literal["hamming", "l2", "annoy"],

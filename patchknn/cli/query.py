@@ -36,12 +36,7 @@ def query(
         typer.Option("--label", metavar="CLASS", help="Only rows of this class; repeatable."),
     ] = None,
     labelled: options.LabelledRows = False,
-    max_per: Annotated[
-        tuple[str, int] | None,
-        typer.Option(
-            "--max-per", metavar="slide|patient N", help="At most N neighbours of each of these."
-        ),
-    ] = None,
+    max_per: options.MaxPer = None,
     coarse: options.Coarse = "hamming",
     candidates: options.Candidates = 100,
     abstain_below: Annotated[

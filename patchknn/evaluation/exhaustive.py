@@ -13,7 +13,7 @@ from patchknn.archive.snapshot import Snapshot
 from patchknn.hamming.exact import l2_distances
 from patchknn.search.filters import QueryFilter, RowFilter
 from patchknn.search.query import Query
-from patchknn.search.ranking import nearest
+from patchknn.search.ranking import nearest, place_in_group
 from patchknn.search.rows import RowNumbers, RowReader
 from patchknn.search.settings import SearchSettings
 
@@ -34,14 +34,15 @@ class Found:
 class ExhaustiveSearch:
     """Searches one vector per row: the stored features, or others given as one array per shard.
 
-    ``vectors`` are per shard (n, D); a row with a NaN in it cannot be found. Filters are those of
-    ``settings``, as in the two-stage search.
+    ``vectors`` are per shard (n, D); a row with a NaN in it cannot be found. Filters, and rows per
+    slide or patient, are those of ``settings``, as in the two-stage search.
     """
 
     def __init__(
         self, snapshot: Snapshot, settings: SearchSettings, vectors: Sequence[Vectors] | None = None
     ) -> None:
         self._k = min(settings.k, len(snapshot) + 1)
+        self._max_per = settings.max_per
         self._reader = RowReader(snapshot)
         self._filter = RowFilter(snapshot, settings, self._reader)
         if vectors is None:
@@ -57,24 +58,41 @@ class ExhaustiveSearch:
         as the two-stage search does where a filter needs what a query does not say.
         """
         filters = [self._filter.for_query(query) for query in queries]
-        pools = self._candidates(filters, np.asarray(targets, np.float64))
-        found = []
-        for rows, target in zip(pools, targets, strict=True):
-            distances = self._distances(rows, target)
-            chosen = nearest(distances, self._k, self._tie_keys(rows))
-            found.append(Found(rows[chosen], distances[chosen]))
-        return found
+        doubles = np.asarray(targets, np.float64)
+        found: dict[int, Found] = {}
+        wanted, size = list(range(len(queries))), self._k
+        while wanted:
+            pools = self._candidates([filters[n] for n in wanted], doubles[wanted], size)
+            for number, rows in zip(wanted, pools, strict=True):
+                distances = self._distances(rows, targets[number])
+                chosen = nearest(distances, size, self._tie_keys(rows))
+                kept = self._capped(rows, chosen)
+                # Fewer than asked for are all that there are; else those passed over had places
+                # that rows further away may take.
+                if len(kept) == self._k or len(chosen) < size:
+                    found[number] = Found(rows[kept], distances[kept])
+            wanted = [number for number in wanted if number not in found]
+            size *= 4
+        return [found[number] for number in range(len(queries))]
+
+    def _capped(self, rows: RowNumbers, ranked: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+        """The first k of ``ranked`` positions whose slide or patient has a place left."""
+        if self._max_per is None:
+            return ranked[: self._k]
+        kind, most = self._max_per
+        groups = self._reader.groups(rows[ranked], kind, {})
+        return ranked[place_in_group(groups) < most][: self._k]
 
     def _candidates(
-        self, filters: Sequence[QueryFilter], targets: npt.NDArray[np.float64]
+        self, filters: Sequence[QueryFilter], targets: npt.NDArray[np.float64], size: int
     ) -> list[RowNumbers]:
-        """Per query rows that surely hold the k nearest."""
+        """Per query rows that surely hold the ``size`` nearest."""
         count, dim = targets.shape
         single = targets.astype(np.float32)
         target_norm = np.square(targets).sum(axis=1)
         # Largest error of a squared distance made of norms and a product of float32 vectors.
         error = (2 * dim + 16) * _UNIT_ROUNDOFF
-        best = np.full((count, self._k), np.inf)
+        best = np.full((count, size), np.inf)
         rows: list[list[RowNumbers]] = [[] for _ in range(count)]
         lows: list[list[npt.NDArray[np.float64]]] = [[] for _ in range(count)]
         for first_row, vectors in self._vectors.items():
@@ -89,7 +107,7 @@ class ExhaustiveSearch:
                     kept = keep(numbers[readable]) - numbers[0]
                     upper = squared[number, kept] + margin[number, kept]
                     both = np.concatenate([best[number], upper])
-                    best[number] = np.partition(both, self._k - 1)[: self._k]
+                    best[number] = np.partition(both, size - 1)[:size]
                     low = squared[number, kept] - margin[number, kept]
                     near = low <= best[number].max()
                     rows[number].append(numbers[kept[near]])

@@ -126,6 +126,14 @@ def test_fewer_than_k_rows_lower_the_precision(feature_archive: Make) -> None:
     assert figures["all_k_true"] == 0
 
 
+def test_rows_per_patient_are_capped_in_the_vote_and_in_the_yardstick(archive: Snapshot) -> None:
+    wide = SearchSettings(k=5, radius=16, max_radius=16, exclude_same="none")
+    report = evaluate(archive, queries(8), wide._replace(max_per=("patient", 1)))
+    assert {len(outcome.neighbours) for outcome in report.outcomes} == {3}  # of three patients
+    figures = report.figures()
+    assert figures["precision_at_k"] == figures["l2_precision_at_k"] <= 3 / 5
+
+
 def test_l2_coarse_stage_has_no_balls(archive: Snapshot) -> None:
     settings = SearchSettings(k=5, coarse="l2", candidates=20, exclude_same="none")
     figures = evaluate(archive, queries(8), settings).figures()

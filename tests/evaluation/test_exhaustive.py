@@ -1,3 +1,4 @@
+from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
@@ -67,6 +68,31 @@ def test_ties_are_ordered_by_source_y_and_x(feature_archive: Make, seed: int, k:
     feature = rng.integers(-1, 2, 2).astype(np.float16)
     expected = brute_force(snapshot, feature.astype(np.float64), k, None)
     assert found(snapshot, search, Query("q", feature)) == expected
+
+
+@given(
+    st.integers(0, 10_000),
+    st.integers(1, 12),
+    st.sampled_from(["slide", "patient"]),
+    st.integers(1, 9),
+)
+@settings(max_examples=60, deadline=None)
+def test_no_more_rows_of_a_slide_or_patient_than_asked_for(
+    feature_archive: Make, seed: int, k: int, kind: str, most: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    # Many ties, one patient nearest of all, and sometimes fewer groups than answers.
+    snapshot = feature_archive([rng.integers(-1, 2, (n, 2)) for n in (30, 1, 20)])
+    limits = SearchSettings(k=k, exclude_same="none", max_per=(kind, most))
+    feature = rng.integers(-1, 2, 2).astype(np.float16)
+    expected, seen = [], Counter[str | None]()
+    owners = {row.source: row.patient for row in map(snapshot.row, range(snapshot.n_rows))}
+    for entry in brute_force(snapshot, feature.astype(np.float64), snapshot.n_rows, None):
+        group = entry[1] if kind == "slide" else owners[entry[1]]
+        if seen[group] < most and len(expected) < k:
+            expected.append(entry)
+            seen[group] += 1
+    assert found(snapshot, ExhaustiveSearch(snapshot, limits), Query("q", feature)) == expected
 
 
 def test_rows_without_a_vector_are_not_found(feature_archive: Make) -> None:
