@@ -28,6 +28,7 @@ _AIMS: dict[str, list[tuple[str, Value, float, bool]]] = {
         ("MCR", from_file("radius1", "mean_class_recall"), 0.75, True),
         ("AURC", from_file("radius1", "aurc"), 0.085, False),
         ("AURC by distance", from_file("radius1", "weighted_aurc"), 0.085, False),
+        ("AURC, ten patients", from_file("patients", "aurc"), 0.085, False),
     ]
 }
 _PRECISION = from_file("radius1", "precision_at_k")

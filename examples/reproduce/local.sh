@@ -161,6 +161,7 @@ finish() {
   judge "$run" radius1 "$test_csv" --radius 1
   judge "$run" radius2 "$test_csv" --radius 2
   judge "$run" coarse-l2 "$test_csv" --coarse l2 # paper A's baseline
+  judge "$run" patients "$test_csv" --max-per patient 1 # ten witnesses, not one ten times
 }
 
 # features DATASET: what the network as it is makes of all images, for NumPy.

@@ -109,6 +109,9 @@ COLUMNS = (
     Column("ECE", from_file("radius1", "ece"), "small"),
     Column("AURC by distance", from_file("radius1", "weighted_aurc"), "small"),
     Column("ECE by distance", from_file("radius1", "weighted_ece"), "small"),
+    Column("MCR, ten patients", from_file("patients", "mean_class_recall")),
+    Column("AURC, ten patients", from_file("patients", "aurc"), "small"),
+    Column("AURC by distance, ten patients", from_file("patients", "weighted_aurc"), "small"),
     Column("classifier AURC", from_file("radius1", "classifier_aurc"), "small"),
     Column("s/epoch", lambda run: run.epoch_seconds, "seconds"),
 )

@@ -77,8 +77,13 @@ class Judge:
         if not context.settings.learns_hash:
             fit_codes(context.network, gallery, context.settings.seed, _QUICK_ITERATIONS)
         figures = self.figures(context, gallery, numbers)
-        learnt = context.settings.learns_hash
-        return figures, health_warning({**means, **figures}, len(gallery), learnt=learnt)
+        warning = health_warning(
+            {**means, **figures},
+            len(gallery),
+            loss=context.settings.loss,
+            learnt=context.settings.learns_hash,
+        )
+        return figures, warning
 
     def figures(
         self,

@@ -49,10 +49,13 @@ def feature_spread(features: npt.NDArray[np.floating]) -> float:
     return float(np.sqrt(deviation / length))
 
 
-def health_warning(figures: Mapping[str, float], gallery_rows: int, *, learnt: bool) -> str | None:
+def health_warning(
+    figures: Mapping[str, float], gallery_rows: int, *, loss: str, learnt: bool
+) -> str | None:
     """One sentence where the codes or the features tell images apart no longer, else None.
 
-    ``figures`` of an epoch; ``learnt`` where the hash is trained rather than fitted afterwards.
+    ``figures`` of an epoch; ``learnt`` where the hash is trained, with that ``loss``, rather than
+    fitted afterwards.
     """
     entropy, stuck = figures["bit_entropy"], figures["stuck_bits"]
     remedy = f"{_REMEDY}{'' if learnt else _OTHER_LOSS}."
@@ -82,6 +85,6 @@ def health_warning(figures: Mapping[str, float], gallery_rows: int, *, learnt: b
     if learnt and empty > _MANY_EMPTY:
         return (
             f"the codes scatter: {empty:.0%} of the validation images find no code within 2 bits; "
-            "train longer, raise --w-c, or use fewer --bits."
+            f"train longer{', raise --w-c' if loss == 'multitask' else ''}, or use fewer --bits."
         )
     return None

@@ -42,16 +42,22 @@ def test_spread_by_hand():
     ],
 )
 def test_a_collapse_is_one_sentence(figures, word):
-    warning = health_warning(figures, 100, learnt=True)
+    warning = health_warning(figures, 100, loss="multitask", learnt=True)
     assert warning is None if word is None else word in warning
 
 
 def test_fitted_codes_may_lie_far_apart_without_a_warning():
     figures = {"bit_entropy": 0.99, "stuck_bits": 0.0, "empty_2": 0.9}
-    assert health_warning(figures, 100, learnt=False) is None
+    assert health_warning(figures, 100, loss="deep-knn", learnt=False) is None
 
 
 def test_only_a_loss_that_does_not_learn_codes_is_told_to_take_one_that_does():
     figures = {"bit_entropy": 0.2, "stuck_bits": 0.1}
-    assert "--loss multitask" not in health_warning(figures, 100, learnt=True)
-    assert "--loss multitask" in health_warning(figures, 100, learnt=False)
+    assert "--loss multitask" not in health_warning(figures, 100, loss="multitask", learnt=True)
+    assert "--loss multitask" in health_warning(figures, 100, loss="deep-knn", learnt=False)
+
+
+@pytest.mark.parametrize(("loss", "has_weight"), [("multitask", True), ("deep-knn", False)])
+def test_scattered_codes_are_blamed_on_weights_that_the_loss_has(loss, has_weight):
+    figures = {"bit_entropy": 0.9, "stuck_bits": 0.0, "empty_2": 0.6}
+    assert ("--w-c" in health_warning(figures, 100, loss=loss, learnt=True)) == has_weight
