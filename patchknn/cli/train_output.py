@@ -31,6 +31,7 @@ def say_plan(
 ) -> None:
     """What a run would do, on stderr."""
     from patchknn.training.fit import resolve_for
+    from patchknn.training.settings import METRIC
 
     resolved = resolve_for(settings, selections)
     for task, selection in selections.items():
@@ -41,6 +42,8 @@ def say_plan(
             console.message(f"{name}: {count} training images{place}")
     made = "made by patient" if any(s.assigned for s in selections.values()) else "as given"
     how = "no training, codes by ITQ" if resolved.loss == "none" else f"{resolved.loss} loss"
+    if resolved.loss in METRIC and resolved.learns_hash:
+        how += f" + {resolved.w_ce:g} × cross-entropy"
     classes, each = resolved.batch_shape
     batches = f"batches of {classes} × {each}"
     if len(selections) > 1:

@@ -165,6 +165,9 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(patchknn, folder, tm
     result = patchknn("train", folder(), "-o", tmp_path / "encoder", *_SMALL, "--dry-run")
     assert result.code == 0
     assert "would train on" in result.err
+    line = (*_SMALL, "--dry-run", "--loss", "deep-knn", "--w-ce", "0.5")
+    joint = patchknn("train", tmp_path / "pictures", "-o", tmp_path / "encoder", *line)
+    assert "deep-knn loss + 0.5 × cross-entropy" in joint.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pictures"]
 
 
