@@ -29,11 +29,13 @@ read -ra datasets <<<"${DATASETS:-colon_cells chest_xray chest_xray_115 lc25000_
 # METHOD-star goes on from the cross-entropy encoder. METHOD-8 is that method's encoder with features
 # averaged over the eight flips and turns of an image (embed --orientations 8). two-tasks is
 # multitask on colon_cells/{train,extra} at once: extra's 10,384 images of other patients have other
-# classes. Also: nca, lmnn and knn (these on frozen features; the first two install scikit-learn
-# below 1.8 and metric-learn into an environment of their own), peer-hard, peer-none (all triplets).
+# classes. METHOD-ce has a classification beside the metric loss. Also: deep-knn-ce, triplet-ce (easy
+# positive), nca, lmnn and knn (these on frozen features; the first two install scikit-learn below
+# 1.8 and metric-learn into an environment of their own), peer-hard, peer-none (all triplets).
 read -ra methods <<<"${METHODS:-frozen cross-entropy triplet triplet-hard \
-  peer-cross-entropy peer-easy-positive peer-semi-hard multitask deep-knn deep-knn-star two-tasks \
-  cross-entropy-8 multitask-8 deep-knn-star-8 two-tasks-8 peer-easy-positive-8}"
+  peer-cross-entropy peer-easy-positive peer-semi-hard multitask deep-knn deep-knn-star \
+  deep-knn-ce-star two-tasks cross-entropy-8 multitask-8 deep-knn-star-8 deep-knn-ce-star-8 \
+  two-tasks-8 peer-easy-positive-8}"
 read -ra seeds <<<"${SEEDS:-0 1 2}"
 mlp_epochs=${MLP_EPOCHS:-20}
 # More words for every `patchknn train`, of images and of stored features.

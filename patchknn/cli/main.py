@@ -7,12 +7,15 @@ import gc
 import os
 import signal
 import sys
+from contextlib import suppress
+from types import FrameType
 
 from patchknn.cli import console
 from patchknn.cli.query_plain import read_plain
 from patchknn.errors import PatchknnError, StoppedError
 
 EXIT_INTERRUPTED = 130
+_INTERRUPTED = "interrupted; what was finished is kept, run the same command to go on."
 
 
 def run(arguments: list[str]) -> int:
@@ -35,7 +38,7 @@ def run(arguments: list[str]) -> int:
         console.fail(str(error))
         return error.exit_code
     except KeyboardInterrupt:
-        console.fail("interrupted; what was finished is kept, run the same command to go on.")
+        console.fail(_INTERRUPTED)
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader of a pipe has seen enough
         console.discard_stdout()
@@ -52,6 +55,8 @@ def entry() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
     signal.signal(signal.SIGTERM, _stop)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not with nohup
+        signal.signal(signal.SIGINT, _interrupt)
     if hasattr(signal, "SIGUSR1"):  # Slurm's --signal=USR1, which otherwise ends without a word
         signal.signal(signal.SIGUSR1, _stop)
     gc.disable()  # until the end of the imports, which leave nothing to collect
@@ -64,10 +69,30 @@ def _end_of_imports() -> None:
         gc.enable()
 
 
-def _stop(number: int, _frame: object) -> None:
+def _stop(number: int, frame: FrameType | None) -> None:
     name = signal.Signals(number).name
     message = f"stopped by {name}; what was finished is kept, run the same command to go on."
+    _leave_import(frame, message, StoppedError.exit_code)
     raise StoppedError(message)
+
+
+def _interrupt(_: int, frame: FrameType | None) -> None:
+    _leave_import(frame, _INTERRUPTED, EXIT_INTERRUPTED)
+    raise KeyboardInterrupt
+
+
+def _leave_import(frame: FrameType | None, message: str, code: int) -> None:
+    """End at once where a module is being imported, which on a cold file system takes a minute.
+
+    An exception would unwind through the C++ of torch, which aborts the process with code 134.
+    """
+    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    if frame is not None:
+        console.fail(message)
+        with suppress(OSError, RuntimeError, ValueError):
+            sys.stdout.flush()
+        os._exit(code)
 
 
 def _explain(error: Exception) -> int:

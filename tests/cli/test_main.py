@@ -177,3 +177,51 @@ def test_a_closed_pipe_is_silent():
     command = f"{sys.executable} -m patchknn doctor --format ndjson | true"
     finished = subprocess.run(command, shell=True, capture_output=True, text=True)
     assert finished.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "words"),
+    [("SIGTERM", 75, "stopped by SIGTERM"), ("SIGINT", 130, "interrupted")],
+)
+def test_a_signal_during_an_import_does_not_unwind_through_the_module(tmp_path, name, code, words):
+    # torch's C++ aborts the process where an exception comes out of what it calls.
+    (tmp_path / "module.py").write_text(
+        f"""
+import os, signal, time
+try:
+    os.kill(os.getpid(), signal.{name})
+    time.sleep(30)
+except BaseException:
+    os.abort()
+"""
+    )
+    program = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from patchknn.cli import main
+main.run = lambda _: __import__("module")
+print("what was said before")
+main.entry()
+"""
+    ended = _python(
+        program, env={"PYTHONPATH": f"{tmp_path}{os.pathsep}{os.pathsep.join(sys.path)}"}
+    )
+    assert ended.returncode == code, ended.stderr
+    assert words in ended.stderr
+    assert ended.stdout == "what was said before\n"
+
+
+def test_a_signal_outside_of_imports_is_an_exception_as_ever():
+    program = """
+import os, signal
+from patchknn.cli import main
+from patchknn.errors import StoppedError
+def run(_):
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    except StoppedError:
+        return 7
+main.run = run
+main.entry()
+"""
+    assert _python(program).returncode == 7
