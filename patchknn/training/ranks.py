@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import os
@@ -170,7 +171,15 @@ def join_ranks(device: torch.device, precision: str) -> Ranks:
         **common,
     )
     fabric.launch()
+    atexit.register(_leave)
     return Ranks(fabric)
+
+
+def _leave() -> None:
+    # Threads of gloo that are still there when the process ends may abort it: a finished run would
+    # fail. (Lightning does the same for NCCL alone.)
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def _be_quiet() -> None:
