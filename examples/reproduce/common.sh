@@ -61,7 +61,7 @@ take_over() {
 forget_others() {
   local archived=$1/archive/encoder/encoder.json
   if [ -e "$archived" ] && ! cmp -s "$1/encoder/encoder.json" "$archived"; then
-    rm -rf "$1/archive" "$1"/*.ndjson
+    rm -rf "$1/archive" "$1/test" "$1"/*.ndjson
   fi
 }
 
@@ -178,7 +178,7 @@ judge_metric() {
   results "$run" knn "$python" "$here/metric_learning.py" judge --method "$method" --k "$k" "$@"
 }
 
-# export_features RUN ARCHIVE FILE.npz: an archive's features, unless they are there.
+# export_features RUN ARCHIVE FILE.npz: an archive's features, unless this archive's are there.
 export_features() {
-  [ -s "$3" ] || logged "$1" "$PYTHON" "$here/metric_learning.py" export "$2" "$3"
+  [ "$3" -nt "$2/archive.json" ] || logged "$1" "$PYTHON" "$here/metric_learning.py" export "$2" "$3"
 }

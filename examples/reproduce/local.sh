@@ -9,9 +9,9 @@
 # licence   colon_cells: derived from CRCHistoPhenotypes, research only; chest_xray: Kermany 2018,
 #           CC BY 4.0; lc25000_colon: LC25000 (Borkowski 2019); weights: Apache-2.0
 # hardware  two CPU cores and 4 GB; a GPU, where there is one, also fine-tunes on chest_xray
-# time      on two cores, two runs beside each other, 15 minutes a method and seed of colon_cells
-#           (peers and two-tasks 30); 5 of lc25000_colon and of chest_xray are expected. It may be
-#           stopped and started again; a part is chosen by the variables below
+# time      on two cores, two runs beside each other, 9 to 15 minutes a method and seed of colon_cells
+#           (peers and two-tasks 30), 1 to 2 of lc25000_colon and of chest_xray, 30 for the sweeps. It
+#           may be stopped and started again; a part is chosen by the variables below
 #
 # chest_xray trains an MLP on frozen features; chest_xray_115 has 115 NORMAL among all PNEUMONIA,
 # which is the imbalance of Skin-7. The validation images choose nothing: every run keeps its last
