@@ -3,7 +3,8 @@
 
 Two methods are compared seed by seed. A difference is *beyond chance* where a paired t test over
 the seeds says so (one-sided, 5 %), which one seed never does. A claim whose runs are not there is
-left out. Standard library only.
+left out, and a run whose loss was 0 from first to last bears out nothing: it is named, not counted.
+Standard library only.
 """
 
 from __future__ import annotations
@@ -86,10 +87,21 @@ def claims(runs: list[Run]) -> Iterator[tuple[str, Claim]]:
     for data in dict.fromkeys(run.data for run in runs):
         methods: Methods = {}
         for run in runs:
-            if run.data == data:
+            if run.data == data and not run.idle:
                 methods.setdefault(run.method, {})[run.seed] = run
         for part in (_aims, _of_multitask, _of_deep_knn_star, _against_peers):
             yield from ((data, claim) for claim in part(data, methods))
+
+
+def not_counted(runs: list[Run]) -> Iterator[tuple[str, str]]:
+    """A sentence for every method that has runs which trained nothing, with its data set."""
+    idle: dict[tuple[str, str], int] = {}
+    for run in runs:
+        if run.idle:
+            idle[run.data, run.method] = idle.get((run.data, run.method), 0) + 1
+    for (data, method), count in idle.items():
+        number = "1 run is" if count == 1 else f"{count} runs are"
+        yield data, f"{_name(method)}: {number} not counted: the loss is 0 in every epoch."
 
 
 def difference(methods: Methods, ours: str, theirs: str, value: Value) -> Difference | None:
@@ -189,7 +201,7 @@ def main() -> None:
     runs = read_runs(options.runs)
     if not runs:
         sys.exit(f"{options.runs} holds no results (DATA/METHOD/seedN/*.ndjson).")
-    lines = [f"- {data}: {claim}" for data, claim in claims(runs)]
+    lines = [f"- {data}: {line}" for data, line in (*not_counted(runs), *claims(runs))]
     if options.output is None:
         print("\n".join(lines))
     else:

@@ -31,7 +31,8 @@ read -ra datasets <<<"${DATASETS:-colon_cells chest_xray chest_xray_115 lc25000_
 # multitask on colon_cells/{train,extra} at once: extra's 10,384 images of other patients have other
 # classes. METHOD-ce has a classification beside the metric loss. Also: deep-knn-ce, triplet-ce (easy
 # positive), nca, lmnn and knn (these on frozen features; the first two install scikit-learn below
-# 1.8 and metric-learn into an environment of their own), peer-hard, peer-none (all triplets).
+# 1.8 and metric-learn into an environment of their own), peer-hard, peer-none (all triplets),
+# peer-cross-entropy-balanced and peer-easy-positive-shuffled (the batches of the other).
 read -ra methods <<<"${METHODS:-frozen cross-entropy triplet triplet-hard \
   peer-cross-entropy peer-easy-positive peer-semi-hard multitask deep-knn deep-knn-star \
   deep-knn-ce-star two-tasks cross-entropy-8 multitask-8 deep-knn-star-8 deep-knn-ce-star-8 \
@@ -87,6 +88,8 @@ told() {
     triplet-ce | triplet-ce-star) words=(--loss triplet --mining easy-positive --w-ce 1) ;;
     triplet-hard | triplet-hard-star) words=("${traditional[@]}") ;;
     peer-cross-entropy) words=(--triplet-weight 0) ;;
+    peer-cross-entropy-balanced) words=(--triplet-weight 0 --batches balanced) ;;
+    peer-easy-positive-shuffled) words=(--miner easy-positive --batches shuffled) ;;
     peer-easy-positive | peer-semi-hard | peer-hard | peer-none) words=(--miner "${1#peer-}") ;;
     frozen | two-tasks | *-8 | nca | lmnn | knn) words=() ;;
     *) say "METHODS: $1 is unknown."; exit 2 ;;

@@ -66,6 +66,7 @@ def _options() -> argparse.Namespace:
         command.add_argument("--miner", choices=sorted(_MINERS), default="easy-positive")
         command.add_argument("--margin", type=float, default=0.2)
         command.add_argument("--triplet-weight", type=float, default=1.0, help="0: no triplets.")
+        command.add_argument("--batches", choices=("balanced", "shuffled"))
         command.add_argument("--epochs", type=int, default=8)
         command.add_argument("--batch-size", type=int, default=64)
         command.add_argument("--lr", type=float, default=3e-4)
@@ -184,9 +185,9 @@ def _fit(
 
 
 def _batches(labels: Tensor, steps: int, options: argparse.Namespace) -> Iterator[list[int]]:
-    """Shuffled for cross-entropy alone, else the same number of each class, for the triplets."""
+    """Shuffled for cross-entropy alone, the same number of each class for triplets, or as told."""
     size = min(options.batch_size, len(labels))
-    if options.triplet_weight:
+    if options.batches == "balanced" or (options.batches is None and options.triplet_weight):
         classes = len(labels.unique())
         each = max(size // classes, 2)
         sampler = samplers.MPerClassSampler(labels, each, length_before_new_iter=steps * size)

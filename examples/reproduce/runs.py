@@ -24,7 +24,10 @@ Evaluations = dict[str, dict[str, Any]]
 
 
 class Run(NamedTuple):
-    """What one run left; ``evaluations`` by the name of their file."""
+    """What one run left; ``evaluations`` by the name of their file.
+
+    ``idle``: the loss was 0 in every epoch, so that the run trained nothing.
+    """
 
     data: str
     method: str
@@ -32,6 +35,7 @@ class Run(NamedTuple):
     evaluations: Evaluations
     encoder: dict[str, Any]
     epoch_seconds: float | None
+    idle: bool = False
 
 
 def read_runs(folder: Path) -> list[Run]:
@@ -53,8 +57,19 @@ def read_runs(folder: Path) -> list[Run]:
         description = place / "encoder" / "encoder.json"
         encoder = json.loads(description.read_text()) if description.is_file() else {}
         data = place.parent.parent.relative_to(folder).as_posix()
-        seconds = _epoch_seconds(place)
-        runs.append(Run(data, place.parent.name, place.name, evaluations, encoder, seconds))
+        epochs = _epochs(place)
+        seconds = [float(row["train_seconds"]) for row in epochs]
+        runs.append(
+            Run(
+                data,
+                place.parent.name,
+                place.name,
+                evaluations,
+                encoder,
+                epoch_seconds=statistics.median(seconds) if seconds else None,
+                idle=bool(epochs) and all(float(row["loss"]) == 0 for row in epochs),
+            )
+        )
     return runs
 
 
@@ -74,19 +89,15 @@ def _of_network(answers: list[dict[str, Any]]) -> dict[str, Any] | None:
     }
 
 
-def _epoch_seconds(run: Path) -> float | None:
-    """The median time of an epoch's training, of patchknn or of the peer."""
+def _epochs(run: Path) -> list[dict[str, str]]:
+    """The epochs that trained the whole network, in the log of patchknn or of the peer."""
     for log in (run / "peer.csv", run / "encoder" / "training.csv"):
         if log.is_file():
             with log.open(newline="") as file:
-                times = [
-                    float(r["train_seconds"])
-                    for r in csv.DictReader(file)
-                    if r.get("train_seconds")
-                ]
-            if times:
-                return statistics.median(times)
-    return None
+                rows = [row for row in csv.DictReader(file) if row.get("train_seconds")]
+            if rows:
+                return rows
+    return []
 
 
 def from_file(name: str, key: str) -> Callable[[Run], float | None]:

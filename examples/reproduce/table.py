@@ -23,7 +23,9 @@ from runs import Run, bit_entropy, from_file, read_runs, share_of_needed
 _ORDER = (
     *("frozen", "knn", "nca", "lmnn", "cross-entropy", "triplet", "triplet-hard"),
     *("triplet-star", "triplet-hard-star"),
-    *("peer-cross-entropy", "peer-easy-positive", "peer-semi-hard", "peer-hard", "peer-none"),
+    *("peer-cross-entropy", "peer-cross-entropy-balanced"),
+    *("peer-easy-positive", "peer-easy-positive-shuffled"),
+    *("peer-semi-hard", "peer-hard", "peer-none"),
     *("multitask", "deep-knn", "deep-knn-star", "deep-knn-ce", "deep-knn-ce-star"),
     *("triplet-ce", "triplet-ce-star", "two-tasks"),
     *(
@@ -49,7 +51,11 @@ NAMES = {
     "triplet-star": "triplet*, semi-hard",
     "triplet-hard-star": "triplet*, batch-hard",
     "peer-cross-entropy": "peer: cross-entropy",
+    "peer-cross-entropy-balanced": "peer: cross-entropy, balanced batches",
     "peer-easy-positive": "peer: cross-entropy + triplet, easy positive",
+    "peer-easy-positive-shuffled": (
+        "peer: cross-entropy + triplet, easy positive, shuffled batches"
+    ),
     "peer-semi-hard": "peer: cross-entropy + triplet, semi-hard",
     "peer-hard": "peer: cross-entropy + triplet, hard",
     "peer-none": "peer: cross-entropy + all triplets",

@@ -16,6 +16,8 @@ _LARGE_BALL = 0.5
 _MANY_SATURATED = 0.3
 _MANY_EMPTY = 0.5
 _LITTLE_SPREAD = 0.1
+# The part of a loss that can have nothing left to learn, and what asks more of it.
+_MARGINS = {"deep-knn": ("deep_knn", "--alpha"), "triplet": ("triplet", "--margin")}
 _REMEDY = "train longer, or lower --lr and --backbone-lr"
 _OTHER_LOSS = ", or take --loss multitask or cross-entropy"
 
@@ -52,7 +54,7 @@ def feature_spread(features: npt.NDArray[np.floating]) -> float:
 def health_warning(
     figures: Mapping[str, float], gallery_rows: int, *, loss: str, learnt: bool
 ) -> str | None:
-    """One sentence where the codes or the features tell images apart no longer, else None.
+    """One sentence where codes or features tell images apart no longer, or nothing is learnt.
 
     ``figures`` of an epoch; ``learnt`` where the hash is trained, with that ``loss``, rather than
     fitted afterwards.
@@ -64,6 +66,12 @@ def health_warning(
         return (
             f"the features shrink to a point: they differ by {spread:.1%} of their length; take "
             "--mining semi-hard, go on from a trained encoder (--from), or lower the rates."
+        )
+    part, margin = _MARGINS.get(loss, ("", ""))
+    if figures.get("triplets") and figures.get(part) == 0:
+        return (
+            f"all triplets of the epoch keep their margin, so the {loss} loss is 0 and teaches "
+            f"nothing: raise {margin}, or end earlier."
         )
     if stuck > _MANY_STUCK:
         return f"the codes collapse: {stuck:.0%} of the bits are the same for all images; {remedy}"

@@ -61,3 +61,18 @@ def test_only_a_loss_that_does_not_learn_codes_is_told_to_take_one_that_does():
 def test_scattered_codes_are_blamed_on_weights_that_the_loss_has(loss, has_weight):
     figures = {"bit_entropy": 0.9, "stuck_bits": 0.0, "empty_2": 0.6}
     assert ("--w-c" in health_warning(figures, 100, loss=loss, learnt=True)) == has_weight
+
+
+@pytest.mark.parametrize(
+    ("loss", "part", "option"),
+    [("deep-knn", "deep_knn", "--alpha"), ("triplet", "triplet", "--margin")],
+)
+def test_a_loss_of_nothing_is_said_with_the_option_that_asks_for_more(loss, part, option):
+    low = {"bit_entropy": 0.2, "stuck_bits": 0.0, "triplets": 40.0}  # imbalanced, for one thing
+    warning = health_warning({**low, part: 0.0}, 100, loss=loss, learnt=False)
+    assert f"the {loss} loss is 0" in warning
+    assert f"raise {option}" in warning
+    for figures in ({**low, part: 1e-6}, {**low, part: 0.0, "triplets": 0.0}):
+        assert "loss is 0" not in health_warning(figures, 100, loss=loss, learnt=False)
+    both = health_warning({**low, "triplet": 0.0}, 100, loss="multitask", learnt=True)
+    assert "loss is 0" not in both

@@ -80,3 +80,30 @@ def test_claims_compare_seed_by_seed_and_say_what_does_not_hold(said):
         "best MCR is not a peer's: deep kNN* 0.673 against peer: cross-entropy + triplet, hard "
         "0.900: **does not hold**.",
     ]
+
+
+def _write_run(folder, recall, losses):
+    (folder / "encoder").mkdir(parents=True)
+    (folder / "radius1.ndjson").write_text(
+        json.dumps({"accuracy": 0.8, "mean_class_recall": recall}) + "\n"
+    )
+    rows = [f"{epoch},{loss},1.0\n" for epoch, loss in enumerate(losses, 1)]
+    log = "epoch,loss,train_seconds\n0,,\n" + "".join(rows)
+    (folder / "encoder" / "training.csv").write_text(log)
+
+
+@pytest.mark.parametrize(
+    ("losses", "counts"), [([0.0, 0.0], False), ([0.3, 0.0], True), ([0.0, 1e-9], True)]
+)
+def test_a_run_whose_loss_was_0_throughout_is_named_and_bears_out_nothing(
+    losses, counts, tmp_path, module
+):
+    claims = module("claims")
+    for seed, recall in enumerate((0.5, 0.6)):
+        _write_run(tmp_path / "cells" / "cross-entropy" / f"seed{seed}", recall, [0.5])
+        _write_run(tmp_path / "cells" / "deep-knn-star" / f"seed{seed}", recall + 0.1, losses)
+    runs = claims.read_runs(tmp_path)
+    told = [str(claim) for _, claim in claims.claims(runs)]
+    assert any("MCR above that of cross-entropy" in line for line in told) == counts
+    left_out = [("cells", "deep kNN*: 2 runs are not counted: the loss is 0 in every epoch.")]
+    assert list(claims.not_counted(runs)) == ([] if counts else left_out)

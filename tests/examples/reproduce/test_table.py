@@ -27,7 +27,7 @@ def test_a_table_gives_mean_and_deviation_over_seeds(tmp_path, module):
         training = {"class_counts": {"a": 10, "b": 30}}
         described = {"metrics": {"bit_entropy": 0.5}, "training": training}
         (run / "encoder" / "encoder.json").write_text(json.dumps(described))
-        log = "epoch,train_seconds\n0,\n1,2.0\n2,4.0\n"
+        log = "epoch,loss,train_seconds\n0,,\n1,0.3,2.0\n2,0.2,4.0\n"
         (run / "encoder" / "training.csv").write_text(log)
     (tmp_path / "runs" / "cells" / "multitask" / "seed2").mkdir()  # not there yet
     several = tmp_path / "runs" / "cells" / "two-tasks" / "seed0"
