@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from patchknn.archive.manifests import manifest_numbers, read_manifest_file
+from patchknn.archive.change import open_change
+from patchknn.archive.manifest import REMOVE, UNDONE
+from patchknn.archive.manifests import manifest_numbers, read_manifest, read_manifest_file
 from patchknn.archive.runs import read_run
 from patchknn.archive.settings import read_settings
 
@@ -22,9 +24,48 @@ class HistoryEntry:
     rows_added: int
     sources: int
     sources_added: int
+    rows_removed: int
+    sources_removed: int
+    rows_relabelled: int
     shards: int
     run_id: str | None
     argv: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
+class LabelEvent:
+    """One patch that was given another label, or (``id`` None) all ``rows`` of a class.
+
+    ``undone``: the archive was rolled back behind it.
+    """
+
+    time: str
+    id: str | None
+    old: str | None
+    new: str | None
+    by: str | None
+    reason: str | None
+    rows: int
+    undone: bool
+    run_id: str | None
+
+
+def label_history(path: Path) -> Iterator[LabelEvent]:
+    """Every label that was ever changed, the newest change first; errors as ``open_archive``."""
+    settings = read_settings(path)
+    manifest = read_manifest(path, settings.archive_id)
+    entries = [e for e in (*manifest.label_history, *manifest.changes) if e.kind != REMOVE]
+    changes = [(open_change(path, entry), entry.kind == UNDONE) for entry in entries]
+    for change, undone in sorted(changes, key=lambda pair: pair[0].head.time, reverse=True):
+        head = change.head
+        if head.rename is not None:
+            old, new = head.rename
+            rename = LabelEvent(
+                head.time, None, old, new, None, None, head.rows, undone, head.run_id
+            )
+            yield rename
+        for e in change.events():
+            yield LabelEvent(head.time, e.id, e.old, e.new, e.by, e.reason, 1, undone, head.run_id)
 
 
 def history(path: Path) -> Iterator[HistoryEntry]:
@@ -42,6 +83,9 @@ def history(path: Path) -> Iterator[HistoryEntry]:
             rows_added=manifest.rows_added,
             sources=manifest.sources,
             sources_added=manifest.sources_added,
+            rows_removed=manifest.rows_removed,
+            sources_removed=manifest.sources_removed,
+            rows_relabelled=manifest.rows_relabelled,
             shards=len(manifest.shards),
             run_id=manifest.run_id,
             argv=tuple(map(str, argv)) if isinstance(argv, list) else None,

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from patchknn.archive.change import CHANGES
 from patchknn.archive.description import SHARDS
 from patchknn.archive.manifests import MANIFESTS
 from patchknn.archive.runs import RUNS
@@ -18,7 +19,7 @@ _PREFIX = ".tmp-"
 
 def leftovers(path: Path) -> Iterator[Path]:
     """Temporary files and folders of the archive at ``path``, of running writers too."""
-    for folder in (path, path / SHARDS, path / MANIFESTS, path / RUNS):
+    for folder in (path, *(path / name for name in (SHARDS, CHANGES, MANIFESTS, RUNS))):
         try:
             with os.scandir(folder) as entries:
                 yield from (Path(entry.path) for entry in entries if _is_temporary(entry.name))

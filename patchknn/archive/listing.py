@@ -16,13 +16,17 @@ _BLOCK = 4096
 
 
 def list_rows(
-    snapshot: Snapshot, *, labels: Iterable[str] = (), sources: Iterable[str] = ()
+    snapshot: Snapshot,
+    *,
+    labels: Iterable[str] = (),
+    sources: Iterable[str] = (),
+    since: Snapshot | None = None,
 ) -> Iterator[StoredRow]:
     """Rows in the order of the snapshot, as they are read.
 
     ``labels`` keeps rows of these classes, ``sources`` those of sources with these names; both
-    keep all where they are empty. Raises UsageError where the snapshot has no such class or
-    source.
+    keep all where they are empty. ``since`` leaves out rows that an earlier snapshot has, by
+    their ids. Raises UsageError where the snapshot has no such class or source.
     """
     wanted_labels = [class_number(snapshot, label) for label in labels]
     wanted_sources = list(sources)
@@ -31,10 +35,17 @@ def list_rows(
         if name not in present:
             message = f"--source {name}: {snapshot.path} has no such source."
             raise UsageError(message)
+    known = {} if since is None else {shard.uuid: shard for shard in since.shards}
     for shard in snapshot.shards:
         rows = _rows_of(shard, wanted_labels, wanted_sources)
+        before = known.get(shard.uuid)
+        if before is not None:
+            rows = rows[~before.is_live(rows)]
         for start in range(0, len(rows), _BLOCK):
-            yield from _in_words(snapshot, shard, rows[start : start + _BLOCK])
+            block = _in_words(snapshot, shard, rows[start : start + _BLOCK])
+            if since is not None and before is None:  # compacted since, or new
+                block = _unknown(since, list(block))
+            yield from block
 
 
 def class_number(snapshot: Snapshot, label: str) -> int:
@@ -49,13 +60,18 @@ def class_number(snapshot: Snapshot, label: str) -> int:
 
 
 def _rows_of(shard: Shard, labels: list[int], sources: list[str]) -> npt.NDArray[np.int64]:
-    keep = np.ones(shard.n, bool)
+    keep = ~shard.edits.removed_mask if len(shard.edits.removed) else np.ones(shard.n, bool)
     if labels:
         keep &= np.isin(shard.labels, labels)
     if sources:
         numbers = [n for name in sources for n in shard.source_names.equal_to(name).tolist()]
         keep &= np.isin(shard.source, numbers)
     return np.flatnonzero(keep).astype(np.int64, copy=False)
+
+
+def _unknown(since: Snapshot, rows: list[StoredRow]) -> Iterator[StoredRow]:
+    found = since.locate_many([row.id for row in rows])
+    return (row for row, place in zip(rows, found.tolist(), strict=True) if place < 0)
 
 
 def _in_words(snapshot: Snapshot, shard: Shard, rows: npt.NDArray[np.int64]) -> Iterator[StoredRow]:

@@ -1,4 +1,4 @@
-"""From patch ids to rows, for one id or a million."""
+"""From patch ids to rows, for one id or a million; what was removed is not found."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def named_in(
         place[place == shard.n_sources] = 0
         for hit in np.flatnonzero(shard.source_keys[place] == keys).tolist():
             source = shard.source_number(names[hit], int(keys[hit]))
-            if source is not None:
+            if source is not None and shard.has_live(np.array([source])).all():
                 yield hit, shard, source
 
 
@@ -91,7 +91,8 @@ def with_quickhash_in(
     for shard in shards:
         stored = np.ascontiguousarray(shard.source_quickhashes).view(np.uint64)
         for number, quickhash in enumerate(wanted):
-            for source in np.flatnonzero((stored == quickhash).all(axis=1)).tolist():
+            found = np.flatnonzero((stored == quickhash).all(axis=1))
+            for source in found[shard.has_live(found)].tolist():
                 yield number, shard, source
 
 
@@ -99,7 +100,8 @@ def of_patients_in(shards: Sequence[Shard], patients: Sequence[str]) -> Iterator
     """Where in these shards the sources of these patients are."""
     for shard in shards:
         for number, patient in enumerate(patients):
-            for source in shard.patients.equal_to(patient).tolist():
+            found = shard.patients.equal_to(patient)
+            for source in found[shard.has_live(found)].tolist():
                 yield number, shard, source
 
 
@@ -113,6 +115,7 @@ def _fill(
     is_wanted[list(wanted)] = True
     # One pass over the source column finds the rows of all wanted sources.
     candidates = np.flatnonzero(is_wanted[shard.source])
+    candidates = candidates[shard.is_live(candidates)]
     sources = shard.source[candidates]
     order = np.argsort(sources, kind="stable")
     candidates, sources = candidates[order], sources[order]

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from patchknn.archive.description import SHARDS
-from patchknn.archive.manifests import Manifest, ShardEntry
+from patchknn.archive.edits import edits_of
+from patchknn.archive.manifest import Manifest, ShardEntry
 from patchknn.archive.settings import ArchiveSettings
 from patchknn.archive.shard import Shard, VouchedShard, check_files, described
 
@@ -45,6 +46,7 @@ def open_shards(
     """
     shards = []
     first_row = 0
+    edits = edits_of(path, manifest)
     for entry in manifest.shards:
         before = known.get(entry.uuid)
         content = None if before is None else before.content
@@ -53,7 +55,7 @@ def open_shards(
         if content is None:
             content = described(path, entry, settings, manifest.classes)
             check_files(path, content)
-        shards.append(Shard(path, content, first_row, manifest.classes))
+        shards.append(Shard(path, content, first_row, manifest.classes, edits.get(entry.uuid)))
         first_row += entry.rows
     return tuple(shards)
 

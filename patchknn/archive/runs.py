@@ -65,6 +65,12 @@ def write_run(path: Path, run_id: str, record: Mapping[str, Any]) -> None:
     write_json(folder / f"{run_id}.json", {"id": run_id, **_plain(record)})
 
 
+def remove_run(path: Path, run_id: str) -> None:
+    """Delete the record of a run that came to nothing."""
+    if _ID.fullmatch(run_id):
+        (path / RUNS / f"{run_id}.json").unlink(missing_ok=True)
+
+
 def read_run(path: Path, run_id: str) -> dict[str, Any] | None:
     """The record of a run, None where there is none that can be read: it only informs."""
     if not _ID.fullmatch(run_id):

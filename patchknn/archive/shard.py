@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +15,9 @@ from patchknn.archive.description import (
     expected_arrays,
     parse_description,
 )
-from patchknn.archive.manifests import ShardEntry
+from patchknn.archive.edits import NO_EDITS, ShardEdits
+from patchknn.archive.file_checks import file_problem
+from patchknn.archive.manifest import ShardEntry
 from patchknn.archive.mapping import map_array
 from patchknn.archive.rows import Rows, Source
 from patchknn.archive.sealed import damage, read_sealed
@@ -53,6 +53,8 @@ class VouchedShard(NamedTuple):
 class Shard:
     """Rows ``first_row`` to ``first_row + n`` of a snapshot; arrays are mapped when first used.
 
+    Rows that were removed keep their numbers; ``live_rows`` are the others.
+
     Every property that maps raises DamageError, naming the file, where values are out of range.
     """
 
@@ -62,9 +64,11 @@ class Shard:
         content: ShardDescription | VouchedShard,
         first_row: int,
         classes: tuple[str, ...],
+        edits: ShardEdits | None = None,
     ) -> None:
         self.path = path
         self.content = content
+        self.edits = edits or NO_EDITS
         self.uuid = content.uuid
         self.n = content.rows
         self.n_sources = content.sources
@@ -117,11 +121,11 @@ class Shard:
 
     @cached_property
     def labels(self) -> npt.NDArray[np.int32]:
-        """(n,) int32 into the snapshot's classes, −1 for none."""
+        """(n,) int32 into the snapshot's classes, −1 for none, as changes left them."""
         values = self.array("label")
         own = self.description.classes
         self._check_range("label", values, -1, len(own))
-        return self._in_snapshot_classes(values)
+        return self.edits.with_labels(self._in_snapshot_classes(values))
 
     def _in_snapshot_classes(self, values: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
         own = self.description.classes
@@ -143,7 +147,29 @@ class Shard:
         values = self.array("label")[rows]
         own = self.description.classes
         self._check_range("label", values, -1, len(own))
-        return self._in_snapshot_classes(values)
+        return self.edits.with_labels_at(rows, self._in_snapshot_classes(values))
+
+    def live_rows(self) -> npt.NDArray[np.int64]:
+        """Rows (m,) of the shard that no change removed, ascending."""
+        if not len(self.edits.removed):
+            return np.arange(self.n, dtype=np.int64)
+        return np.flatnonzero(~self.edits.removed_mask).astype(np.int64, copy=False)
+
+    def live_sources(self) -> npt.NDArray[np.int64]:
+        """Numbers (m,) of the sources that have a row left in this shard, ascending."""
+        numbers = np.arange(self.n_sources, dtype=np.int64)
+        return np.setdiff1d(numbers, self.edits.dead_sources, assume_unique=True)
+
+    def is_live(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Whether each of rows (m,) of the shard is there still."""
+        if not len(self.edits.removed):
+            return np.ones(len(rows), bool)
+        mask: npt.NDArray[np.bool_] = ~self.edits.removed_mask[rows]
+        return mask
+
+    def has_live(self, sources: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.bool_]:
+        """Whether each of sources (m,) has a row left in this shard."""
+        return np.isin(sources, self.edits.dead_sources, invert=True)
 
     @cached_property
     def source_names(self) -> StringTable:
@@ -292,16 +318,3 @@ def check_files(path: Path, description: ShardDescription) -> None:
         problem = file_problem(folder + record.file, record.size)
         if problem is not None:
             raise damage(path, problem)
-
-
-def file_problem(file: str | Path, size: int) -> str | None:
-    """What is wrong with a file at first sight, as a sentence, or None."""
-    try:
-        found = os.lstat(file)
-    except OSError as error:
-        return f"{file} cannot be read: {error.strerror}."
-    if not stat.S_ISREG(found.st_mode):
-        return f"{file} is not a plain file."
-    if found.st_size != size:
-        return f"{file} holds {found.st_size} bytes instead of {size}."
-    return None

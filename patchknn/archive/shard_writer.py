@@ -24,7 +24,7 @@ from patchknn.archive.description import (
     container_name,
 )
 from patchknn.archive.leftovers import remove_any
-from patchknn.archive.manifests import ShardEntry
+from patchknn.archive.manifest import ShardEntry
 from patchknn.archive.rows import Rows
 from patchknn.archive.sealed import sealed, sealed_text
 from patchknn.archive.settings import ArchiveSettings

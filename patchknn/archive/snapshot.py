@@ -20,7 +20,8 @@ from patchknn.archive.locate import (
     wanted_rows,
     with_quickhash_in,
 )
-from patchknn.archive.manifests import Manifest, read_manifest
+from patchknn.archive.manifest import Manifest
+from patchknn.archive.manifests import read_manifest
 from patchknn.archive.opening import open_shards
 from patchknn.archive.rows import Source
 from patchknn.archive.sealed import damage
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from patchknn.archive.index.segment import Segment
 
 Result = TypeVar("Result")
+_NO_KEYS = np.zeros(0, np.uint64)
 __all__ = ["Shard", "Snapshot", "StoredRow", "open_archive", "patch_id"]
 
 
@@ -53,7 +55,11 @@ class StoredRow(NamedTuple):
 
 
 class Snapshot:
-    """All rows that were published when one manifest was; later writers do not disturb it."""
+    """All rows that were published when one manifest was; later writers do not disturb it.
+
+    Rows have the numbers 0 to ``n_rows``, those that were removed keep theirs; ``len`` counts
+    what is there.
+    """
 
     def __init__(
         self,
@@ -68,7 +74,7 @@ class Snapshot:
         self.manifest = manifest
         self.number = manifest.number
         self.classes = manifest.classes
-        self.n_rows = manifest.rows
+        self.n_rows = manifest.row_numbers
         self.n_sources = manifest.sources
         self.shards = shards
         self._ends = np.cumsum([len(shard) for shard in shards])
@@ -76,7 +82,12 @@ class Snapshot:
         self._cover: Cover | None = None
 
     def __len__(self) -> int:
-        return self.n_rows
+        return self.manifest.rows
+
+    @property
+    def has_removed(self) -> bool:
+        """Whether some of the row numbers are of rows that were removed."""
+        return self.manifest.rows < self.n_rows
 
     @cached_property
     def _bundle(self) -> Bundle:
@@ -208,15 +219,18 @@ class Snapshot:
 
     def sources(self) -> Iterator[Source]:
         """Every source once, shard by shard."""
-        split: set[str] = set()
+        every = [shard.source_keys[shard.live_sources()] for shard in self.shards]
+        keys, counts = np.unique(np.concatenate([_NO_KEYS, *every]), return_counts=True)
+        split, seen = set(keys[counts > 1].tolist()), set()
         for shard in self.shards:
-            # Names are only remembered where a source lies in several shards.
-            whole = shard.description.new_sources == shard.n_sources
-            for number in range(shard.n_sources):
+            for number in shard.live_sources().tolist():
                 record = shard.source_record(number)
-                if whole or record.name not in split:
-                    yield record
-                split.add(record.name)
+                # Names are only remembered where a source lies in several shards.
+                if int(shard.source_keys[number]) in split:
+                    if record.name in seen:
+                        continue
+                    seen.add(record.name)
+                yield record
 
     def find_source(self, name: str) -> Source | None:
         """The source with this name, None where there is none."""

@@ -29,11 +29,15 @@ def summarise(snapshot: Snapshot) -> Summary:
     labels = np.zeros(len(snapshot.classes) + 1, np.int64)
     patients: set[str | None] = set()
     for shard in snapshot.shards:
-        labels += np.bincount(shard.labels + 1, minlength=len(labels))
-        patients.update(shard.patients.distinct())
+        live = shard.labels if not len(shard.edits.removed) else shard.labels[shard.live_rows()]
+        labels += np.bincount(live + 1, minlength=len(labels))
+        if len(shard.edits.dead_sources):
+            patients.update(shard.patients.take(shard.live_sources()))
+        else:
+            patients.update(shard.patients.distinct())
     descriptions = [shard.description for shard in snapshot.shards]
     return Summary(
-        rows=snapshot.n_rows,
+        rows=len(snapshot),
         sources=snapshot.n_sources,
         patients=len(patients - {None}),
         classes=dict(zip(snapshot.classes, labels[1:].tolist(), strict=True)),

@@ -6,15 +6,12 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from patchknn.archive.description import SHARDS
 from patchknn.archive.index.layout import INDEX
 from patchknn.archive.index.verify import index_findings
+from patchknn.archive.manifest import Manifest, ShardEntry
 from patchknn.archive.manifests import (
     MANIFESTS,
-    Manifest,
-    ShardEntry,
     manifest_file,
     manifest_numbers,
     read_manifest_file,
@@ -22,6 +19,8 @@ from patchknn.archive.manifests import (
 from patchknn.archive.runs import RUNS
 from patchknn.archive.settings import ENCODER, ArchiveSettings, read_settings
 from patchknn.archive.shard import Shard, read_description
+from patchknn.archive.snapshot import open_snapshot
+from patchknn.archive.verify_changes import change_findings, snapshot_findings
 from patchknn.archive.verify_shard import shard_findings
 from patchknn.bundle import Bundle, load_backbone, load_bundle
 from patchknn.errors import DamageError, PatchknnError
@@ -42,7 +41,7 @@ class Finding:
 
 
 class Verifier:
-    """Checks one archive; ``manifests``, ``shards`` and ``rows`` count what was looked at.
+    """Checks one archive; ``manifests``, ``shards``, ``changes``, ``rows`` count what was seen.
 
     ``advance`` is told of bytes as they are read.
     """
@@ -51,6 +50,7 @@ class Verifier:
         self.path = path
         self.manifests = 0
         self.shards = 0
+        self.changes = 0
         self.rows = 0
         self._advance = advance or (lambda _: None)
 
@@ -72,8 +72,9 @@ class Verifier:
             shard = yield from self._shard(entry, settings, bundle)
             if shard is not None:
                 whole[entry.uuid] = shard
+        changed = yield from self._changes(manifests)
         if manifests:
-            yield from _across_shards(manifests[-1], whole)
+            yield from self._newest(settings, manifests[-1], whole, changed)
         yield from self._runs()
         for file, sentence in index_findings(self.path, self._advance):
             yield Finding(file, sentence)
@@ -137,6 +138,45 @@ class Verifier:
             yield Finding(f"{SHARDS}/{file}", sentence)
         return shard if clean else None
 
+    def _changes(self, manifests: list[Manifest]) -> Generator[Finding, None, set[str]]:
+        """The changes that are whole, by uuid."""
+        entries = {e.uuid: e for m in manifests for e in (*m.label_history, *m.changes)}
+        whole = set()
+        for uuid, entry in entries.items():
+            clean = True
+            for file, sentence in change_findings(self.path, entry, self._advance):
+                clean = False
+                yield Finding(file, sentence)
+            if clean:
+                whole.add(uuid)
+        self.changes = len(entries)
+        return whole
+
+    def _newest(
+        self,
+        settings: ArchiveSettings,
+        manifest: Manifest,
+        shards: dict[str, Shard],
+        changes: set[str],
+    ) -> Iterator[Finding]:
+        """What is wrong between files that are whole; of damaged ones enough was said."""
+        name = _manifest_name(self.path, manifest.number)
+        for entry in manifest.shards:
+            shard = shards.get(entry.uuid)
+            if shard is not None and not set(shard.description.classes) <= set(manifest.classes):
+                yield Finding(name, f"It lacks class names of shard {entry.uuid}.")
+                return
+        if not all(e.uuid in shards for e in manifest.shards):
+            return
+        if not all(e.uuid in changes for e in manifest.changes):
+            return
+        try:
+            snapshot = open_snapshot(self.path, settings, at=manifest.number)
+            for file, sentence in snapshot_findings(snapshot, name):
+                yield Finding(file, sentence)
+        except PatchknnError as error:
+            yield Finding(name, _first_sentence(error))
+
     def _runs(self) -> Iterator[Finding]:
         folder = self.path / RUNS
         if not folder.is_dir():
@@ -153,43 +193,6 @@ class Verifier:
 def verify_archive(path: Path) -> list[Finding]:
     """Everything that is wrong with an archive; InputError where there is none."""
     return list(Verifier(path).findings())
-
-
-def _across_shards(manifest: Manifest, shards: dict[str, Shard]) -> Iterator[Finding]:
-    name = _manifest_name(Path(), manifest.number)
-    for entry in manifest.shards:
-        shard = shards.get(entry.uuid)
-        if shard is not None and not set(shard.description.classes) <= set(manifest.classes):
-            yield Finding(name, f"It lacks class names of shard {entry.uuid}.")
-    live = [shards[entry.uuid] for entry in manifest.shards if entry.uuid in shards]
-    if not live or len(live) < len(manifest.shards):
-        return  # what is damaged was reported; counts cannot be right without it
-    keys, counts = np.unique(
-        np.concatenate([shard.source_keys for shard in live]), return_counts=True
-    )
-    if len(keys) != manifest.sources:
-        yield Finding(name, f"It says {manifest.sources} sources; the shards hold {len(keys)}.")
-    yield from _repeated_patches(live, keys[counts > 1])
-
-
-def _repeated_patches(
-    shards: list[Shard], keys: np.ndarray[tuple[int], np.dtype[np.uint64]]
-) -> Iterator[Finding]:
-    """Sources that lie in several shards must not have one patch in two of them."""
-    if not len(keys):
-        return
-    seen: dict[tuple[str, int, int], str] = {}
-    for shard in shards:
-        shared = np.isin(shard.source_keys, keys)
-        for row in np.flatnonzero(shared[shard.source]).tolist():
-            x, y = shard.coords[row].tolist()
-            source = shard.source_names[int(shard.source[row])]
-            other = seen.setdefault((source, x, y), shard.uuid)
-            if other != shard.uuid:
-                yield Finding(
-                    f"{SHARDS}/{shard.uuid}.json",
-                    f"{source} at {x}, {y} lies in shard {other} too.",
-                )
 
 
 def _manifest_name(path: Path, number: int) -> str:

@@ -10,7 +10,8 @@ import numpy as np
 from patchknn.archive.checksums import outside_checksum, span_checksum
 from patchknn.archive.codes import wrong_codes
 from patchknn.archive.description import SHARDS
-from patchknn.archive.shard import Shard, file_problem
+from patchknn.archive.file_checks import file_problem
+from patchknn.archive.shard import Shard
 from patchknn.archive.strings import name_key
 from patchknn.bundle import Bundle
 from patchknn.errors import DamageError

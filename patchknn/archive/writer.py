@@ -11,7 +11,8 @@ import numpy as np
 
 from patchknn.archive.description import MAX_SHARD_BYTES, SHARD_FORMATS, SHARDS
 from patchknn.archive.leftovers import remove_leftovers
-from patchknn.archive.manifests import Manifest, ShardEntry, publish
+from patchknn.archive.manifest import Manifest
+from patchknn.archive.manifests import manifest_numbers, publish
 from patchknn.archive.preparation import check_shapes, nbytes_of, prepared, without_repeats
 from patchknn.archive.rows import Rows, Source, concatenate
 from patchknn.archive.settings import read_settings
@@ -129,17 +130,27 @@ class ArchiveWriter:
         self.flush()
         conflicts: list[str] = []
 
-        def entries(parent: Manifest) -> tuple[list[ShardEntry], list[str]]:
+        def with_shards(parent: Manifest) -> Manifest | None:
             conflicts.extend(self._drop_taken(parent))
+            if not self._shards:
+                return None
             self._publishing = True
             for shard in self._shards:
                 shard.rename()
             fsync_directory(self.path / SHARDS)
             names = [name for shard in self._shards for name in shard.description.classes]
-            return [shard.entry for shard in self._shards], names
+            entries = [shard.entry for shard in self._shards]
+            new_sources = sum(entry.sources for entry in entries)
+            return parent._replace(
+                shards=(*parent.shards, *entries),
+                classes=tuple(dict.fromkeys([*parent.classes, *names])),
+                sources=parent.sources + new_sources,
+                rows_added=sum(entry.rows for entry in entries),
+                sources_added=new_sources,
+            )
 
         manifest = publish(
-            self.path, self.settings.archive_id, entries, action="embed", run_id=self.run_id
+            self.path, self.settings.archive_id, with_shards, action="embed", run_id=self.run_id
         )
         self._forget()
         if manifest is not None:
@@ -170,16 +181,20 @@ class ArchiveWriter:
         """A publication that was interrupted may have succeeded all the same: then it counts."""
         if not self._publishing:
             return
-        newest = open_snapshot(self.path, self.settings)
         own = {shard.entry.uuid for shard in self._shards}
-        published = [shard for shard in newest.shards if shard.uuid in own]
-        if published:
-            for name in find_sources(published, list(self._pending)):
-                del self._pending[name]
-            live = {shard.uuid for shard in published}
-            self._shards = [shard for shard in self._shards if shard.entry.uuid not in live]
-            self._flushed_names &= set(self._pending)
-            self._snapshot = newest
+        # Not the newest alone: another process may have compacted or rolled back since.
+        for number in manifest_numbers(self.path):
+            if number > self._snapshot.number:
+                snapshot = open_snapshot(self.path, self.settings, at=number, known=self._snapshot)
+                published = [shard for shard in snapshot.shards if shard.uuid in own]
+                if published:
+                    for name in find_sources(published, list(self._pending)):
+                        del self._pending[name]
+                    live = {shard.uuid for shard in published}
+                    self._shards = [one for one in self._shards if one.entry.uuid not in live]
+                    self._flushed_names &= set(self._pending)
+                    self._snapshot = snapshot
+                    break
         self._publishing = False
 
     def _published_sources(self, rows: Rows) -> np.ndarray[Any, np.dtype[np.bool_]]:

@@ -1,29 +1,27 @@
-"""``patchknn archive``: what an archive holds, whether it is whole, and how it came to be."""
+"""``patchknn archive``: what an archive holds, whether it is whole, and how it came to be.
+
+What changes an archive lies in files of its own, ``archive_*.py``.
+"""
 
 from __future__ import annotations
 
 import shlex
-import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from patchknn.cli import console, options
+from patchknn.cli import archive_relabel, archive_remove, archive_upkeep, console, options
+from patchknn.cli.archive_options import Archive, Limit
 
 if TYPE_CHECKING:
+    from patchknn.archive.history import HistoryEntry
     from patchknn.archive.snapshot import StoredRow
 
 app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
-
-Archive = Annotated[Path, typer.Argument(metavar="ARCHIVE", help="Folder of the archive.")]
-Limit = Annotated[
-    int | None,
-    typer.Option("--limit", metavar="N", min=0, max=sys.maxsize, help="Stop after N lines."),
-]
 
 # With these names and in this order `archive list --format tsv` is a manifest that train,
 # embed and evaluate read; what follows `patient` is for people and other programs.
@@ -37,23 +35,35 @@ _LOG_COLUMNS = (
     "rows_added",
     "sources",
     "sources_added",
+    "rows_removed",
+    "sources_removed",
+    "rows_relabelled",
     "shards",
     "run",
     "command",
 )
 # What fits a terminal; TSV and NDJSON have it all.
-_LOG_TABLE_COLUMNS = ("number", "time", "action", "rows", "rows_added", "command")
+_LOG_TABLE_COLUMNS = ("number", "time", "action", "rows", "change", "command")
+_LABEL_COLUMNS = ("time", "id", "old", "new", "rows", "by", "reason", "undone", "run")
+_LABEL_TABLE_COLUMNS = _LABEL_COLUMNS[:-1]
 _LOG_COMMAND_WIDTH = 72
 _INDEXED = ("segments", "rows", "built", "indexed", "added", "removed")
 
 
+app.command(short_help="Remove patches, slides or patients.")(archive_remove.remove)
+app.command(short_help="Correct labels; the history stays.")(archive_relabel.relabel)
+app.command(short_help="Write changes in, join small shards.")(archive_upkeep.compact)
+app.command(short_help="Delete what no kept snapshot names.")(archive_upkeep.gc)
+app.command(short_help="Go back to an earlier snapshot.")(archive_upkeep.rollback)
+
+
 @app.callback()
 def _group() -> None:
-    """Look at an archive: what it holds, its rows, its history, and whether it is whole."""
+    """Look at an archive and keep it: what it holds, its history, corrections, removals."""
 
 
 @app.command(short_help="Count what an archive holds.")
-def info(archive: Archive, format: options.Format = None) -> int:
+def info(archive: Archive, at: options.At = None, format: options.Format = None) -> int:
     """Count rows, sources, patients and classes, and say by which encoder they were made.
 
     Example: patchknn archive info ARCHIVE
@@ -61,7 +71,7 @@ def info(archive: Archive, format: options.Format = None) -> int:
     from patchknn.archive.snapshot import open_archive
     from patchknn.archive.summary import summarise
 
-    snapshot = open_archive(archive)
+    snapshot = open_archive(archive, at)
     settings, description = snapshot.settings, snapshot.bundle().description
     summary = summarise(snapshot)
     value = {
@@ -112,6 +122,11 @@ def list_(
         list[str] | None,
         typer.Option("--source", metavar="NAME", help="Only rows of this source; repeatable."),
     ] = None,
+    since: Annotated[
+        int | None,
+        typer.Option("--since", metavar="N", min=0, help="Only rows that snapshot N lacks."),
+    ] = None,
+    at: options.At = None,
     limit: Limit = None,
     format: options.Format = None,
 ) -> int:
@@ -123,8 +138,10 @@ def list_(
     from patchknn.archive.listing import list_rows
     from patchknn.archive.snapshot import open_archive
 
-    snapshot = open_archive(archive)
-    rows = islice(list_rows(snapshot, labels=label or (), sources=source or ()), limit)
+    snapshot = open_archive(archive, at)
+    before = None if since is None else open_archive(archive, since)
+    found = list_rows(snapshot, labels=label or (), sources=source or (), since=before)
+    rows = islice(found, limit)
     style = console.output_format(format)
     if style == "tsv":
         console.write_rows(map(_as_manifest_line, rows), _LIST_COLUMNS, style)
@@ -173,14 +190,28 @@ def verify(archive: Archive, format: options.Format = None) -> int:
 
 
 @app.command(short_help="Show its snapshots and their commands.")
-def log(archive: Archive, limit: Limit = None, format: options.Format = None) -> int:
-    """Show the snapshots, the newest first: when, what was added, and by which command.
+def log(
+    archive: Archive,
+    labels: Annotated[
+        bool, typer.Option("--labels", help="Show whose label was changed, by whom and why.")
+    ] = False,
+    limit: Limit = None,
+    format: options.Format = None,
+) -> int:
+    """Show the snapshots, the newest first: when, what was changed, and by which command.
 
     Example: patchknn archive log ARCHIVE --limit 10
     """
-    from patchknn.archive.history import history
+    from patchknn.archive.history import history, label_history
 
     style = console.output_format(format)
+    if labels:
+        events = islice(label_history(archive), limit)
+        objects = ({**asdict(event), "run": event.run_id} for event in events)
+        told = ({name: entry[name] for name in _LABEL_COLUMNS} for entry in objects)
+        shown = _LABEL_TABLE_COLUMNS if style == "table" else _LABEL_COLUMNS
+        console.write_rows(told, shown, style)
+        return 0
     rows = (
         {
             "number": entry.number,
@@ -190,6 +221,10 @@ def log(archive: Archive, limit: Limit = None, format: options.Format = None) ->
             "rows_added": entry.rows_added,
             "sources": entry.sources,
             "sources_added": entry.sources_added,
+            "rows_removed": entry.rows_removed,
+            "sources_removed": entry.sources_removed,
+            "rows_relabelled": entry.rows_relabelled,
+            "change": _change(entry),
             "shards": entry.shards,
             "run": entry.run_id,
             "command": _command(entry.argv, _LOG_COMMAND_WIDTH if style == "table" else None),
@@ -197,7 +232,7 @@ def log(archive: Archive, limit: Limit = None, format: options.Format = None) ->
         for entry in islice(history(archive), limit)
     )
     columns = _LOG_TABLE_COLUMNS if style == "table" else _LOG_COLUMNS
-    console.write_rows(rows, columns, style)
+    console.write_rows(({name: row[name] for name in columns} for row in rows), columns, style)
     return 0
 
 
@@ -214,8 +249,6 @@ def index(
     The index is derived from the shards: it may be deleted, and searches answer the same without
     it, only later. Example: patchknn archive index ARCHIVE --rebuild
     """
-    from dataclasses import asdict
-
     from patchknn.archive.index.update import update_index
 
     started = time.monotonic()
@@ -228,6 +261,11 @@ def index(
     summary["seconds"] = round(time.monotonic() - started, 2)
     console.write_rows([summary], list(summary), console.output_format(format))
     return 0
+
+
+def _change(entry: HistoryEntry) -> str | None:
+    counts = (("+", entry.rows_added), ("−", entry.rows_removed), ("~", entry.rows_relabelled))
+    return " ".join(f"{sign}{count}" for sign, count in counts if count) or None
 
 
 def _command(argv: Sequence[str] | None, width: int | None) -> str | None:

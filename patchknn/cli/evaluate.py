@@ -46,6 +46,7 @@ def evaluate(
     slide_mpp: options.SlideMpp = None,
     default_mpp: options.DefaultMpp = None,
     slides: options.SlidesFolder = None,
+    at: options.At = None,
     encoder: options.EncoderElsewhere = None,
     batch_size: options.BatchSize = 64,
     workers: options.Workers = None,
@@ -71,7 +72,7 @@ def evaluate(
         coarse=coarse,
         candidates=candidates,
     )
-    snapshot = open_archive(archive)
+    snapshot = open_archive(archive, at)
 
     from patchknn.datasets.listing import iter_patches
     from patchknn.evaluation.queries import labelled_set

@@ -53,6 +53,10 @@ ImageMpp = Annotated[
     typer.Option("--image-mpp", min=0.05, max=20.0, help="µm/px of plain images, to be resampled."),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; do nothing.")]
+At = Annotated[
+    int | None,
+    typer.Option("--at", metavar="N", min=0, help="Snapshot N of the archive, not the newest."),
+]
 Radius = Annotated[
     int, typer.Option("--radius", help="Hamming radius of the ball in bits, inclusive.")
 ]

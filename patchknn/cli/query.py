@@ -57,6 +57,7 @@ def query(
     patient: Annotated[
         str | None, typer.Option("--patient", help="The patient that the queries are of.")
     ] = None,
+    at: options.At = None,
     encoder: options.EncoderElsewhere = None,
     batch_size: options.BatchSize = 64,
     workers: options.Workers = None,
@@ -110,5 +111,5 @@ def query(
         workers=workers,
         device=device,
     )
-    wanted = Wanted(format, output, montage, slides, size, explain)
+    wanted = Wanted(format, output, montage, slides, size, explain, at)
     return run_query(archive, queries or [], id or [], settings, images, wanted)

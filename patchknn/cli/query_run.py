@@ -32,7 +32,7 @@ class Wanted(NamedTuple):
 
     ``format`` None is a table on a terminal, NDJSON in a pipe; ``size`` in pixels must be the
     archive's; ``slides`` is where the slides of tile sets lie now; ``explain``: say in each answer
-    what its search took.
+    what its search took; ``at`` a snapshot that is not the newest.
     """
 
     format: str | None = None
@@ -41,6 +41,7 @@ class Wanted(NamedTuple):
     slides: Path | None = None
     size: int | None = None
     explain: bool = False
+    at: int | None = None
 
 
 def run_plain(plain: PlainQuery) -> int:
@@ -62,7 +63,7 @@ def run_query(
 ) -> int:
     """Answer ``given``: patch ids after ``ids`` where there are any, else files; the exit code."""
     _check_usage(given, ids, wanted)
-    snapshot = open_archive(archive)
+    snapshot = open_archive(archive, wanted.at)
     if wanted.size is not None and wanted.size != snapshot.settings.patch_px:
         message = (
             f"--size {wanted.size}: {archive} holds patches of {snapshot.settings.patch_px} px."

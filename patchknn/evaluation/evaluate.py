@@ -79,8 +79,10 @@ def report_settings(snapshot: Snapshot, settings: SearchSettings) -> dict[str, A
         "max_radius": settings.widest_radius(snapshot.settings.bits),
         "archive": str(snapshot.path),
         "snapshot": snapshot.number,
-        "rows": snapshot.n_rows,
-        "unlabelled_rows": sum(int((shard.labels < 0).sum()) for shard in snapshot.shards),
+        "rows": len(snapshot),
+        "unlabelled_rows": sum(
+            int((shard.labels[shard.live_rows()] < 0).sum()) for shard in snapshot.shards
+        ),
     }
 
 

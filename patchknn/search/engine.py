@@ -192,7 +192,7 @@ class Searcher:
         anything = settings.labels is None and not settings.labelled_only
         if not anything or settings.max_per or settings.exclude_same not in {"none", "self"}:
             return None
-        if self._stage is not None or self._explain:
+        if self._stage is not None or self._explain or self.snapshot.has_removed:
             return None
         return Demand(self._k, lambda rows: np.ones(len(rows), bool), np.zeros(0, np.int64))
 

@@ -53,7 +53,8 @@ class RowFilter:
         """The filters for queries that ``check`` lets through, found out together."""
         own = self._own_sources(queries)
         skips: Sequence[RowNumbers | None] = [None] * len(queries)
-        if self._settings.labels is None and not self._settings.labelled_only:
+        looks_at_rows = self._label_ids is not None or self._settings.labelled_only
+        if not looks_at_rows and not self._snapshot.has_removed:
             if self._settings.exclude_same == "none":
                 skips = [_NONE] * len(queries)
             elif self._settings.exclude_same == "self":
@@ -139,6 +140,7 @@ class QueryFilter(NamedTuple):
         """Whether each of rows (m,) may answer."""
         kept = np.ones(len(rows), bool)
         for shard, positions, local in self.reader.by_shard(rows):
+            kept[positions] = shard.is_live(local)
             if self.label_ids is not None:
                 kept[positions] &= np.isin(shard.labels_at(local), self.label_ids)
             elif self.settings.labelled_only:

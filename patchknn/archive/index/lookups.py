@@ -1,4 +1,7 @@
-"""The hash tables of a segment: patch ids, and sources by name, quickhash and patient."""
+"""The hash tables of a segment: patch ids, and sources by name, quickhash and patient.
+
+They know all rows that the shards hold; what a change removed is left out of what they find.
+"""
 
 from __future__ import annotations
 
@@ -47,6 +50,7 @@ class Lookups:
             sources = shard.source_at(rows)
             same = shard.source_keys[sources] == wanted.keys[number]
             same &= (shard.coords[rows] == wanted.coords[number]).all(axis=1)
+            same &= shard.is_live(rows)
             for place in np.flatnonzero(same).tolist():
                 which = int(number[place])
                 name = shard.source_names.raw(int(sources[place]))
@@ -59,6 +63,7 @@ class Lookups:
         numbers, found = self._names.candidates(mixed(keys))
         for shard, places, sources in self._by_shard(self._first_sources, found):
             same = shard.source_keys[sources] == keys[numbers[places]]
+            same &= shard.has_live(sources)
             for place in np.flatnonzero(same).tolist():
                 which, source = int(numbers[places[place]]), int(sources[place])
                 if shard.source_names.raw(source) == encode(names[which]):
@@ -70,7 +75,7 @@ class Lookups:
         numbers, found = self._quickhashes.candidates(mixed(*wanted.T))
         for shard, places, sources in self._by_shard(self._first_sources, found):
             stored = np.ascontiguousarray(shard.source_quickhashes[sources]).view("<u8")
-            same = (stored == wanted[numbers[places]]).all(axis=1)
+            same = (stored == wanted[numbers[places]]).all(axis=1) & shard.has_live(sources)
             for place in np.flatnonzero(same).tolist():
                 yield int(numbers[places[place]]), shard, int(sources[place])
 
@@ -79,10 +84,10 @@ class Lookups:
         keys = np.array([name_key(patient) for patient in patients], np.uint64)
         numbers, found = self._patients.candidates(mixed(keys))
         for shard, places, sources in self._by_shard(self._first_sources, found):
-            stored = shard.patients.take(sources)
+            stored, live = shard.patients.take(sources), shard.has_live(sources)
             for place, patient in enumerate(stored):
                 which = int(numbers[places[place]])
-                if patient == patients[which]:
+                if live[place] and patient == patients[which]:
                     yield which, shard, int(sources[place])
 
     def _by_shard(

@@ -1,0 +1,60 @@
+"""Going back: a new snapshot that says what an earlier one said; nothing is deleted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from patchknn.archive.manifest import RELABEL, UNDONE, ChangeEntry, Manifest
+from patchknn.archive.revisions import Revision, publish_revision
+from patchknn.archive.settings import read_settings
+from patchknn.archive.snapshot import Snapshot, open_snapshot
+
+
+def roll_back(
+    path: Path, number: int, *, run_id: str | None = None, dry_run: bool = False
+) -> Manifest | None:
+    """Publish the content of snapshot ``number`` as the newest; None where it is that already.
+
+    Whoever relabelled what since stays in the history, as undone. Raises InputError where there
+    is no such snapshot, DamageError where something that it names is gone or damaged.
+    """
+    settings = read_settings(path)
+    wanted = open_snapshot(path, settings, at=number)  # all that it names is there
+
+    def back(newest: Snapshot) -> Revision | None:
+        now, then = newest.manifest, wanted.manifest
+        if _content(now) == _content(then):
+            return None
+        return Revision(
+            now.unchanged()._replace(
+                shards=then.shards,
+                changes=then.changes,
+                classes=then.classes,
+                records=then.records,
+                sources=then.sources,
+                label_history=_history(now, then),
+                rows_added=max(then.rows - now.rows, 0),
+                rows_removed=max(now.rows - then.rows, 0),
+                sources_added=max(then.sources - now.sources, 0),
+                sources_removed=max(now.sources - then.sources, 0),
+            )
+        )
+
+    if dry_run:
+        revision = back(open_snapshot(path, settings))
+        return None if revision is None else wanted.manifest
+    return publish_revision(path, settings, back, action=f"rollback {number}", run_id=run_id)
+
+
+def _content(manifest: Manifest) -> tuple[object, ...]:
+    return manifest.shards, manifest.changes, manifest.classes, manifest.records
+
+
+def _history(now: Manifest, then: Manifest) -> tuple[ChangeEntry, ...]:
+    """All that was ever told: of what snapshot ``then`` does not hold, that it was undone."""
+    held = {entry.uuid for entry in (*then.changes, *then.label_history)}
+    told = {entry.uuid: entry for entry in then.label_history}
+    for entry in (*now.label_history, *now.changes):
+        if entry.uuid not in held and entry.kind in {RELABEL, UNDONE}:
+            told[entry.uuid] = entry._replace(kind=UNDONE)
+    return tuple(told.values())

@@ -1,0 +1,47 @@
+"""``patchknn archive remove``: take rows out of an archive."""
+
+from __future__ import annotations
+
+from patchknn.cli import archive_options, console, options
+
+
+def remove(
+    archive: archive_options.Archive,
+    id: archive_options.Ids = None,
+    slide: archive_options.Slides = None,
+    patient: archive_options.Patients = None,
+    label: archive_options.Labels = None,
+    ignore_missing: archive_options.IgnoreMissing = False,
+    dry_run: options.DryRun = False,
+    format: options.Format = None,
+) -> int:
+    """Remove patches, slides or patients: readers see them no more, from this snapshot on.
+
+    What several options name is removed together; --label narrows it to a class. The bytes stay
+    until 'compact' and 'gc', and 'rollback' brings the rows back. Rows that embed is given again
+    come back too. Exit 3: something that was named is not there, the rest is removed. Example:
+    patchknn archive remove ARCHIVE --slide s1.svs --dry-run
+    """
+    from patchknn.archive.choice import Choice
+    from patchknn.archive.remove import remove_rows
+    from patchknn.cli.archive_runs import ChangingRun, name_missing, words_of
+    from patchknn.errors import UsageError
+
+    choice = Choice(
+        ids=words_of(id), slides=words_of(slide), patients=words_of(patient), labels=label or ()
+    )
+    if not choice.says_which and not choice.labels:
+        message = "Say what to remove: --id, --slide, --patient or --label."
+        raise UsageError(message)
+    style = console.output_format(format)
+    given = {"ids": len(choice.ids), "slides": choice.slides, "patients": choice.patients}
+    with ChangingRun(archive, {**given, "labels": choice.labels}, dry_run=dry_run) as run:
+        removal = remove_rows(archive, choice, run_id=run.id, dry_run=dry_run)
+        name_missing(archive, removal.missing)
+        summary = {
+            "rows_removed": removal.rows,
+            "sources_removed": removal.sources,
+            "missing": len(removal.missing),
+        }
+        run.summarise(summary, removal.number, style)
+    return 3 if removal.missing and not ignore_missing else 0
