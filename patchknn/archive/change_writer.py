@@ -32,10 +32,13 @@ class WrittenChange(NamedTuple):
     entry: ChangeEntry
 
     def rename(self) -> None:
-        """Give it its own name; nothing happens where it has it already."""
+        """Give it its own name; nothing happens where it has it already.
+
+        Raises FileNotFoundError where it is under neither: a snapshot must not name what is gone.
+        """
         for name in self._names:
             temporary = self.folder / f".tmp-{name}"
-            if temporary.exists():
+            if temporary.exists() or not (self.folder / name).exists():
                 temporary.rename(self.folder / name)
 
     def remove(self) -> None:
@@ -80,11 +83,12 @@ def write_relabelling(
     run_id: str | None,
     events: Sequence[Event] | None = None,
     rename: tuple[str, str] | None = None,
+    time: str | None = None,
 ) -> WrittenChange:
     """New labels of rows (m,), ascending, by shard.
 
     ``events`` are in the order of the rows, and told by ``log --labels``; ``rename`` stands for
-    all of them where a class was renamed.
+    all of them where a class was renamed; ``time`` as in a manifest, now by default.
     """
     shards = list(rows)
     given = [label for uuid in shards for label in labels[uuid]]
@@ -108,6 +112,7 @@ def write_relabelling(
         run_id=run_id,
         words=(classes, names, reasons),
         rename=rename,
+        time=time,
     )
 
 
@@ -121,6 +126,7 @@ def _write(
     run_id: str | None,
     words: tuple[tuple[str, ...], ...] = ((), (), ()),
     rename: tuple[str, str] | None = None,
+    time: str | None = None,
 ) -> WrittenChange:
     uuid = secrets.token_hex(16)
     folder = path / CHANGES
@@ -140,7 +146,7 @@ def _write(
                 uuid=uuid,
                 kind=kind,
                 rows=sum(map(len, rows)),
-                time=now(),
+                time=time or now(),
                 run_id=run_id,
                 classes=classes,
                 names=names,

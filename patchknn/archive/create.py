@@ -17,6 +17,7 @@ from patchknn.archive.settings import (
     ArchiveSettings,
     read_settings,
 )
+from patchknn.archive.snapshot import Snapshot
 from patchknn.bundle import Bundle, copy_bundle
 from patchknn.errors import ConflictError, UsageError
 from patchknn.files import errors_named, fsync_directory, temporary_beside, write_bytes
@@ -67,6 +68,21 @@ def create_archive(
         raise ConflictError(message)
     if not dry_run:
         _create(path, wanted, bundle, with_backbone=with_backbone)
+
+
+def create_like(path: Path, other: Snapshot, *, with_backbone: bool = True) -> None:
+    """Create an empty archive with the encoder and settings of another one."""
+    settings = other.settings
+    create_archive(
+        path,
+        other.bundle(),
+        feature_dtype=settings.feature_dtype,
+        patch_px=settings.patch_px,
+        mpp=settings.mpp,
+        precision=settings.precision,
+        orientations=settings.orientations,
+        with_backbone=with_backbone,
+    )
 
 
 def _create(path: Path, settings: ArchiveSettings, bundle: Bundle, *, with_backbone: bool) -> None:

@@ -83,7 +83,7 @@ def _in_words(snapshot: Snapshot, shard: Shard, rows: npt.NDArray[np.int64]) -> 
         shard.coords[rows].tolist(),
         shard.codes[rows],
         shard.source_names.take(source),
-        shard.source_paths.take(source),
+        shard.source_paths(source),
         shard.patients.take(source),
         [None if math.isnan(value) else value for value in mpp.tolist()],
     )

@@ -8,8 +8,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from patchknn.archive.change_writer import write_removal
+from patchknn.archive.change_writer import WrittenChange, write_removal
 from patchknn.archive.choice import Choice, Chosen, chosen_rows, rows_of_sources
+from patchknn.archive.manifest import Manifest
 from patchknn.archive.revisions import Revision, publish_revision
 from patchknn.archive.settings import read_settings
 from patchknn.archive.snapshot import Snapshot, open_snapshot
@@ -47,22 +48,24 @@ def remove_rows(
         if dry_run or not len(chosen):
             return None
         written = write_removal(path, chosen.rows, dead, run_id=run_id)
-        manifest = snapshot.manifest.unchanged()
-        return Revision(
-            manifest._replace(
-                changes=(*manifest.changes, written.entry),
-                sources=manifest.sources - len(names),
-                rows_removed=len(chosen),
-                sources_removed=len(names),
-            ),
-            (written,),
-        )
+        manifest = after_removal(snapshot.manifest.unchanged(), written, len(names))
+        return Revision(manifest, (written,))
 
     if dry_run:
         without(open_snapshot(path, settings))
         return report
     published = publish_revision(path, settings, without, action="remove", run_id=run_id)
     return report._replace(number=None if published is None else published.number)
+
+
+def after_removal(manifest: Manifest, removal: WrittenChange, sources: int) -> Manifest:
+    """The snapshot once a removal, after which ``sources`` are gone altogether, applies to it."""
+    return manifest._replace(
+        changes=(*manifest.changes, removal.entry),
+        sources=manifest.sources - sources,
+        rows_removed=removal.entry.rows,
+        sources_removed=sources,
+    )
 
 
 def left_empty(snapshot: Snapshot, chosen: Chosen) -> tuple[Dead, set[str]]:

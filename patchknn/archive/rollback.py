@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from patchknn.archive.manifest import RELABEL, UNDONE, ChangeEntry, Manifest
+from patchknn.archive.manifests import read_manifest
 from patchknn.archive.revisions import Revision, publish_revision
 from patchknn.archive.settings import read_settings
 from patchknn.archive.snapshot import Snapshot, open_snapshot
+from patchknn.errors import InputError
 
 
 def roll_back(
@@ -19,6 +21,10 @@ def roll_back(
     is no such snapshot, DamageError where something that it names is gone or damaged.
     """
     settings = read_settings(path)
+    purged = read_manifest(path, settings.archive_id).purged
+    if number < purged:
+        message = f"{path}: rows were purged in snapshot {purged}; nothing before it can be had."
+        raise InputError(message)
     wanted = open_snapshot(path, settings, at=number)  # all that it names is there
 
     def back(newest: Snapshot) -> Revision | None:

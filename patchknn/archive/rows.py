@@ -11,7 +11,8 @@ import numpy.typing as npt
 class Source(NamedTuple):
     """A slide or plain image.
 
-    ``path`` is absolute, as it was when embedded; ``quickhash`` is 16 bytes of
+    ``path`` is absolute, as it was when embedded, or the name where that was not kept;
+    ``quickhash`` is 16 bytes of
     ``patchknn.files.quickhash``; ``mpp`` is µm/px at level 0, None where unknown.
     """
 
@@ -58,6 +59,15 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.features)
+
+    def with_sources(self, sources: tuple[Source, ...]) -> Rows:
+        """The same rows with other records of their sources, in the same order."""
+        return Rows(
+            *(self.features, self.codes, self.coords, self.source, self.labels),
+            sources,
+            self.classes,
+            self.thumbnails,
+        )
 
     def take(self, rows: npt.NDArray[Any]) -> Rows:
         """The rows of the given numbers or truth values, with all sources and classes."""

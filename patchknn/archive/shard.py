@@ -19,6 +19,7 @@ from patchknn.archive.edits import NO_EDITS, ShardEdits
 from patchknn.archive.file_checks import file_problem
 from patchknn.archive.manifest import ShardEntry
 from patchknn.archive.mapping import map_array
+from patchknn.archive.paths import path_of
 from patchknn.archive.rows import Rows, Source
 from patchknn.archive.sealed import damage, read_sealed
 from patchknn.archive.settings import ArchiveSettings
@@ -176,9 +177,13 @@ class Shard:
         """Names by number of source."""
         return self._strings("source_name")
 
+    def source_paths(self, sources: npt.NDArray[np.integer[Any]]) -> list[str]:
+        """Where sources (m,) were when they were embedded, as far as that is stored."""
+        names, stored = self.source_names.take(sources), self._paths.take(sources)
+        return [path_of(*one, self.path) for one in zip(stored, names, strict=True)]
+
     @cached_property
-    def source_paths(self) -> StringTable:
-        """Absolute paths, as they were when embedded, by number of source."""
+    def _paths(self) -> StringTable:
         return self._strings("source_path")
 
     @cached_property
@@ -203,10 +208,14 @@ class Shard:
 
     def source_record(self, number: int) -> Source:
         """All that is known of one source."""
+        source = self._stored_source(number)
+        return source._replace(path=path_of(source.path, source.name, self.path))
+
+    def _stored_source(self, number: int) -> Source:
         mpp = float(self.source_mpp[number])
         return Source(
             name=self.source_names[number],
-            path=self.source_paths[number],
+            path=self._paths[number],
             size=int(self.array("source_size")[number]),
             mtime_ns=int(self.array("source_mtime_ns")[number]),
             quickhash=self.source_quickhashes[number].tobytes(),
@@ -231,7 +240,7 @@ class Shard:
         return self._thumbnails.raw(row)
 
     def rows(self) -> Rows:
-        """All of the shard as it was given to the writer, by the shard's own classes."""
+        """All of the shard as it lies there: by its own classes, paths as they are stored."""
         thumbnails = None
         if "thumbnail_bytes" in self.description.arrays:
             thumbnails = tuple(self._thumbnails.raw(row) for row in range(self.n))
@@ -241,7 +250,7 @@ class Shard:
             np.array(self.coords),
             np.array(self.source),
             np.array(self.array("label")),
-            tuple(self.source_record(number) for number in range(self.n_sources)),
+            tuple(self._stored_source(number) for number in range(self.n_sources)),
             self.description.classes,
             thumbnails,
         )

@@ -52,10 +52,13 @@ class WrittenShard:
         return container_name(uuid, self.description.container), f"{uuid}.json"
 
     def rename(self) -> None:
-        """Give it its own name; nothing happens where it has it already."""
+        """Give it its own name; nothing happens where it has it already.
+
+        Raises FileNotFoundError where it is under neither: a snapshot must not name what is gone.
+        """
         for name in self.names:
             temporary = self.folder / f".tmp-{name}"
-            if temporary.exists():
+            if temporary.exists() or not (self.folder / name).exists():
                 temporary.rename(self.folder / name)
 
     def remove(self) -> None:

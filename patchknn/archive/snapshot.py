@@ -149,7 +149,7 @@ class Snapshot:
             y=y,
             patient=shard.patients[source],
             code=shard.codes[local].tobytes(),
-            path=shard.source_paths[source],
+            path=shard.source_paths(np.array([source]))[0],
             mpp=None if np.isnan(mpp) else mpp,
         )
 

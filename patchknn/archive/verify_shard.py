@@ -68,7 +68,7 @@ def _values(shard: Shard, bundle: Bundle | None) -> Iterator[tuple[str, str]]:
     try:
         source, _ = shard.source, shard.labels
         names, keys = shard.source_names, shard.source_keys
-        _ = shard.source_paths, shard.patients, shard.thumbnail(0)
+        _ = shard.source_record(0), shard.patients, shard.thumbnail(0)
     except DamageError as error:
         yield json_file, str(error).split(" See all that is wrong by ")[0]
         return

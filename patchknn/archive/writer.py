@@ -9,11 +9,15 @@ from typing import Any, Self
 
 import numpy as np
 
+from patchknn.archive.change_writer import WrittenChange, write_removal
+from patchknn.archive.choice import Choice, chosen_rows
 from patchknn.archive.description import MAX_SHARD_BYTES, SHARD_FORMATS, SHARDS
 from patchknn.archive.leftovers import remove_leftovers
 from patchknn.archive.manifest import Manifest
 from patchknn.archive.manifests import manifest_numbers, publish
+from patchknn.archive.paths import stored_path
 from patchknn.archive.preparation import check_shapes, nbytes_of, prepared, without_repeats
+from patchknn.archive.remove import after_removal, left_empty
 from patchknn.archive.rows import Rows, Source, concatenate
 from patchknn.archive.settings import read_settings
 from patchknn.archive.shard import Shard
@@ -29,7 +33,8 @@ _SHARD_BYTES = 512 << 20
 class ArchiveWriter:
     """One process's additions to an archive; any number of processes may add at once.
 
-    Rows become visible to readers by ``publish`` alone. A context manager: on leaving it, what
+    Rows become visible to readers by ``publish`` alone. Absolute paths of sources are kept only
+    with ``store_paths``. A context manager: on leaving it, what
     was not published is removed.
     """
 
@@ -40,6 +45,7 @@ class ArchiveWriter:
         format: str = "zarr",  # noqa: A002  (what the option is called everywhere)
         run_id: str | None = None,
         shard_bytes: int = _SHARD_BYTES,
+        store_paths: bool = False,
     ) -> None:
         if format not in SHARD_FORMATS:
             message = f"--format {format}: shards are {' or '.join(SHARD_FORMATS)}."
@@ -49,6 +55,7 @@ class ArchiveWriter:
         self.format = format
         self.run_id = run_id
         self.duplicates = 0  # rows left out because the archive has them already
+        self._store_paths = store_paths
         self._shard_bytes = min(shard_bytes, MAX_SHARD_BYTES // 2)
         self._snapshot = open_snapshot(path, self.settings)
         self._bundle = self._snapshot.bundle()
@@ -56,6 +63,8 @@ class ArchiveWriter:
         self._buffered_bytes = 0
         self._pending: dict[str, Source] = {}
         self._flushed_names: set[str] = set()
+        self._replaced: set[str] = set()
+        self._removal: WrittenChange | None = None
         self._shards: list[WrittenShard] = []
         self._publishing = False
         remove_leftovers(path)
@@ -71,11 +80,13 @@ class ArchiveWriter:
     ) -> None:
         self.close()
 
-    def add(self, rows: Rows) -> int:
+    def add(self, rows: Rows, *, replace: bool = False) -> int:
         """Take rows in, and return how many were new.
 
         Rows of a source that was published before with the same content are left out and
         counted in ``duplicates``; a source may come in several parts before it is published.
+        With ``replace`` rows of other content take the place of the published ones, in the same
+        snapshot.
         Features are rounded to the archive's dtype, and codes made of the rounded ones. Raises
         ConflictError where a source's name is taken by other content (nothing is taken in then),
         InputError where a feature is not finite.
@@ -83,7 +94,7 @@ class ArchiveWriter:
         check_shapes(rows, self.settings)
         if not len(rows):
             return 0
-        published = self._published_sources(rows)
+        published = self._published_sources(rows, replace=replace)
         if published.any():
             kept = ~published[rows.source]
             self.duplicates += int(len(rows) - kept.sum())
@@ -93,7 +104,7 @@ class ArchiveWriter:
         rows = prepared(rows, self.settings, self._bundle)
         for number in np.unique(rows.source).tolist():
             self._pending.setdefault(rows.sources[number].name, rows.sources[number])
-        self._buffer.append(rows)
+        self._buffer.append(self._with_stored_paths(rows))
         self._buffered_bytes += nbytes_of(rows)
         if self._buffered_bytes >= self._shard_bytes:
             self.flush()
@@ -141,10 +152,11 @@ class ArchiveWriter:
             names = [name for shard in self._shards for name in shard.description.classes]
             entries = [shard.entry for shard in self._shards]
             new_sources = sum(entry.sources for entry in entries)
-            return parent._replace(
+            replaced = self._without_replaced(parent)
+            return replaced._replace(
                 shards=(*parent.shards, *entries),
                 classes=tuple(dict.fromkeys([*parent.classes, *names])),
-                sources=parent.sources + new_sources,
+                sources=replaced.sources + new_sources,
                 rows_added=sum(entry.rows for entry in entries),
                 sources_added=new_sources,
             )
@@ -158,6 +170,25 @@ class ArchiveWriter:
         if conflicts:
             raise ConflictError(" ".join(conflicts))
         return None if manifest is None else manifest.number
+
+    def _without_replaced(self, parent: Manifest) -> Manifest:
+        """The parent without the rows of sources that come anew with other content."""
+        if self._removal is not None:
+            self._removal.remove()  # of a race that was lost
+            self._removal = None
+        if not self._replaced:
+            return parent
+        snapshot = self._snapshot
+        if snapshot.number != parent.number:
+            snapshot = self._newer(parent.number)
+        chosen = chosen_rows(snapshot, Choice(slides=sorted(self._replaced)))
+        if not len(chosen):
+            return parent
+        dead, names = left_empty(snapshot, chosen)
+        self._removal = write_removal(self.path, chosen.rows, dead, run_id=self.run_id)
+        self._removal.rename()
+        fsync_directory(self._removal.folder)
+        return after_removal(parent, self._removal, len(names))
 
     def close(self) -> None:
         """Remove what was written and not published."""
@@ -173,6 +204,8 @@ class ArchiveWriter:
 
     def _forget(self) -> None:
         self._shards = []
+        self._replaced = set()
+        self._removal = None
         self._pending = {}
         self._flushed_names = set()
         self._publishing = False
@@ -197,8 +230,10 @@ class ArchiveWriter:
                     break
         self._publishing = False
 
-    def _published_sources(self, rows: Rows) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Which of the sources (S,) readers see already."""
+    def _published_sources(
+        self, rows: Rows, *, replace: bool
+    ) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Which of the sources (S,) readers see already; those to be replaced they do not."""
         present = np.zeros(len(rows.sources), bool)
         used = [(number, rows.sources[number]) for number in np.unique(rows.source).tolist()]
         unknown = [source.name for _, source in used if source.name not in self._pending]
@@ -210,9 +245,12 @@ class ArchiveWriter:
                 or published.get(source.name)
                 or seen.setdefault(source.name, source)
             )
-            if not other.same_content(source):
+            if other.same_content(source):
+                present[number] = source.name in published
+            elif replace and source.name in published:
+                self._replaced.add(source.name)
+            else:
                 raise ConflictError(_conflict(self.path, source, other))
-            present[number] = source.name in published
         return present
 
     def _newer(self, number: int) -> Snapshot:
@@ -225,7 +263,8 @@ class ArchiveWriter:
         seen = {shard.uuid for shard in self._snapshot.shards}
         self._snapshot = self._newer(parent.number)
         others = [shard for shard in self._snapshot.shards if shard.uuid not in seen]
-        taken = find_sources(others, list(self._pending))
+        # What is replaced anyway may be in a shard that was compacted since.
+        taken = find_sources(others, [name for name in self._pending if name not in self._replaced])
         if not taken:
             return []
         conflicts = [
@@ -251,6 +290,12 @@ class ArchiveWriter:
             shard.remove()
         for name in names:
             del self._pending[name]
+
+    def _with_stored_paths(self, rows: Rows) -> Rows:
+        keep = self._store_paths
+        paths = (stored_path(source.path, self.path, absolute=keep) for source in rows.sources)
+        pairs = zip(rows.sources, paths, strict=True)
+        return rows.with_sources(tuple(source._replace(path=path) for source, path in pairs))
 
     def _written(self, rows: Rows) -> WrittenShard:
         names = {rows.sources[number].name for number in np.unique(rows.source).tolist()}

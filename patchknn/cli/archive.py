@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from patchknn.cli import archive_relabel, archive_remove, archive_upkeep, console, options
+from patchknn.cli import (
+    archive_merge,
+    archive_relabel,
+    archive_remove,
+    archive_upkeep,
+    console,
+    options,
+)
 from patchknn.cli.archive_options import Archive, Limit
 
 if TYPE_CHECKING:
@@ -52,6 +59,7 @@ _INDEXED = ("segments", "rows", "built", "indexed", "added", "removed")
 
 app.command(short_help="Remove patches, slides or patients.")(archive_remove.remove)
 app.command(short_help="Correct labels; the history stays.")(archive_relabel.relabel)
+app.command(short_help="Take in other archives.")(archive_merge.merge)
 app.command(short_help="Write changes in, join small shards.")(archive_upkeep.compact)
 app.command(short_help="Delete what no kept snapshot names.")(archive_upkeep.gc)
 app.command(short_help="Go back to an earlier snapshot.")(archive_upkeep.rollback)

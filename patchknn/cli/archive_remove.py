@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
 from patchknn.cli import archive_options, console, options
+
+if TYPE_CHECKING:
+    from patchknn.archive.choice import Choice
 
 
 def remove(
@@ -11,6 +19,10 @@ def remove(
     slide: archive_options.Slides = None,
     patient: archive_options.Patients = None,
     label: archive_options.Labels = None,
+    purge: Annotated[
+        bool,
+        typer.Option("--purge", help="Leave no trace: withdrawn consent. It cannot be undone."),
+    ] = False,
     ignore_missing: archive_options.IgnoreMissing = False,
     dry_run: options.DryRun = False,
     format: options.Format = None,
@@ -18,9 +30,10 @@ def remove(
     """Remove patches, slides or patients: readers see them no more, from this snapshot on.
 
     What several options name is removed together; --label narrows it to a class. The bytes stay
-    until 'compact' and 'gc', and 'rollback' brings the rows back. Rows that embed is given again
-    come back too. Exit 3: something that was named is not there, the rest is removed. Example:
-    patchknn archive remove ARCHIVE --slide s1.svs --dry-run
+    until 'compact' and 'gc', 'rollback' brings the rows back, and so does embed. --purge also
+    compacts, deletes all earlier snapshots, and takes the names out of label history and run
+    records; copies elsewhere it cannot reach. Exit 3: something named is not there, the rest is
+    removed. Example: patchknn archive remove ARCHIVE --slide s1.svs --dry-run
     """
     from patchknn.archive.choice import Choice
     from patchknn.archive.remove import remove_rows
@@ -34,6 +47,8 @@ def remove(
         message = "Say what to remove: --id, --slide, --patient or --label."
         raise UsageError(message)
     style = console.output_format(format)
+    if purge and not dry_run:
+        return _purge(archive, choice, ignore_missing, style)
     given = {"ids": len(choice.ids), "slides": choice.slides, "patients": choice.patients}
     with ChangingRun(archive, {**given, "labels": choice.labels}, dry_run=dry_run) as run:
         removal = remove_rows(archive, choice, run_id=run.id, dry_run=dry_run)
@@ -45,3 +60,23 @@ def remove(
         }
         run.summarise(summary, removal.number, style)
     return 3 if removal.missing and not ignore_missing else 0
+
+
+def _purge(archive: Path, choice: Choice, ignore_missing: bool, style: str) -> int:
+    from patchknn.archive.purge import purge_rows
+    from patchknn.cli.archive_runs import ChangingRun, name_missing
+
+    with ChangingRun(archive, {"purge": True}, dry_run=False, tells=False) as run:
+        done = purge_rows(archive, choice, run_id=run.id)
+        name_missing(archive, done.missing)
+        summary = {
+            "rows_removed": done.rows,
+            "sources_removed": done.sources,
+            "label_events": done.label_events,
+            "runs_scrubbed": done.runs,
+            "snapshots_deleted": done.snapshots,
+            "files_deleted": done.files,
+            "missing": len(done.missing),
+        }
+        run.summarise(summary, done.number, style)
+    return 3 if done.missing and not ignore_missing else 0

@@ -16,14 +16,18 @@ class ChangingRun:
     """A command that changes ``archive``: its record is there before the snapshot that names it.
 
     A context manager; what published nothing leaves no record, and ``dry_run`` writes none.
+    ``tells`` False keeps the command line out of the record.
     """
 
-    def __init__(self, archive: Path, settings: Mapping[str, Any], *, dry_run: bool) -> None:
+    def __init__(
+        self, archive: Path, settings: Mapping[str, Any], *, dry_run: bool, tells: bool = True
+    ) -> None:
         from patchknn.archive.runs import describe_run, new_run_id
 
         self._archive = archive
         self._dry_run = dry_run
-        self._record = describe_run(["patchknn", *sys.argv[1:]], settings)
+        argv = sys.argv[1:] if tells else sys.argv[1:3]
+        self._record = describe_run(["patchknn", *argv], settings)
         self._published = False
         self.id = new_run_id()
 

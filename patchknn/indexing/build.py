@@ -35,7 +35,8 @@ class BuildSettings:
     """How an archive is added to.
 
     What is complete is published every ``publish_seconds`` or ``publish_rows``, whichever comes
-    first: what a killed process loses is no more than that.
+    first: what a killed process loses is no more than that. With ``replace`` a source whose file
+    has changed takes the place of what is archived under its name.
     """
 
     patches: PatchSettings
@@ -45,6 +46,7 @@ class BuildSettings:
     split: str | None = None
     publish_seconds: float = 300.0
     publish_rows: int = 200_000
+    replace: bool = False
 
 
 @dataclass
@@ -118,7 +120,9 @@ class ArchiveBuild:
             ) as writer,
         ):
             self._claims, self._writer = claims, writer
-            self._preparation = Preparation(self._archive, self._settings.patches)
+            self._preparation = Preparation(
+                self._archive, self._settings.patches, replace=self._settings.replace
+            )
             try:
                 self._embed(iter_units(iter_entries(arguments, split=self._settings.split)))
                 postponed, self._postponed = self._postponed, []
@@ -205,7 +209,7 @@ class ArchiveBuild:
         rows = work.rows.rows()
         if rows is not None:
             try:
-                self._writer.add(rows)
+                self._writer.add(rows, replace=self._settings.replace)
             except ConflictError as error:
                 self._failed(Problem(work.unit, str(error)))
             else:

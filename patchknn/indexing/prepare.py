@@ -32,11 +32,15 @@ _FILES_AT_ONCE = 8
 
 @dataclass(frozen=True)
 class Looked:
-    """What one look at the archive says of a unit: ``unit`` is what is left to do of it."""
+    """What one look at the archive says of a unit: ``unit`` is what is left to do of it.
+
+    ``replaced``: of its sources those that are archived with another content.
+    """
 
     unit: WorkUnit | None
     skipped: int
     problems: tuple[Problem, ...]
+    replaced: int = 0
 
 
 @dataclass
@@ -53,8 +57,8 @@ class Prepared:
 class Preparation:
     """Looks units up in the newest snapshot of an archive."""
 
-    def __init__(self, archive: Path, settings: PatchSettings) -> None:
-        self._archive, self._settings = archive, settings
+    def __init__(self, archive: Path, settings: PatchSettings, *, replace: bool = False) -> None:
+        self._archive, self._settings, self._replace = archive, settings, replace
         self._archive_settings = read_settings(archive)
         self._snapshot: Snapshot = open_snapshot(archive, self._archive_settings)
 
@@ -66,12 +70,13 @@ class Preparation:
         """Sort a unit's sources: there with the same content, there with another, or to do."""
         self._refresh()
         published = self._snapshot.find_sources([entry.name for entry in unit.entries])
-        wanted = tuple(entry for entry in unit.entries if entry.name not in published)
         there = [entry for entry in unit.entries if entry.name in published]
-        compared = self._for_each(there, lambda entry: self._compare(entry, published[entry.name]))
+        compared = self._for_each(there, lambda entry: self._is_same(entry, published[entry.name]))
         problems = tuple(result for result in compared if isinstance(result, Problem))
+        others = {e.name for e, same in zip(there, compared, strict=True) if same is False}
+        wanted = tuple(e for e in unit.entries if e.name not in published or e.name in others)
         left = replace(unit, entries=wanted) if wanted else None
-        return Looked(left, len(there) - len(problems), problems)
+        return Looked(left, len(there) - len(problems) - len(others), problems, len(others))
 
     def open(self, looked: Looked) -> Prepared:
         """Read, tile or list what is to be done; unusable sources become problems."""
@@ -88,10 +93,12 @@ class Preparation:
                 prepared.patches += patches
         return prepared
 
-    def _compare(self, entry: Entry, known: Source) -> None:
+    def _is_same(self, entry: Entry, known: Source) -> bool:
         path = pixel_file(entry, self._settings)
-        if not is_same_file(path, known):
+        same = is_same_file(path, known)
+        if not same and not self._replace:
             raise conflict(path, known, self._archive)
+        return same
 
     def _open(self, entry: Entry) -> tuple[Source, list[Patch]] | None:
         patches = entry_patches(entry, self._settings)

@@ -19,7 +19,7 @@ def pixel_file(entry: Entry, settings: PatchSettings) -> Path:
 
 
 def is_same_file(path: Path, published: Source) -> bool:
-    """Whether a file is the content that was archived: untouched, or of the same quickhash.
+    """Whether a file is the content that was archived: of its size and time, or its quickhash.
 
     Raises InputError where there is no such file.
     """
@@ -27,7 +27,7 @@ def is_same_file(path: Path, published: Source) -> bool:
     status = path.stat()
     if status.st_size != published.size:
         return False
-    untouched = status.st_mtime_ns == published.mtime_ns and str(path) == published.path
+    untouched = status.st_mtime_ns == published.mtime_ns
     return untouched or quickhash(path) == published.quickhash
 
 
@@ -35,7 +35,7 @@ def conflict(path: Path, published: Source, archive: Path) -> ConflictError:
     """The sentence for two files of one name."""
     message = (
         f"{path} has another content than {published.path}, which is {published.name!r} in "
-        f"{archive}: give it another name in a manifest."
+        f"{archive}: give it another name in a manifest, or embed it with --replace."
     )
     return ConflictError(message)
 

@@ -1,0 +1,265 @@
+"""Forgetting rows altogether, as withdrawn consent demands: nothing of them is left on disk.
+
+Removal and compaction come first; then what else tells of the rows is written anew without them,
+and everything that knew them is deleted: earlier snapshots, their shards and changes, the index.
+A purge that was killed is finished by the same call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from patchknn.archive.change import CHANGES, Change, open_change
+from patchknn.archive.change_writer import WrittenChange, write_relabelling
+from patchknn.archive.choice import Choice
+from patchknn.archive.compact import compact
+from patchknn.archive.description import SHARDS, parse_description
+from patchknn.archive.index.heads import read_heads
+from patchknn.archive.leftovers import remove_any
+from patchknn.archive.manifest import RECORDS, ChangeEntry, Manifest
+from patchknn.archive.manifests import manifest_file, manifest_numbers, read_manifest_file
+from patchknn.archive.opening import open_shards
+from patchknn.archive.remove import remove_rows
+from patchknn.archive.revisions import Revision, publish_revision
+from patchknn.archive.runs import RUNS
+from patchknn.archive.sealed import read_sealed
+from patchknn.archive.settings import ArchiveSettings, read_settings
+from patchknn.archive.shard import Shard
+from patchknn.archive.snapshot import Snapshot
+from patchknn.errors import InputError, PatchknnError, UsageError
+from patchknn.files import read_json, write_json
+
+WITHDRAWN = "[withdrawn]"
+
+
+class Purge(NamedTuple):
+    """What was forgotten: rows and sources, label changes, run records, snapshots, files.
+
+    ``missing``: what was named and is nowhere, not in an earlier snapshot either.
+    """
+
+    rows: int
+    sources: int
+    label_events: int
+    runs: int
+    snapshots: int
+    files: int
+    missing: tuple[str, ...]
+    number: int
+
+
+class _Names(NamedTuple):
+    """What may appear nowhere any more: slides, patients, patch ids."""
+
+    slides: frozenset[str]
+    patients: frozenset[str]
+    ids: frozenset[str]
+
+    def is_of(self, identity: str) -> bool:
+        """Whether a patch id is of one of the slides, or is one of the ids."""
+        name = identity.rpartition("@")[0] or identity
+        return identity in self.ids or identity in self.slides or name in self.slides
+
+    def is_slide_of(self, source: str) -> bool:
+        """Whether a source is one of the slides, or one of the ids is of it."""
+        return source in self.slides or any(source in {i, i.rpartition("@")[0]} for i in self.ids)
+
+    def longest_first(self) -> list[str]:
+        """All of them, so that a name within another is replaced after it."""
+        return sorted(self.slides | self.patients | self.ids, key=len, reverse=True)
+
+
+def purge_rows(path: Path, choice: Choice, *, run_id: str | None = None) -> Purge:
+    """Remove the rows that are meant, and every trace of them; it cannot be undone.
+
+    All earlier snapshots are deleted. Raises UsageError where it is not said which rows,
+    DamageError where a manifest cannot be read, for what it names would stay.
+    """
+    if not choice.says_which or choice.labels or choice.where is not None:
+        message = "--purge takes --id, --slide and --patient, and nothing else."
+        raise UsageError(message)
+    settings = read_settings(path)
+    names, known = _names(path, settings, choice)
+    removal = remove_rows(path, choice, run_id=run_id)
+    compact(path, run_id=run_id)
+    events = 0
+
+    def scrubbed(snapshot: Snapshot) -> Revision:
+        nonlocal events
+        history, written, events = _without_events(path, snapshot.manifest, names)
+        manifest = snapshot.manifest.unchanged()
+        return Revision(
+            manifest._replace(label_history=history, purged=manifest.number + 1), written
+        )
+
+    manifest = publish_revision(path, settings, scrubbed, action="purge", run_id=run_id)
+    assert manifest is not None
+    runs = sum(_scrub_run(file, names) for file in _files(path / RUNS))
+    snapshots, files = _delete_what_knew(path, settings, manifest.number, names)
+    return Purge(
+        rows=removal.rows,
+        sources=removal.sources,
+        label_events=events,
+        runs=runs,
+        snapshots=snapshots,
+        files=files,
+        missing=tuple(name for name in removal.missing if name not in known),
+        number=manifest.number,
+    )
+
+
+def _names(path: Path, settings: ArchiveSettings, choice: Choice) -> tuple[_Names, frozenset[str]]:
+    """The names that are meant, and those of them that any snapshot's shard knows.
+
+    Removed rows are looked at too: a purge may be on its second run.
+    """
+    slides, known = set(choice.slides), set[str]()
+    for shard in _all_shards(path, settings):
+        for patient in choice.patients:
+            found = shard.patients.equal_to(patient)
+            slides.update(shard.source_names.take(found))
+            known |= {patient} if len(found) else set()
+        known |= {name for name in choice.slides if len(shard.source_names.equal_to(name))}
+    ids = frozenset(choice.ids)
+    return _Names(frozenset(slides), frozenset(choice.patients), ids), frozenset(known)
+
+
+def _all_shards(path: Path, settings: ArchiveSettings) -> Iterator[Shard]:
+    seen: set[str] = set()
+    for number in manifest_numbers(path):
+        manifest = read_manifest_file(path, settings.archive_id, number)
+        fresh = tuple(entry for entry in manifest.shards if entry.uuid not in seen)
+        seen.update(entry.uuid for entry in fresh)
+        some = manifest._replace(shards=fresh, changes=())
+        yield from open_shards(path, settings, some, known={}, vouchers={})
+
+
+def _without_events(
+    path: Path, manifest: Manifest, names: _Names
+) -> tuple[tuple[ChangeEntry, ...], list[WrittenChange], int]:
+    """The label history without the patches that are forgotten, and what was written for it."""
+    kept: list[ChangeEntry] = []
+    written: list[WrittenChange] = []
+    dropped = 0
+    for entry in manifest.label_history:
+        change = open_change(path, entry)
+        events = change.events()
+        keep = np.array([not names.is_of(event.id) for event in events], bool)
+        if keep.all():
+            kept.append(entry)
+            continue
+        dropped += int((~keep).sum())
+        if keep.any():
+            one = _rewritten(path, change, keep)
+            written.append(one)
+            kept.append(one.entry._replace(kind=entry.kind))
+    return tuple(kept), written, dropped
+
+
+def _rewritten(path: Path, change: Change, keep: np.ndarray[Any, Any]) -> WrittenChange:
+    words = (*change.head.classes, None)
+    rows, labels, start = {}, {}, 0
+    for number, uuid in enumerate(change.shards):
+        own = change.rows_of(number).astype(np.int64)
+        mine = keep[start : start + len(own)]
+        start += len(own)
+        if mine.any():
+            rows[uuid] = own[mine]
+            labels[uuid] = [words[label] for label in change.labels_of(number)[mine].tolist()]
+    events = [event for event, stays in zip(change.events(), keep, strict=True) if stays]
+    head = change.head
+    return write_relabelling(
+        path, rows, labels, run_id=head.run_id, events=events, rename=head.rename, time=head.time
+    )
+
+
+def _scrub_run(file: Path, names: _Names) -> bool:
+    """Replace the names in a run's record; whether there were any."""
+    try:
+        value = read_json(file)
+    except InputError:
+        return False
+    scrubbed = _scrubbed(value, names.longest_first())
+    if scrubbed == value:
+        return False
+    write_json(file, scrubbed)
+    return True
+
+
+def _scrubbed(value: Any, words: Sequence[str]) -> Any:
+    if isinstance(value, dict):
+        return {_scrubbed(key, words): _scrubbed(entry, words) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_scrubbed(entry, words) for entry in value]
+    if isinstance(value, str):
+        for word in words:
+            value = value.replace(word, WITHDRAWN)
+    return value
+
+
+def _delete_what_knew(
+    path: Path, settings: ArchiveSettings, newest: int, names: _Names
+) -> tuple[int, int]:
+    """Delete all snapshots before ``newest`` and what only they named; how many, and files."""
+    numbers = manifest_numbers(path)
+    before = [read_manifest_file(path, settings.archive_id, n) for n in numbers if n < newest]
+    after = [read_manifest_file(path, settings.archive_id, n) for n in numbers if n >= newest]
+    live = _named(after)
+    doomed = [manifest_file(path, manifest.number) for manifest in before]
+    for folder, stem in sorted(_named(before) - live):
+        doomed += [file for file in _files(path / folder) if file.name.split(".")[0] == stem]
+    doomed += [
+        file
+        for shard in _unnamed(path, live)
+        if _knows(path, settings, shard, names)
+        for file in (shard, *_containers(shard))
+    ]
+    current = {entry.uuid for entry in after[-1].shards}
+    heads, _ = read_heads(path)
+    doomed += [h.folder for h in heads if not {uuid for uuid, _ in h.shards} <= current]
+    for file in doomed:
+        remove_any(file)
+    return len(before), len(doomed) - len(before)
+
+
+def _named(manifests: Iterable[Manifest]) -> set[tuple[str, str]]:
+    return {
+        pair
+        for m in manifests
+        for pair in (
+            *((SHARDS, entry.uuid) for entry in m.shards),
+            *((CHANGES, entry.uuid) for entry in (*m.changes, *m.label_history)),
+            *((RECORDS, entry.sha256) for entry in m.records),
+        )
+    }
+
+
+def _unnamed(path: Path, live: set[tuple[str, str]]) -> Iterator[Path]:
+    for file in _files(path / SHARDS):
+        if file.suffix == ".json" and (SHARDS, file.stem) not in live:
+            yield file
+
+
+def _knows(path: Path, settings: ArchiveSettings, shard: Path, names: _Names) -> bool:
+    """Whether a shard that no manifest names, such as a killed writer's, holds such a source."""
+    with suppress(PatchknnError, OSError):
+        description = parse_description(read_sealed(shard, path), shard, path, settings)
+        one = Shard(path, description, 0, description.classes)
+        return any(names.is_slide_of(name) for name in one.source_names)
+    return True  # what cannot be read can be of no use
+
+
+def _containers(shard: Path) -> list[Path]:
+    return [shard.with_suffix(suffix) for suffix in (".zarr", ".h5")]
+
+
+def _files(folder: Path) -> list[Path]:
+    try:
+        return [file for file in folder.iterdir() if not file.name.startswith(".")]
+    except FileNotFoundError:
+        return []
