@@ -17,6 +17,11 @@ _QUICKHASH_WINDOW = 65536
 _TOLD_IN_WORDS = re.compile(r"\(os error (\d+)\)")
 
 
+def keep_private() -> None:
+    """Let what this process makes from now on be readable by its owner alone."""
+    os.umask(0o077)
+
+
 def fsync_file(path: Path) -> None:
     """Force the bytes of one file to disk."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -18,6 +18,8 @@ from patchknn.files import read_json, write_json
 
 RUNS = "runs"
 _ID = re.compile(r"[0-9A-Za-z-]{1,64}")
+# The folders of an absolute path within a sentence: it begins a word, and holds no blank.
+_FOLDERS = re.compile(r"""(?<![^\s'"(=:,])/(?:[^/\s'"]+/)+""")
 _SLURM = (
     "SLURM_JOB_ID",
     "SLURM_ARRAY_JOB_ID",
@@ -55,14 +57,19 @@ def describe_run(
     }
 
 
-def write_run(path: Path, run_id: str, record: Mapping[str, Any]) -> None:
-    """Write or replace ``runs/<run_id>.json`` of the archive at ``path``, as a whole."""
+def write_run(path: Path, run_id: str, record: Mapping[str, Any], *, paths: bool = False) -> None:
+    """Write or replace ``runs/<run_id>.json`` of the archive at ``path``, as a whole.
+
+    Folders of absolute paths are left out of every text, unless ``paths``: they tell whose files
+    are where.
+    """
     if not _ID.fullmatch(run_id):
         message = f"{run_id!r} is no run id: letters, digits and hyphens, at most 64."
         raise InputError(message)
     folder = path / RUNS
     folder.mkdir(exist_ok=True)
-    write_json(folder / f"{run_id}.json", {"id": run_id, **_plain(record)})
+    content = {"id": run_id, **_plain(record)}
+    write_json(folder / f"{run_id}.json", content if paths else _without_folders(content))
 
 
 def remove_run(path: Path, run_id: str) -> None:
@@ -79,6 +86,22 @@ def read_run(path: Path, run_id: str) -> dict[str, Any] | None:
         return read_json(path / RUNS / f"{run_id}.json")
     except (InputError, OSError):
         return None
+
+
+def _without_folders(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_folders(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(entry) for entry in value]
+    if isinstance(value, str):
+        option, separator, rest = value.partition("=")
+        is_sentence = ": " in value or value.endswith(".")
+        if Path(value).is_absolute() and not is_sentence:
+            return f"…/{Path(value).name}"
+        if separator and option.startswith("-") and Path(rest).is_absolute():
+            return f"{option}=…/{Path(rest).name}"
+        return _FOLDERS.sub("…/", value)
+    return value
 
 
 def _versions() -> dict[str, str]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from patchknn.datasets.tiles import PatchSettings
     from patchknn.indexing.build import Counts
 
-_COUNTED = ("rows", "sources", "skipped", "empty", "failed", "held")
+_COUNTED = ("rows", "sources", "skipped", "replaced", "empty", "failed", "held")
 
 
 def embed(
@@ -104,6 +104,18 @@ def embed(
             "--publish-every", metavar="SECONDS", min=0, help="What a killed process may lose."
         ),
     ] = 300.0,
+    replace: Annotated[
+        bool,
+        typer.Option("--replace", help="Files that have changed take the place of what they were."),
+    ] = False,
+    store_paths: Annotated[
+        bool,
+        typer.Option(
+            "--store-paths",
+            help="Keep absolute paths; default: only those beside the archive, relative to it.",
+        ),
+    ] = False,
+    private: options.Private = False,
     dry_run: options.DryRun = False,
 ) -> int:
     """Embed images, slides and tile sets, and publish their features and codes in an archive.
@@ -118,7 +130,10 @@ def embed(
     from patchknn.bundle import load_bundle
     from patchknn.datasets.listing import choose_mpp
     from patchknn.datasets.tiles import PatchSettings
+    from patchknn.files import keep_private
 
+    if private:
+        keep_private()
     existing = read_settings(archive) if (archive / SETTINGS_FILE).is_file() else None
     if encoder is None and existing is None:
         message = f"{archive} is not an archive yet: give --encoder ENCODER to make one."
@@ -182,6 +197,8 @@ def embed(
         batch_size=batch_size,
         split=split,
         publish_seconds=publish_every,
+        replace=replace,
+        store_paths=store_paths,
     )
     started = time.monotonic()
     bar = console.ProgressBar(None, "embed", "patch")

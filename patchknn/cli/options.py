@@ -52,6 +52,10 @@ ImageMpp = Annotated[
     float | None,
     typer.Option("--image-mpp", min=0.05, max=20.0, help="µm/px of plain images, to be resampled."),
 ]
+Private = Annotated[
+    bool,
+    typer.Option("--private", help="New files and folders are their owner's only; else by umask."),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; do nothing.")]
 At = Annotated[
     int | None,

@@ -36,7 +36,8 @@ class BuildSettings:
 
     What is complete is published every ``publish_seconds`` or ``publish_rows``, whichever comes
     first: what a killed process loses is no more than that. With ``replace`` a source whose file
-    has changed takes the place of what is archived under its name.
+    has changed takes the place of what is archived under its name; ``store_paths`` keeps absolute
+    paths, in the run's record too.
     """
 
     patches: PatchSettings
@@ -47,6 +48,7 @@ class BuildSettings:
     publish_seconds: float = 300.0
     publish_rows: int = 200_000
     replace: bool = False
+    store_paths: bool = False
 
 
 @dataclass
@@ -56,6 +58,7 @@ class Counts:
     rows: int = 0
     sources: int = 0
     skipped: int = 0
+    replaced: int = 0
     empty: int = 0
     failed: int = 0
     held: int = 0
@@ -116,7 +119,10 @@ class ArchiveBuild:
         with (
             Claims(self._archive / CLAIMS) as claims,
             ArchiveWriter(
-                self._archive, format=self._settings.shard_format, run_id=self._run_id
+                self._archive,
+                format=self._settings.shard_format,
+                run_id=self._run_id,
+                store_paths=self._settings.store_paths,
             ) as writer,
         ):
             self._claims, self._writer = claims, writer
@@ -198,6 +204,7 @@ class ArchiveBuild:
             wanted = self._preparation.look(unit)
         prepared = self._preparation.open(wanted)
         self.counts.skipped += prepared.skipped
+        self.counts.replaced += prepared.replaced
         self.counts.empty += prepared.empty
         for problem in prepared.problems:
             self._failed(problem)
@@ -262,7 +269,7 @@ class ArchiveBuild:
         counts = self.counts
         numbers = {name: value for name, value in vars(counts).items() if name not in {"failures"}}
         record = {**self._record, "counts": numbers, "failures": counts.failures}
-        write_run(self._archive, self._run_id, record)
+        write_run(self._archive, self._run_id, record, paths=self._settings.store_paths)
 
 
 @dataclass

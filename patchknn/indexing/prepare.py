@@ -50,6 +50,7 @@ class Prepared:
     patches: list[Patch] = field(default_factory=list)
     sources: list[Source] = field(default_factory=list)
     skipped: int = 0
+    replaced: int = 0
     empty: int = 0
     problems: list[Problem] = field(default_factory=list)
 
@@ -80,7 +81,9 @@ class Preparation:
 
     def open(self, looked: Looked) -> Prepared:
         """Read, tile or list what is to be done; unusable sources become problems."""
-        prepared = Prepared(skipped=looked.skipped, problems=list(looked.problems))
+        prepared = Prepared(
+            skipped=looked.skipped, replaced=looked.replaced, problems=list(looked.problems)
+        )
         entries = looked.unit.entries if looked.unit is not None else ()
         for result in self._for_each(entries, self._open):
             if isinstance(result, Problem):
