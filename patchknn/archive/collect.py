@@ -14,6 +14,7 @@ from patchknn.archive.description import SHARDS
 from patchknn.archive.leftovers import leftovers, remove_any
 from patchknn.archive.manifest import RECORDS, Manifest
 from patchknn.archive.manifests import manifest_file, manifest_numbers, read_manifest_file
+from patchknn.archive.repair import DAMAGED
 from patchknn.archive.runs import RUNS
 from patchknn.archive.settings import read_settings
 from patchknn.errors import InputError, UsageError
@@ -70,6 +71,7 @@ def collect_garbage(
         for folder, files in unnamed.items()
     }
     left = [file for file in leftovers(path) if _is_older(file, oldest)]
+    left += [file for file in _entries(path / DAMAGED) if _is_older(file, oldest)]
     doomed = [*(manifest_file(path, n) for n in given_up), *left]
     doomed += [file for files in old.values() for file in files]
     size = sum(map(_size, doomed))

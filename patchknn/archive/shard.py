@@ -239,14 +239,17 @@ class Shard:
             return None
         return self._thumbnails.raw(row)
 
-    def rows(self) -> Rows:
-        """All of the shard as it lies there: by its own classes, paths as they are stored."""
+    def rows(self, *, codes: npt.NDArray[np.uint8] | None = None) -> Rows:
+        """All of the shard as it lies there: by its own classes, paths as they are stored.
+
+        ``codes`` (n, K/8) take the place of its own, where these cannot be read.
+        """
         thumbnails = None
         if "thumbnail_bytes" in self.description.arrays:
             thumbnails = tuple(self._thumbnails.raw(row) for row in range(self.n))
         return Rows(
             np.array(self.features),
-            np.array(self.codes),
+            np.array(self.codes) if codes is None else codes,
             np.array(self.coords),
             np.array(self.source),
             np.array(self.array("label")),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,9 +16,11 @@ import typer
 
 from patchknn.cli import (
     archive_merge,
+    archive_records,
     archive_relabel,
     archive_remove,
     archive_upkeep,
+    archive_verify,
     console,
     options,
 )
@@ -57,8 +59,10 @@ _LOG_COMMAND_WIDTH = 72
 _INDEXED = ("segments", "rows", "built", "indexed", "added", "removed")
 
 
+app.command(short_help="Compare every checksum, repair.")(archive_verify.verify)
 app.command(short_help="Remove patches, slides or patients.")(archive_remove.remove)
 app.command(short_help="Correct labels; the history stays.")(archive_relabel.relabel)
+app.add_typer(archive_records.app, name="records", short_help="What is known of its slides.")
 app.command(short_help="Take in other archives.")(archive_merge.merge)
 app.command(short_help="Write changes in, join small shards.")(archive_upkeep.compact)
 app.command(short_help="Delete what no kept snapshot names.")(archive_upkeep.gc)
@@ -155,45 +159,6 @@ def list_(
         console.write_rows(map(_as_manifest_line, rows), _LIST_COLUMNS, style)
     else:
         console.write_rows(map(_as_object, rows), _LIST_TABLE, style)
-    return 0
-
-
-@app.command(short_help="Compare every checksum and cross-reference.")
-def verify(archive: Archive, format: options.Format = None) -> int:
-    """Read everything, compare every checksum and cross-reference; exit 1 where damage is found.
-
-    One finding a line: the file, and what is wrong with it. Example: patchknn archive verify
-    ARCHIVE
-    """
-    from patchknn.archive.verify import Finding, Verifier
-
-    style = console.output_format(format)
-    count, only_index = 0, True
-    with console.ProgressBar(None, "verify", "B") as bar:
-        verifier = Verifier(archive, bar.advance)
-
-        def counted() -> Iterator[Finding]:
-            nonlocal count, only_index
-            for finding in verifier.findings():
-                count += 1
-                only_index &= finding.is_derived
-                yield finding
-
-        if style == "table":
-            for finding in counted():
-                console.write_text(f"{finding.file}: {finding.sentence}\n")
-        else:
-            objects = ({"file": f.file, "problem": f.sentence} for f in counted())
-            console.write_rows(objects, ("file", "problem"), style)
-    looked_at = f"{verifier.rows} rows in {verifier.shards} shards, {verifier.manifests} snapshots"
-    if count:
-        remedy = "restore those files from a copy, or make the archive again."
-        if only_index:
-            remedy = f"its rows are whole: run 'patchknn archive index {archive} --rebuild'."
-        things = "1 thing is" if count == 1 else f"{count} things are"
-        console.fail(f"{things} wrong in {archive} ({looked_at}); {remedy}")
-        return 1
-    console.message(f"{archive} is whole: {looked_at}.")
     return 0
 
 
