@@ -17,6 +17,7 @@ import typer
 from patchknn.cli import (
     archive_merge,
     archive_records,
+    archive_reencode,
     archive_relabel,
     archive_remove,
     archive_upkeep,
@@ -64,6 +65,7 @@ app.command(short_help="Remove patches, slides or patients.")(archive_remove.rem
 app.command(short_help="Correct labels; the history stays.")(archive_relabel.relabel)
 app.add_typer(archive_records.app, name="records", short_help="What is known of its slides.")
 app.command(short_help="Take in other archives.")(archive_merge.merge)
+app.command(short_help="The same patches, another encoder.")(archive_reencode.reencode)
 app.command(short_help="Write changes in, join small shards.")(archive_upkeep.compact)
 app.command(short_help="Delete what no kept snapshot names.")(archive_upkeep.gc)
 app.command(short_help="Go back to an earlier snapshot.")(archive_upkeep.rollback)
