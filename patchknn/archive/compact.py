@@ -16,6 +16,7 @@ from patchknn.archive.settings import read_settings
 from patchknn.archive.shard import Shard
 from patchknn.archive.shard_writer import WrittenShard, write_shard
 from patchknn.archive.snapshot import Snapshot, open_snapshot
+from patchknn.archive.totals import bytes_of, totals_of
 
 # A shard is sorted in memory; those above a quarter are left as they are, where nothing changed.
 _SHARD_BYTES = 512 << 20
@@ -90,7 +91,14 @@ def compact(
                     one.remove()
             raise
         written = [ready[key] for key in plan.groups]
-        return Revision(_next(manifest, plan, written), [one for one in written if one is not None])
+        manifest = _next(manifest, plan, written)._replace(
+            totals=totals_of(snapshot).changed(
+                {},
+                shards=[one.description for one in written if one is not None],
+                without=[shard.description for some in plan.groups.values() for shard in some],
+            )
+        )
+        return Revision(manifest, [one for one in written if one is not None])
 
     if dry_run:
         compacted(open_snapshot(path, settings))
@@ -106,7 +114,7 @@ def _plan(snapshot: Snapshot, shard_bytes: int) -> _Plan:
     room = 0
     touched = {shard.uuid for shard in snapshot.shards if shard.edits.is_any}
     for shard in snapshot.shards:
-        size = _bytes(shard)
+        size = bytes_of(shard.description)
         if shard.uuid not in touched and size >= shard_bytes // 4:
             kept.append(shard)
             continue
@@ -169,10 +177,6 @@ def _next(manifest: Manifest, plan: _Plan, written: Sequence[WrittenShard | None
             *(e for e in manifest.changes if e.kind == RELABEL and e.uuid not in told),
         ),
     )
-
-
-def _bytes(shard: Shard) -> int:
-    return sum(record.size for record in shard.description.files)
 
 
 def _usual_format(snapshot: Snapshot) -> str:

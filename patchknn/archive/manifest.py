@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from patchknn.archive.sealed import check_format, damage
+from patchknn.archive.totals import Totals, totals_from_json
 
 FORMAT = "patchknn-manifest"
 # 2: rows may be removed and relabelled. A snapshot without such changes is written as version 1.
@@ -18,7 +19,7 @@ _UUID = re.compile(r"[0-9a-f]{32}")
 _HEX64 = re.compile(r"[0-9a-f]{64}")
 _LATER = (
     *("rows_removed", "sources_removed", "rows_relabelled", "label_history"),
-    *("records", "purged"),
+    *("records", "purged", "totals"),
 )
 
 
@@ -57,7 +58,8 @@ class Manifest(NamedTuple):
 
     ``rows`` and ``sources`` are live ones. ``changes`` apply to the shards in their order;
     ``label_history`` are those whose labels the shards hold by now, kept for what they tell.
-    ``purged``: rows were purged, so that no snapshot before this number may be rolled back to.
+    ``purged``: rows were purged, so that no snapshot before this number may be rolled back to;
+    ``totals`` None where an earlier version did not count.
     """
 
     number: int
@@ -80,6 +82,7 @@ class Manifest(NamedTuple):
     label_history: tuple[ChangeEntry, ...] = ()
     records: tuple[RecordsEntry, ...] = ()
     purged: int = 0
+    totals: Totals | None = None
 
     @property
     def row_numbers(self) -> int:
@@ -98,6 +101,7 @@ class Manifest(NamedTuple):
         fields["shards"] = [entry._asdict() for entry in self.shards]
         for name in ("changes", "label_history", "records"):
             fields[name] = [entry._asdict() for entry in fields[name]]
+        fields["totals"] = None if self.totals is None else self.totals._asdict()
         is_plain = not self.changes and not any(fields[name] for name in _LATER)
         if is_plain:
             fields = {name: value for name, value in fields.items() if name not in _LATER}
@@ -123,6 +127,7 @@ def manifest_from_json(value: dict[str, Any], file: Path, path: Path) -> Manifes
         for name in ("changes", "label_history"):
             content[name] = tuple(ChangeEntry(**entry) for entry in value.get(name, ()))
         content["records"] = tuple(RecordsEntry(**entry) for entry in value.get("records", ()))
+        content["totals"] = totals_from_json(value.get("totals"))
         manifest = Manifest(**content)
     except (TypeError, KeyError):
         raise damage(path, f"{file} lacks an entry or holds one that cannot be.") from None

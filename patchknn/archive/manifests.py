@@ -15,6 +15,7 @@ from typing import Any
 
 from patchknn.archive.manifest import Manifest, live_rows, manifest_from_json
 from patchknn.archive.sealed import damage, read_sealed, sealed_text
+from patchknn.archive.totals import NOTHING
 from patchknn.errors import ConflictError, InputError
 from patchknn.files import fsync_directory, fsync_file, temporary_beside
 
@@ -40,6 +41,7 @@ def first_manifest(archive_id: str) -> dict[str, Any]:
         sources_added=0,
         classes=(),
         shards=(),
+        totals=NOTHING,
     ).as_json()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from patchknn.archive.shard import Shard
 from patchknn.archive.shard_writer import WrittenShard, write_shard
 from patchknn.archive.snapshot import Snapshot, open_archive, patch_id
 from patchknn.archive.strings import name_key
+from patchknn.archive.totals import Labels, new_patients, totals_of
 from patchknn.errors import ConflictError
 
 _NAMED = 5  # conflicts that the sentence names
@@ -106,6 +108,11 @@ def merge_archives(
                 sources=manifest.sources + taking.sources,
                 rows_added=taking.rows,
                 sources_added=taking.sources,
+                totals=totals_of(newest).changed(
+                    taking.labels,
+                    patients=new_patients(newest, taking.patients),
+                    shards=[one.description for one in used.values()],
+                ),
             ),
             list(used.values()),
         )
@@ -127,6 +134,8 @@ class _Taking:
         self._ids: dict[str, str | None] = {}  # of sources that come from several shards
         self.rows = self.duplicates = self.sources = 0
         self.label_conflicts: list[LabelConflict] = []
+        self.labels: Labels = Counter()
+        self.patients: set[str | None] = set()
 
     def new_rows(self, other: Other, snapshot: Snapshot, shard: Shard) -> Rows | None:
         """The rows of one shard that are to be added, None where there are none."""
@@ -146,6 +155,10 @@ class _Taking:
         if not len(rows):
             return None
         self.rows += len(rows)
+        words = (*rows.classes, None)
+        self.labels.update(words[number] for number in rows.labels.tolist())
+        used = np.unique(rows.source).tolist()
+        self.patients.update(rows.sources[number].patient for number in used)
         self._count_sources(rows, other)
         return rows
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,8 @@ from patchknn.archive.choice import Choice, RowsByShard, chosen_rows
 from patchknn.archive.revisions import Revision, publish_revision
 from patchknn.archive.settings import read_settings
 from patchknn.archive.snapshot import Snapshot, open_snapshot, patch_id
+from patchknn.archive.totals import Labels as LabelCounts
+from patchknn.archive.totals import labels_of, totals_of
 from patchknn.errors import InputError
 
 Int64 = npt.NDArray[np.int64]
@@ -130,6 +133,10 @@ def _publish(
             path, found.rows, found.labels, run_id=run_id, events=found.events, rename=rename
         )
         manifest = snapshot.manifest.unchanged()
+        labels: LabelCounts = Counter(label for some in found.labels.values() for label in some)
+        for shard in snapshot.shards:
+            if shard.uuid in found.rows:
+                labels.subtract(labels_of(shard, snapshot.classes, found.rows[shard.uuid]))
         named = [label for some in found.labels.values() for label in some if label is not None]
         told = [event.old for event in found.events or () if event.old is not None]
         return Revision(
@@ -137,6 +144,7 @@ def _publish(
                 changes=(*manifest.changes, written.entry),
                 classes=tuple(dict.fromkeys([*manifest.classes, *named, *told])),
                 rows_relabelled=count,
+                totals=totals_of(snapshot).changed(labels),
             ),
             (written,),
         )

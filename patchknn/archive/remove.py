@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from patchknn.archive.manifest import Manifest
 from patchknn.archive.revisions import Revision, publish_revision
 from patchknn.archive.settings import read_settings
 from patchknn.archive.snapshot import Snapshot, open_snapshot
+from patchknn.archive.totals import Labels, labels_of, lost_patients, totals_of
 
 Dead = dict[str, npt.NDArray[np.int64]]
 
@@ -48,7 +50,7 @@ def remove_rows(
         if dry_run or not len(chosen):
             return None
         written = write_removal(path, chosen.rows, dead, run_id=run_id)
-        manifest = after_removal(snapshot.manifest.unchanged(), written, len(names))
+        manifest = after_removal(snapshot, snapshot.manifest.unchanged(), written, chosen)
         return Revision(manifest, (written,))
 
     if dry_run:
@@ -58,13 +60,22 @@ def remove_rows(
     return report._replace(number=None if published is None else published.number)
 
 
-def after_removal(manifest: Manifest, removal: WrittenChange, sources: int) -> Manifest:
-    """The snapshot once a removal, after which ``sources`` are gone altogether, applies to it."""
+def after_removal(
+    snapshot: Snapshot, manifest: Manifest, removal: WrittenChange, chosen: Chosen
+) -> Manifest:
+    """``manifest``, that of the next snapshot, once the removal of rows of this one applies."""
+    dead, names = left_empty(snapshot, chosen)
+    labels: Labels = Counter()
+    for shard in snapshot.shards:
+        rows = chosen.rows.get(shard.uuid)
+        if rows is not None:
+            labels.subtract(labels_of(shard, snapshot.classes, rows))
     return manifest._replace(
         changes=(*manifest.changes, removal.entry),
-        sources=manifest.sources - sources,
-        rows_removed=removal.entry.rows,
-        sources_removed=sources,
+        sources=manifest.sources - len(names),
+        rows_removed=len(chosen),
+        sources_removed=len(names),
+        totals=totals_of(snapshot).changed(labels, patients=-lost_patients(snapshot, dead)),
     )
 
 

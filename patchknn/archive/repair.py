@@ -183,6 +183,7 @@ def _published(
             sources=len(np.unique(np.concatenate([np.zeros(0, np.uint64), *keys]))),
             label_history=tuple(entry for entry in history if entry.uuid not in bad),
             rows_removed=sum(one.rows for one in found.lost),
+            totals=None,
         )
 
     manifest = publish(

@@ -38,6 +38,7 @@ def roll_back(
                 classes=then.classes,
                 records=then.records,
                 sources=then.sources,
+                totals=then.totals,
                 label_history=_history(now, then),
                 rows_added=max(then.rows - now.rows, 0),
                 rows_removed=max(now.rows - then.rows, 0),

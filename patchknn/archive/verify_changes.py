@@ -14,6 +14,7 @@ from patchknn.archive.description import SHARDS
 from patchknn.archive.manifest import REMOVE, ChangeEntry
 from patchknn.archive.shard import Shard
 from patchknn.archive.snapshot import Snapshot
+from patchknn.archive.totals import count
 from patchknn.errors import DamageError, PatchknnError
 
 Findings = Iterator[tuple[str, str]]
@@ -73,6 +74,9 @@ def snapshot_findings(snapshot: Snapshot, name: str) -> Findings:
     for shard in shards:
         if shard.edits.is_any and not np.array_equal(_without_rows(shard), _dead(shard)):
             yield name, f"A change says wrongly which sources shard {shard.uuid} has lost."
+    totals = snapshot.manifest.totals
+    if totals is not None and totals != count(snapshot):
+        yield name, "Its totals by class, patient, format or bytes are not those of its shards."
     yield from _repeated_patches(shards, keys[counts > 1])
 
 

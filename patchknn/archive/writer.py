@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -23,6 +24,7 @@ from patchknn.archive.settings import read_settings
 from patchknn.archive.shard import Shard
 from patchknn.archive.shard_writer import WrittenShard, write_shard
 from patchknn.archive.snapshot import Snapshot, find_sources, open_snapshot
+from patchknn.archive.totals import Labels, labels_of, new_patients, totals_of
 from patchknn.errors import ConflictError, PatchknnError, UsageError
 from patchknn.files import fsync_directory
 
@@ -34,8 +36,8 @@ class ArchiveWriter:
     """One process's additions to an archive; any number of processes may add at once.
 
     Rows become visible to readers by ``publish`` alone. Absolute paths of sources are kept only
-    with ``store_paths``. A context manager: on leaving it, what
-    was not published is removed.
+    with ``store_paths``; ``action`` is what its snapshots are called. A context manager: on leaving
+    it, what was not published is removed.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class ArchiveWriter:
         run_id: str | None = None,
         shard_bytes: int = _SHARD_BYTES,
         store_paths: bool = False,
+        action: str = "embed",
     ) -> None:
         if format not in SHARD_FORMATS:
             message = f"--format {format}: shards are {' or '.join(SHARD_FORMATS)}."
@@ -56,6 +59,7 @@ class ArchiveWriter:
         self.run_id = run_id
         self.duplicates = 0  # rows left out because the archive has them already
         self._store_paths = store_paths
+        self._action = action
         self._shard_bytes = min(shard_bytes, MAX_SHARD_BYTES // 2)
         self._snapshot = open_snapshot(path, self.settings)
         self._bundle = self._snapshot.bundle()
@@ -153,16 +157,32 @@ class ArchiveWriter:
             entries = [shard.entry for shard in self._shards]
             new_sources = sum(entry.sources for entry in entries)
             replaced = self._without_replaced(parent)
+            snapshot = self._at(parent.number)
+            opened = [
+                Shard(self.path, shard.description, 0, shard.description.classes)
+                for shard in self._shards
+            ]
+            labels: Labels = Counter()
+            for one in opened:
+                labels += labels_of(one, one.description.classes)
+            patients = {patient for shard in opened for patient in shard.patients.distinct()}
             return replaced._replace(
                 shards=(*parent.shards, *entries),
                 classes=tuple(dict.fromkeys([*parent.classes, *names])),
                 sources=replaced.sources + new_sources,
                 rows_added=sum(entry.rows for entry in entries),
                 sources_added=new_sources,
+                totals=(replaced.totals or totals_of(snapshot)).changed(
+                    labels,
+                    patients=new_patients(snapshot, patients),
+                    shards=[shard.description for shard in opened],
+                ),
             )
 
         manifest = publish(
-            self.path, self.settings.archive_id, with_shards, action="embed", run_id=self.run_id
+            *(self.path, self.settings.archive_id, with_shards),
+            action=self._action,
+            run_id=self.run_id,
         )
         self._forget()
         if manifest is not None:
@@ -178,17 +198,15 @@ class ArchiveWriter:
             self._removal = None
         if not self._replaced:
             return parent
-        snapshot = self._snapshot
-        if snapshot.number != parent.number:
-            snapshot = self._newer(parent.number)
+        snapshot = self._at(parent.number)
         chosen = chosen_rows(snapshot, Choice(slides=sorted(self._replaced)))
         if not len(chosen):
             return parent
-        dead, names = left_empty(snapshot, chosen)
+        dead, _ = left_empty(snapshot, chosen)
         self._removal = write_removal(self.path, chosen.rows, dead, run_id=self.run_id)
         self._removal.rename()
         fsync_directory(self._removal.folder)
-        return after_removal(parent, self._removal, len(names))
+        return after_removal(snapshot, parent, self._removal, chosen)
 
     def close(self) -> None:
         """Remove what was written and not published."""
@@ -252,6 +270,10 @@ class ArchiveWriter:
             else:
                 raise ConflictError(_conflict(self.path, source, other))
         return present
+
+    def _at(self, number: int) -> Snapshot:
+        same = self._snapshot.number == number
+        return self._snapshot if same else self._newer(number)
 
     def _newer(self, number: int) -> Snapshot:
         return open_snapshot(self.path, self.settings, at=number, known=self._snapshot)

@@ -83,21 +83,21 @@ def info(archive: Archive, at: options.At = None, format: options.Format = None)
     Example: patchknn archive info ARCHIVE
     """
     from patchknn.archive.snapshot import open_archive
-    from patchknn.archive.summary import summarise
+    from patchknn.archive.totals import totals_of
 
     snapshot = open_archive(archive, at)
     settings, description = snapshot.settings, snapshot.bundle().description
-    summary = summarise(snapshot)
+    totals = totals_of(snapshot)
     value = {
         "archive": str(archive),
         "archive_id": settings.archive_id,
         "snapshot": snapshot.number,
         "time": snapshot.manifest.time,
-        "rows": summary.rows,
-        "sources": summary.sources,
-        "patients": summary.patients,
-        "classes": summary.classes,
-        "unlabelled": summary.unlabelled,
+        "rows": len(snapshot),
+        "sources": snapshot.n_sources,
+        "patients": totals.patients,
+        "classes": {name: totals.classes.get(name, 0) for name in snapshot.classes},
+        "unlabelled": totals.unlabelled,
         "bits": settings.bits,
         "feature_dim": settings.feature_dim,
         "feature_dtype": settings.feature_dtype,
@@ -109,9 +109,9 @@ def info(archive: Archive, at: options.At = None, format: options.Format = None)
         "backbone": description.backbone,
         "hash_method": description.hash_method,
         "can_embed": snapshot.bundle().has_backbone,
-        "shards": summary.shards,
-        "formats": summary.formats,
-        "bytes": summary.bytes,
+        "shards": len(snapshot.shards),
+        "formats": totals.formats,
+        "bytes": totals.bytes,
         "indexed": sum(segment.n_rows for segment in snapshot.cover.segments),
         "segments": len(snapshot.cover.segments),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -126,7 +126,7 @@ def _embed(
             size=stored.patch_px,
             mpp=stored.mpp,
             feature_dtype=stored.feature_dtype,
-            orientations=str(stored.orientations),
+            orientations=cast("Any", str(stored.orientations)),
             batch_size=batch_size,
             workers=workers,
             device=device,

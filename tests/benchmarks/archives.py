@@ -15,12 +15,13 @@ import numpy.typing as npt
 from patchknn.archive.create import create_archive
 from patchknn.archive.description import SHARDS
 from patchknn.archive.index.update import update_index
-from patchknn.archive.manifests import Manifest, ShardEntry, publish
+from patchknn.archive.manifest import Manifest
+from patchknn.archive.manifests import publish
 from patchknn.archive.rows import Rows, Source
 from patchknn.archive.settings import read_settings
 from patchknn.archive.shard_writer import write_shard
 from patchknn.archive.snapshot import Snapshot, open_archive
-from patchknn.bundle import load_bundle, write_bundle
+from patchknn.bundle import Bundle, load_bundle, write_bundle
 from patchknn.bundle_description import EncoderDescription, LinearMap
 from patchknn.files import fsync_directory
 
@@ -63,29 +64,40 @@ def snapshot(wanted: Wanted, cache: Path) -> Snapshot:
     return open_archive(archive(wanted, cache))
 
 
-def write_shards(path: Path, bits: int, dim: int, parts: Iterable[Rows]) -> None:
-    """A new archive with a shard of each of ``parts``, not indexed."""
-    encoder = path.with_suffix(".encoder")
-    rng = np.random.default_rng(1)
-    weight = rng.standard_normal((bits, dim), np.float32)
-    # No codes are made by this map: the distributions give them.
+def random_bundle(folder: Path, bits: int, dim: int) -> Bundle:
+    """A hash map of random directions, always the same; archives may have other codes."""
+    weight = np.random.default_rng(1).standard_normal((bits, dim), np.float32)
     write_bundle(
-        encoder,
+        folder,
         EncoderDescription(dim, bits, "sign", class_names=CLASSES),
         LinearMap(weight, np.zeros(bits, np.float32)),
     )
-    create_archive(path, load_bundle(encoder), patch_px=224, mpp=0.5)
+    return load_bundle(folder)
+
+
+def write_shards(path: Path, bits: int, dim: int, parts: Iterable[Rows]) -> None:
+    """A new archive with a shard of each of ``parts``, not indexed."""
+    encoder = path.with_suffix(".encoder")
+    create_archive(path, random_bundle(encoder, bits, dim), patch_px=224, mpp=0.5)
     shutil.rmtree(encoder)
     settings = read_settings(path)
     written = [write_shard(path, settings, part, container="hdf5", run_id=None) for part in parts]
 
-    def entries(_parent: Manifest) -> tuple[list[ShardEntry], list[str]]:
+    def with_shards(parent: Manifest) -> Manifest:
         for shard in written:
             shard.rename()
         fsync_directory(path / SHARDS)
-        return [shard.entry for shard in written], list(CLASSES)
+        entries = tuple(shard.entry for shard in written)
+        sources = sum(entry.sources for entry in entries)
+        return parent._replace(
+            shards=entries,
+            classes=CLASSES,
+            sources=sources,
+            rows_added=sum(entry.rows for entry in entries),
+            sources_added=sources,
+        )
 
-    publish(path, settings.archive_id, entries, action="embed", run_id=None)
+    publish(path, settings.archive_id, with_shards, action="embed", run_id=None)
 
 
 def rows_of(

@@ -94,6 +94,10 @@ class Log:
         """One JSON object per measurement and line."""
         file.write_text("".join(json.dumps(asdict(one)) + "\n" for one in self.measurements))
 
+    def write_facts(self, file: Path) -> None:
+        """One JSON object of all figures."""
+        file.write_text(json.dumps(self.facts, indent=1) + "\n")
+
 
 def _done(_count: int) -> None:
     """In place of what was measured."""

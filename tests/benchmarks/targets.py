@@ -232,7 +232,12 @@ def verdicts_of(log: Log, targets: Iterable[Target]) -> Iterator[Verdict]:
 
 def scale_verdicts(log: Log) -> Iterator[Verdict]:
     """Those of ``scale.py``."""
-    for target in SCALE_TARGETS:
+    yield from fact_verdicts(log, SCALE_TARGETS)
+
+
+def fact_verdicts(log: Log, targets: Iterable[FactTarget]) -> Iterator[Verdict]:
+    """What became of targets about figures."""
+    for target in targets:
         found = log.facts.get(target.fact)
         reached = None if found is None else found * target.factor
         yield Verdict(
