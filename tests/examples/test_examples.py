@@ -104,20 +104,53 @@ def test_triage_lists_answers_doubtful_first_and_what_it_cannot_read(
     assert "text.png" in finished.stderr
 
 
-def test_a_nightly_update_adds_what_is_new_once(project, commands, tmp_path):
-    inbox = tmp_path / "inbox"
+@pytest.mark.timeout(900)  # some eighty processes
+def test_ten_nights_add_correct_compact_verify_and_report(project, commands, tmp_path):
+    inbox, archive = tmp_path / "inbox", tmp_path / "archive"
     inbox.mkdir()
     first, second = sorted((project / "slides").glob("*.tiff"))
-    words = (_EXAMPLES / "nightly_update.sh", inbox, project / "encoder", tmp_path / "archive")
-    shutil.copy(first, inbox)
-    _run(commands, *words, cwd=tmp_path)
-    _run(commands, *words, cwd=tmp_path)
-    shutil.copy(second, inbox)
+    corrections = tmp_path / "corrections.csv"
+    corrections.write_text("id,label,by\n")
+    words = (_EXAMPLES / "nightly_update.sh", inbox, project / "encoder", archive, corrections)
+
+    def night(code=0):
+        finished = _run(commands, *words, cwd=tmp_path, code=code)
+        return json.loads(finished.stdout), finished.stderr
+
+    def listed():
+        out = _run(commands, "patchknn", "archive", "list", archive, cwd=tmp_path).stdout
+        return {row["id"]: row["label"] for row in map(json.loads, out.splitlines())}
+
+    shutil.copy(first, inbox / "night1.tiff")
+    report, _ = night()
+    assert report["added"] == report["rows"] > 0
+    per_slide = report["rows"]
+    again, _ = night()
+    assert (again["added"], again["snapshot"]) == (0, report["snapshot"])
+    for number in range(3, 10):
+        _slide_of_its_own(second, inbox / f"night{number}.tiff", number)
+        patch = sorted(listed())[number]
+        with corrections.open("a") as file:
+            file.write(f"{patch},C{number},Ann\n")
+        report, _ = night()
+        assert report["added"] > 0
+        assert report["shards"] == 1
     (inbox / "broken.svs").write_bytes(b"")
-    finished = _run(commands, *words, cwd=tmp_path, code=3)
-    assert "broken.svs" in finished.stderr
-    info = _run(commands, "patchknn", "archive", "info", tmp_path / "archive", cwd=tmp_path)
-    assert json.loads(info.stdout)["sources"] == 2
+    report, told = night(code=3)
+    assert "broken.svs" in told
+    assert report["sources"] == 8
+    assert report["rows"] == len(listed()) > per_slide
+    corrected = dict(line.split(",")[:2] for line in corrections.read_text().splitlines()[1:])
+    assert {patch: listed()[patch] for patch in corrected} == corrected
+    history = _run(commands, "patchknn", "archive", "log", archive, "--labels", cwd=tmp_path).stdout
+    assert {row["id"] for row in map(json.loads, history.splitlines())} == set(corrected)
+
+
+def _slide_of_its_own(slide, copy, number):
+    """The same picture under another name is another file, as slides are."""
+    shutil.copy(slide, copy)
+    with copy.open("ab") as file:
+        file.write(bytes([number]) * 32)
 
 
 def test_corrected_labels_become_a_manifest_that_can_be_embedded(
