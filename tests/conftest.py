@@ -21,6 +21,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ["PYTHONSAFEPATH"] = "1"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What takes minutes is asked for."""
+    parser.addoption(
+        "--long-faults",
+        action="store_true",
+        help="kill, corrupt and write at once in tests/faults as often as a release needs it",
+    )
+
+
 @dataclass(frozen=True)
 class Result:
     """What one command line gave."""

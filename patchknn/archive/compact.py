@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from patchknn.archive.counting import totals_of
 from patchknn.archive.manifest import RELABEL, Manifest
 from patchknn.archive.revisions import Revision, publish_revision
 from patchknn.archive.rows import Rows, concatenate
@@ -16,7 +17,7 @@ from patchknn.archive.settings import read_settings
 from patchknn.archive.shard import Shard
 from patchknn.archive.shard_writer import WrittenShard, write_shard
 from patchknn.archive.snapshot import Snapshot, open_snapshot
-from patchknn.archive.totals import bytes_of, totals_of
+from patchknn.archive.totals import bytes_of
 
 # A shard is sorted in memory; those above a quarter are left as they are, where nothing changed.
 _SHARD_BYTES = 512 << 20

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from patchknn.archive.counting import Labels, new_patients, totals_of
 from patchknn.archive.locate import Wanted
 from patchknn.archive.paths import moved_path
 from patchknn.archive.revisions import Revision, publish_revision
@@ -19,7 +20,6 @@ from patchknn.archive.shard import Shard
 from patchknn.archive.shard_writer import WrittenShard, write_shard
 from patchknn.archive.snapshot import Snapshot, open_archive, patch_id
 from patchknn.archive.strings import name_key
-from patchknn.archive.totals import Labels, new_patients, totals_of
 from patchknn.errors import ConflictError
 
 _NAMED = 5  # conflicts that the sentence names

@@ -20,7 +20,9 @@ def stored_path(file: str, archive: Path, *, absolute: bool = False) -> str:
 
 def path_of(stored: str, name: str, archive: Path) -> str:
     """The path of a source by what was stored; its name where that is nothing."""
-    return str(archive.absolute().parent / stored) if stored else name
+    if not stored:
+        return name
+    return stored if Path(stored).is_absolute() else str(archive.absolute().parent / stored)
 
 
 def moved_path(stored: str, archive: Path, to: Path) -> str:

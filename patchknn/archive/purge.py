@@ -24,6 +24,7 @@ from patchknn.archive.leftovers import remove_any
 from patchknn.archive.manifest import RECORDS, ChangeEntry, Manifest
 from patchknn.archive.manifests import manifest_file, manifest_numbers, read_manifest_file
 from patchknn.archive.opening import open_shards
+from patchknn.archive.records_forget import without_keys
 from patchknn.archive.remove import remove_rows
 from patchknn.archive.revisions import Revision, publish_revision
 from patchknn.archive.runs import RUNS
@@ -93,8 +94,10 @@ def purge_rows(path: Path, choice: Choice, *, run_id: str | None = None) -> Purg
         nonlocal events
         history, written, events = _without_events(path, snapshot.manifest, names)
         manifest = snapshot.manifest.unchanged()
+        records, tables = without_keys(path, manifest.records, names.slides, names.patients)
         return Revision(
-            manifest._replace(label_history=history, purged=manifest.number + 1), written
+            manifest._replace(label_history=history, records=records, purged=manifest.number + 1),
+            [*written, *tables],
         )
 
     manifest = publish_revision(path, settings, scrubbed, action="purge", run_id=run_id)

@@ -13,11 +13,11 @@ import numpy.typing as npt
 from patchknn.archive.change import Event
 from patchknn.archive.change_writer import write_relabelling
 from patchknn.archive.choice import Choice, RowsByShard, chosen_rows
+from patchknn.archive.counting import Labels as LabelCounts
+from patchknn.archive.counting import labels_of, totals_of
 from patchknn.archive.revisions import Revision, publish_revision
 from patchknn.archive.settings import read_settings
 from patchknn.archive.snapshot import Snapshot, open_snapshot, patch_id
-from patchknn.archive.totals import Labels as LabelCounts
-from patchknn.archive.totals import labels_of, totals_of
 from patchknn.errors import InputError
 
 Int64 = npt.NDArray[np.int64]

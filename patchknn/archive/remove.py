@@ -11,11 +11,11 @@ import numpy.typing as npt
 
 from patchknn.archive.change_writer import WrittenChange, write_removal
 from patchknn.archive.choice import Choice, Chosen, chosen_rows, rows_of_sources
+from patchknn.archive.counting import Labels, labels_of, lost_patients, totals_of
 from patchknn.archive.manifest import Manifest
 from patchknn.archive.revisions import Revision, publish_revision
 from patchknn.archive.settings import read_settings
 from patchknn.archive.snapshot import Snapshot, open_snapshot
-from patchknn.archive.totals import Labels, labels_of, lost_patients, totals_of
 
 Dead = dict[str, npt.NDArray[np.int64]]
 

@@ -53,6 +53,12 @@ class StringTable:
             candidates = candidates[self._data[starts[candidates] + position] == byte]
         return candidates.astype(np.int64, copy=False)
 
+    def joined(self) -> bytes:
+        """All entries with a zero between them; a zero within one is a blank."""
+        data = self._data[: self._offsets[-1]]
+        data = np.where(data == 0, np.uint8(ord(" ")), data)
+        return np.insert(data, self._offsets[1:-1], 0).tobytes()
+
     def is_empty(self) -> bool:
         """Whether every entry is the empty text."""
         return bool(self._offsets[-1] == 0)
@@ -88,6 +94,10 @@ class OptionalStringTable:
     def equal_to(self, text: str) -> npt.NDArray[np.int64]:
         """As ``StringTable.equal_to``."""
         return self._table.equal_to(text)
+
+    def joined(self) -> bytes:
+        """As ``StringTable.joined``."""
+        return self._table.joined()
 
     def all_unknown(self) -> bool:
         """Whether every entry is None; nothing is read for it."""

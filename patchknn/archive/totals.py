@@ -6,17 +6,11 @@ A change costs what it changes: ten million rows are not looked at because one s
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
 
 if TYPE_CHECKING:
     from patchknn.archive.description import ShardDescription
-    from patchknn.archive.shard import Shard
-    from patchknn.archive.snapshot import Snapshot
-
-Labels = Counter[str | None]
 
 
 class Totals(NamedTuple):
@@ -61,61 +55,6 @@ NOTHING = Totals({}, 0, 0, 0, {})
 def bytes_of(shard: ShardDescription) -> int:
     """The bytes of a shard's files."""
     return sum(record.size for record in shard.files)
-
-
-def count(snapshot: Snapshot) -> Totals:
-    """The totals of a snapshot, by looking at all of it."""
-    labels: Labels = Counter()
-    patients: set[str | None] = set()
-    for shard in snapshot.shards:
-        labels += labels_of(shard, snapshot.classes)
-        if len(shard.edits.dead_sources):
-            patients.update(shard.patients.take(shard.live_sources()))
-        else:
-            patients.update(shard.patients.distinct())
-    descriptions = [shard.description for shard in snapshot.shards]
-    return NOTHING.changed(labels, patients=len(patients - {None}), shards=descriptions)
-
-
-def totals_of(snapshot: Snapshot) -> Totals:
-    """What its manifest says, or, where that is of an earlier version, a count."""
-    known = snapshot.manifest.totals
-    return count(snapshot) if known is None else known
-
-
-def labels_of(
-    shard: Shard, classes: Sequence[str], rows: np.ndarray[Any, np.dtype[np.int64]] | None = None
-) -> Labels:
-    """How many live rows, or of these ``rows``, have each label."""
-    if rows is None:
-        labels = shard.labels[shard.live_rows()] if shard.edits.is_any else shard.labels
-    else:
-        labels = shard.labels_at(rows)
-    counts = np.bincount(labels + 1, minlength=len(classes) + 1).tolist()
-    return Counter({name: n for name, n in zip((None, *classes), counts, strict=True) if n})
-
-
-def new_patients(snapshot: Snapshot, patients: Iterable[str | None]) -> int:
-    """How many of these patients a snapshot has no live source of."""
-    wanted = sorted({patient for patient in patients if patient is not None})
-    known = {number for number, _, _ in snapshot.sources_of_patients(wanted)} if wanted else ()
-    return len(wanted) - len(known)
-
-
-def lost_patients(snapshot: Snapshot, dead: Mapping[str, Any]) -> int:
-    """How many patients lose their last source where those of ``dead``, by shard, go."""
-    patients: set[str] = set()
-    for shard in snapshot.shards:
-        numbers = dead.get(shard.uuid)
-        if numbers is not None and len(numbers):
-            patients.update(p for p in shard.patients.take(np.asarray(numbers)) if p is not None)
-    wanted = sorted(patients)
-    left = {
-        number
-        for number, shard, source in (snapshot.sources_of_patients(wanted) if wanted else ())
-        if source not in dead.get(shard.uuid, ())
-    }
-    return len(wanted) - len(left)
 
 
 def totals_from_json(value: Any) -> Totals | None:

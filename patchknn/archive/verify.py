@@ -21,6 +21,7 @@ from patchknn.archive.settings import ENCODER, ArchiveSettings, read_settings
 from patchknn.archive.shard import Shard, read_description
 from patchknn.archive.snapshot import open_snapshot
 from patchknn.archive.verify_changes import change_findings, snapshot_findings
+from patchknn.archive.verify_records import records_findings
 from patchknn.archive.verify_shard import shard_findings
 from patchknn.bundle import Bundle, load_backbone, load_bundle
 from patchknn.errors import DamageError, PatchknnError
@@ -75,6 +76,8 @@ class Verifier:
         changed = yield from self._changes(manifests)
         if manifests:
             yield from self._newest(settings, manifests[-1], whole, changed)
+        for file, sentence in records_findings(self.path, manifests, self._advance):
+            yield Finding(file, sentence)
         yield from self._runs()
         for file, sentence in index_findings(self.path, self._advance):
             yield Finding(file, sentence)

@@ -10,11 +10,11 @@ import numpy.typing as npt
 
 from patchknn.archive.change import CHANGES, Change, open_change
 from patchknn.archive.checksums import span_checksum
+from patchknn.archive.counting import count
 from patchknn.archive.description import SHARDS
 from patchknn.archive.manifest import REMOVE, ChangeEntry
 from patchknn.archive.shard import Shard
 from patchknn.archive.snapshot import Snapshot
-from patchknn.archive.totals import count
 from patchknn.errors import DamageError, PatchknnError
 
 Findings = Iterator[tuple[str, str]]

@@ -12,6 +12,7 @@ import numpy as np
 
 from patchknn.archive.change_writer import WrittenChange, write_removal
 from patchknn.archive.choice import Choice, chosen_rows
+from patchknn.archive.counting import Labels, labels_of, new_patients, totals_of
 from patchknn.archive.description import MAX_SHARD_BYTES, SHARD_FORMATS, SHARDS
 from patchknn.archive.leftovers import remove_leftovers
 from patchknn.archive.manifest import Manifest
@@ -24,7 +25,6 @@ from patchknn.archive.settings import read_settings
 from patchknn.archive.shard import Shard
 from patchknn.archive.shard_writer import WrittenShard, write_shard
 from patchknn.archive.snapshot import Snapshot, find_sources, open_snapshot
-from patchknn.archive.totals import Labels, labels_of, new_patients, totals_of
 from patchknn.errors import ConflictError, PatchknnError, UsageError
 from patchknn.files import fsync_directory
 

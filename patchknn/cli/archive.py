@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from patchknn.cli import (
+    archive_export,
+    archive_import,
     archive_merge,
     archive_records,
     archive_reencode,
@@ -65,6 +67,8 @@ app.command(short_help="Remove patches, slides or patients.")(archive_remove.rem
 app.command(short_help="Correct labels; the history stays.")(archive_relabel.relabel)
 app.add_typer(archive_records.app, name="records", short_help="What is known of its slides.")
 app.command(short_help="Take in other archives.")(archive_merge.merge)
+app.command("import", short_help="Features made elsewhere.")(archive_import.import_)
+app.command(short_help="To Parquet, TRIDENT's HDF5, an archive.")(archive_export.export)
 app.command(short_help="The same patches, another encoder.")(archive_reencode.reencode)
 app.command(short_help="Write changes in, join small shards.")(archive_upkeep.compact)
 app.command(short_help="Delete what no kept snapshot names.")(archive_upkeep.gc)
@@ -82,8 +86,8 @@ def info(archive: Archive, at: options.At = None, format: options.Format = None)
 
     Example: patchknn archive info ARCHIVE
     """
+    from patchknn.archive.counting import totals_of
     from patchknn.archive.snapshot import open_archive
-    from patchknn.archive.totals import totals_of
 
     snapshot = open_archive(archive, at)
     settings, description = snapshot.settings, snapshot.bundle().description

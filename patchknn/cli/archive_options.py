@@ -25,6 +25,10 @@ Patients = Annotated[
     list[str] | None,
     typer.Option("--patient", metavar="NAME", help="All of a patient; repeatable; '-' as above."),
 ]
+Where = Annotated[
+    str | None,
+    typer.Option("--where", metavar="SQL", help="All of slides whose records make this true."),
+]
 Labels = Annotated[
     list[str] | None,
     typer.Option("--label", metavar="CLASS", help="Of these only rows of this class; repeatable."),

@@ -18,6 +18,7 @@ def remove(
     id: archive_options.Ids = None,
     slide: archive_options.Slides = None,
     patient: archive_options.Patients = None,
+    where: archive_options.Where = None,
     label: archive_options.Labels = None,
     purge: Annotated[
         bool,
@@ -37,20 +38,25 @@ def remove(
     """
     from patchknn.archive.choice import Choice
     from patchknn.archive.remove import remove_rows
-    from patchknn.cli.archive_runs import ChangingRun, name_missing, words_of
+    from patchknn.cli.archive_runs import ChangingRun, name_missing, source_filter, words_of
     from patchknn.errors import UsageError
 
     choice = Choice(
-        ids=words_of(id), slides=words_of(slide), patients=words_of(patient), labels=label or ()
+        ids=words_of(id),
+        slides=words_of(slide),
+        patients=words_of(patient),
+        labels=label or (),
+        where=source_filter(archive, where),
     )
     if not choice.says_which and not choice.labels:
-        message = "Say what to remove: --id, --slide, --patient or --label."
+        message = "Say what to remove: --id, --slide, --patient, --where or --label."
         raise UsageError(message)
     style = console.output_format(format)
     if purge and not dry_run:
         return _purge(archive, choice, ignore_missing, style)
     given = {"ids": len(choice.ids), "slides": choice.slides, "patients": choice.patients}
-    with ChangingRun(archive, {**given, "labels": choice.labels}, dry_run=dry_run) as run:
+    given |= {"labels": choice.labels, "where": where}
+    with ChangingRun(archive, given, dry_run=dry_run) as run:
         removal = remove_rows(archive, choice, run_id=run.id, dry_run=dry_run)
         name_missing(archive, removal.missing)
         summary = {

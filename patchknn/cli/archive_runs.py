@@ -5,9 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from patchknn.cli import console
+
+if TYPE_CHECKING:
+    from patchknn.archive.records_where import SourceFilter
 
 _SHOWN = 10
 
@@ -70,6 +73,16 @@ def name_missing(archive: Path, missing: Sequence[str]) -> None:
         console.message(f"{name}: {archive} has no such patch, slide or patient.")
     if len(missing) > _SHOWN:
         console.message(f"… and {len(missing) - _SHOWN} more that {archive} does not have.")
+
+
+def source_filter(archive: Path, where: str | None) -> SourceFilter | None:
+    """What ``--where`` says, of the newest snapshot; None where it says nothing."""
+    if where is None:
+        return None
+    from patchknn.archive.records_where import SourceFilter
+    from patchknn.archive.snapshot import open_archive
+
+    return SourceFilter(open_archive(archive), where)
 
 
 def words_of(values: Sequence[str] | None) -> list[str]:

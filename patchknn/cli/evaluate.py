@@ -36,6 +36,7 @@ def evaluate(
         ),
     ] = "patient",
     labelled: options.LabelledRows = False,
+    where: options.Where = None,
     max_per: options.MaxPer = None,
     coarse: options.Coarse = "hamming",
     candidates: options.Candidates = 100,
@@ -71,6 +72,7 @@ def evaluate(
         max_per=max_per,
         coarse=coarse,
         candidates=candidates,
+        where=where,
     )
     snapshot = open_archive(archive, at)
 
@@ -178,7 +180,9 @@ def _print_tables(reports: Sequence[Report]) -> None:
     own = {"none": "nothing", "self": "the query itself"}.get(
         excluded, f"the query's own {excluded}"
     )
-    console.write_text(f"{settings['archive']}: {settings['rows']} rows; {own} is left out.\n\n")
+    only = "" if settings["where"] is None else f" Only rows where {settings['where']} answer."
+    told = f"{settings['archive']}: {settings['rows']} rows; {own} is left out.{only}"
+    console.write_text(f"{told}\n\n")
     console.print_table(
         ["figure", *methods],
         [

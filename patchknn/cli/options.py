@@ -74,6 +74,10 @@ MaxPer = Annotated[
         "--max-per", metavar="slide|patient N", help="At most N neighbours of each of these."
     ),
 ]
+Where = Annotated[
+    str | None,
+    typer.Option("--where", metavar="SQL", help="Only rows whose records make this true."),
+]
 LabelledRows = Annotated[bool, typer.Option("--labelled", help="Only rows with a label.")]
 Coarse = Annotated[
     Literal["hamming", "l2", "annoy"],

@@ -36,6 +36,7 @@ def query(
         typer.Option("--label", metavar="CLASS", help="Only rows of this class; repeatable."),
     ] = None,
     labelled: options.LabelledRows = False,
+    where: options.Where = None,
     max_per: options.MaxPer = None,
     coarse: options.Coarse = "hamming",
     candidates: options.Candidates = 100,
@@ -63,6 +64,10 @@ def query(
     workers: options.Workers = None,
     device: options.Device = None,
     format: options.Format = None,
+    fields: Annotated[
+        str | None,
+        typer.Option("--fields", metavar="A,B,…", help="Fields of records beside each neighbour."),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", metavar="FILE", help="Append NDJSON; a rerun resumes."),
@@ -80,11 +85,12 @@ def query(
 
     Two stages: the rows within a Hamming radius of the query's code (widened where they are
     fewer than k), ranked by the L2 distance of their features. Stored rows and .npy features
-    need no torch. A query that fails is reported and the rest is answered (exit 3; 1 where none
-    is).
+    need no torch. --where and --fields are about records that are attached (see 'patchknn archive
+    records attach --help'), as in --where "organ = 'colon' and year >= 2015" --fields organ,year.
+    A query that fails is reported and the rest is answered (exit 3; 1 where none is).
     """
     from patchknn.cli.query_asked import ImageSettings
-    from patchknn.cli.query_run import Wanted, run_query
+    from patchknn.cli.query_run import Wanted, names_in, run_query
     from patchknn.search.settings import SearchSettings
 
     settings = SearchSettings(
@@ -99,6 +105,7 @@ def query(
         candidates=candidates,
         min_neighbours=min_neighbours,
         abstain_below=abstain_below,
+        where=where,
     )
     images = ImageSettings(
         encoder=encoder,
@@ -111,5 +118,5 @@ def query(
         workers=workers,
         device=device,
     )
-    wanted = Wanted(format, output, montage, slides, size, explain, at)
+    wanted = Wanted(format, output, montage, slides, size, explain, at, names_in(fields))
     return run_query(archive, queries or [], id or [], settings, images, wanted)

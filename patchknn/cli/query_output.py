@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from patchknn.cli import console
@@ -22,14 +22,21 @@ class AnswerWriter:
     """Writes answers as they come and counts them; a failure also gets its line on stderr."""
 
     def __init__(
-        self, style: str, settings: SearchSettings, file: AnswerFile | None = None
+        self,
+        style: str,
+        settings: SearchSettings,
+        file: AnswerFile | None = None,
+        fields: Sequence[str] = (),
     ) -> None:
         self.answered = self.skipped = self.failed = 0
         self._style = style
         self._settings = settings
         self._file = file
+        self._fields = tuple(fields)
         if style == "tsv" and file is None:
-            console.write_tsv_row(TSV_COLUMNS)
+            # A field may be called like one of the columns.
+            added = [f"fields.{name}" if name in TSV_COLUMNS else name for name in fields]
+            console.write_tsv_row([*TSV_COLUMNS, *added])
 
     def skip(self, name: str, content: str | None) -> bool:
         """Whether this query is answered in the file already; counts it if so."""
@@ -49,7 +56,7 @@ class AnswerWriter:
         elif self._style == "ndjson":
             console.write_ndjson(answer.as_json())
         elif isinstance(answer, Answer) and self._style == "tsv":
-            for row in _tsv_rows(answer):
+            for row in _tsv_rows(answer, self._fields):
                 console.write_tsv_row(row)
             console.flush()
         elif isinstance(answer, Answer):
@@ -66,10 +73,17 @@ class AnswerWriter:
         return 3 if self.answered or self.skipped else 1
 
 
-def _tsv_rows(answer: Answer) -> Iterator[list[Any]]:
+def _tsv_rows(answer: Answer, fields: Sequence[str]) -> Iterator[list[Any]]:
     """One row per neighbour; an answer without any has one row with those cells empty."""
     end = [answer.prediction, answer.confidence, str(answer.abstained).lower()]
     if not answer.neighbours:
-        yield [answer.query, *[None] * (len(TSV_COLUMNS) - 1 - len(end)), *end]
+        empty = [None] * (len(TSV_COLUMNS) - 1 - len(end))
+        yield [answer.query, *empty, *end, *[None] * len(fields)]
     for rank, neighbour in enumerate(answer.neighbours, start=1):
-        yield [answer.query, rank, *neighbour.as_json().values(), *end]
+        values = neighbour._replace(fields=None).as_json().values()
+        added = [] if neighbour.fields is None else map(_word, neighbour.fields.values())
+        yield [answer.query, rank, *values, *end, *added]
+
+
+def _word(value: Any) -> Any:
+    return str(value).lower() if isinstance(value, bool) else value

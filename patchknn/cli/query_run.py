@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,6 +23,7 @@ from patchknn.search.settings import SearchSettings
 if TYPE_CHECKING:
     from patchknn.cli.answer_file import AnswerFile
     from patchknn.cli.query_plain import PlainQuery
+    from patchknn.search.fields import NeighbourFields
 
 _MONTAGE_ROWS = 20
 
@@ -32,7 +33,8 @@ class Wanted(NamedTuple):
 
     ``format`` None is a table on a terminal, NDJSON in a pipe; ``size`` in pixels must be the
     archive's; ``slides`` is where the slides of tile sets lie now; ``explain``: say in each answer
-    what its search took; ``at`` a snapshot that is not the newest.
+    what its search took; ``at`` a snapshot that is not the newest; ``fields`` of records are put
+    beside each neighbour.
     """
 
     format: str | None = None
@@ -42,6 +44,7 @@ class Wanted(NamedTuple):
     size: int | None = None
     explain: bool = False
     at: int | None = None
+    fields: tuple[str, ...] = ()
 
 
 def run_plain(plain: PlainQuery) -> int:
@@ -70,13 +73,17 @@ def run_query(
         )
         raise UsageError(message)
     searcher = Searcher(snapshot, settings, available_cpus(), explain=wanted.explain)
+    fields = _neighbour_fields(snapshot, wanted.fields) if wanted.fields else None
     drawn: EvenSample[tuple[Asked, Answer]] = EvenSample(_MONTAGE_ROWS)
     with ExitStack() as stack:
         file = None
         if wanted.output is not None:
             made_with = _made_with(snapshot, settings, images)
+            if fields is not None:
+                made_with["fields"] = list(fields.names)
             file = stack.enter_context(_answer_file(wanted.output, made_with))
-        writer = AnswerWriter(console.output_format(wanted.format), settings, file)
+        style = console.output_format(wanted.format)
+        writer = AnswerWriter(style, settings, file, () if fields is None else fields.names)
         if ids:
             asked = ask_stored(snapshot, [*ids, *given], images.patient, writer.skip)
         else:
@@ -84,7 +91,9 @@ def run_query(
         beside = wanted.output is None
         bar = stack.enter_context(console.ProgressBar(None, "query", "queries", beside))
         for block in asked:
-            answers = searcher.search_many(one.query for one in block)
+            answers: Iterable[Answer | Failure] = searcher.search_many(one.query for one in block)
+            if fields is not None:
+                answers = fields.beside(list(answers))
             for one, answer in zip(block, answers, strict=True):
                 writer.write(answer, one.content)
                 if wanted.montage is not None and not isinstance(answer, Failure):
@@ -121,6 +130,28 @@ def _check_usage(queries: Sequence[str], ids: Sequence[str], wanted: Wanted) -> 
         check_montage_path(wanted.montage)
 
 
+def names_in(text: str | None) -> tuple[str, ...]:
+    """The names in a list with commas; one with a comma in it stands in double quotes."""
+    if text is None:
+        return ()
+    import csv
+
+    try:
+        names = [name.strip() for name in next(csv.reader([text], skipinitialspace=True), [])]
+    except csv.Error:
+        names = []
+    if not names or not all(names):
+        message = f"--fields {text}: give names with commas between them, as in --fields a,b."
+        raise UsageError(message)
+    return tuple(names)
+
+
+def _neighbour_fields(snapshot: Snapshot, names: Sequence[str]) -> NeighbourFields:
+    from patchknn.search.fields import NeighbourFields
+
+    return NeighbourFields(snapshot, names)
+
+
 def _answer_file(path: Path, made_with: dict[str, Any]) -> AnswerFile:
     from patchknn.cli.answer_file import AnswerFile
 
@@ -135,6 +166,8 @@ def _made_with(
 ) -> dict[str, Any]:
     """What decides the answers, so that answers made otherwise are not mixed with them."""
     search = settings._asdict()
+    if settings.where is None:  # as answers say that were made before there was such a thing
+        del search["where"]
     search["labels"] = None if settings.labels is None else sorted(settings.labels)
     return {
         "archive": snapshot.settings.archive_id,

@@ -155,6 +155,8 @@ def _neighbours(answer: Answer) -> RenderableType:
     patients = any(neighbour.patient is not None for neighbour in answer.neighbours)
     if patients:
         table.add_column("patient")
+    for name in answer.neighbours[0].fields or ():
+        table.add_column(Text(visible(name)), overflow="fold")
     decimals = _decimals(answer.neighbours[-1].l2)
     for rank, neighbour in enumerate(answer.neighbours, start=1):
         label = "-" if neighbour.label is None else visible(neighbour.label)
@@ -168,8 +170,14 @@ def _neighbours(answer: Answer) -> RenderableType:
         ]
         if patients:
             cells.append(Text(visible(neighbour.patient or "-"), style="dim"))
+        values = (neighbour.fields or {}).values()
+        cells += [Text("-" if value is None else visible(_word(value))) for value in values]
         table.add_row(*cells)
     return table
+
+
+def _word(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _decimals(largest: float) -> int:

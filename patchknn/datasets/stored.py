@@ -28,7 +28,7 @@ class Origin:
     """
 
     path: Path
-    kind: Literal["hdf5", "archive"]
+    kind: Literal["hdf5", "archive", "npy"]
     rows: int
     unit: Literal["px", "um"] | None = None
     encoder: str | None = None
@@ -41,7 +41,8 @@ class FeaturePart:
 
     ``dim`` D and ``dtype`` (float16 or float32) are what they will be; ``sources``, ``labels``,
     ``patients`` and ``splits`` have one entry a row, ``coords`` is (n, 2) float64, −1 where there
-    are none. ``aliases`` are other names of its source where it holds only one.
+    are none. ``aliases`` are other names of its source where it holds only one; ``paths`` are the
+    files of sources where they are known.
     """
 
     origin: Origin
@@ -54,6 +55,7 @@ class FeaturePart:
     splits: Texts
     blocks: Callable[[], Iterator[Features]]
     aliases: tuple[str, ...] = ()
+    paths: Mapping[str, Path] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.sources)

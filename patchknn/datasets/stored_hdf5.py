@@ -21,6 +21,8 @@ from patchknn.datasets.stored import FeaturePart, Features, Origin
 from patchknn.errors import InputError, PatchknnError
 
 _NAMES = ("features", "feats")
+# Files that patchknn wrote, which say their source's name themselves: tile sets and exports.
+_OWN = ("patchknn_format", "patchknn_export")
 _BLOCK_BYTES = 64 << 20
 _FAILURES = (OSError, KeyError, ValueError, TypeError, RuntimeError)
 
@@ -82,7 +84,7 @@ def _part(path: Path, relative: str, file: Any) -> FeaturePart:
     attributes = _attributes(file, dataset)
     stem = relative.rsplit(".", 1)[0]
     own_name = str(attributes.get("name") or stem)
-    name = own_name if "patchknn_format" in attributes else stem
+    name = own_name if any(mark in attributes for mark in _OWN) else stem
     patient = attributes.get("patient")
     encoder = attributes.get("extractor") or attributes.get("encoder")
     return FeaturePart(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,11 +15,20 @@ from patchknn.datasets.patches import Problem
 from patchknn.datasets.stored import FeaturePart
 from patchknn.errors import InputError
 from patchknn.slides.readers import SLIDE_SUFFIXES
-from patchknn.tables import read_table
+from patchknn.tables import Table, read_table
 
 # Positions in a table are rounded by whoever wrote it; patches lie further apart.
 _REACH = 0.5
 _Position = tuple[float, float]
+_NAMES = ("slide", "name", "id")
+_PATCH_ID = re.compile(r"(.+)@(-?[0-9]+)_(-?[0-9]+)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Unmatched(Problem):
+    """Rows of a table of labels, ``rows`` of them, that no features were found for."""
+
+    rows: int = 1
 
 
 @dataclass
@@ -39,17 +49,19 @@ class _Slide:
 
 
 def labelled(
-    inputs: Iterable[FeaturePart | Problem], table: Path | None
+    inputs: Iterable[FeaturePart | Problem], table: Path | None, *, keep_unlabelled: bool = False
 ) -> Iterator[FeaturePart | Problem]:
     """Parts with what a table says of them; without a table they pass as they are.
 
-    The CSV, TSV or Parquet table has the columns ``slide`` (the source's name, or that of its file
-    or slide, with or without suffix) and ``label``, and any of ``patient``, ``split``, ``x`` and
-    ``y`` (both or neither, in the unit of the file's coordinates). A row with a position speaks of
-    that patch and goes before a row of the whole slide, which goes before the file's own label
-    (an empty one does not). A file without a row and without labels of its own is a Problem and
-    left out; so is a row without features, and patches that a file does not hold. Raises
-    InputError where the table cannot be read, contradicts itself, or names two slides at once.
+    The CSV, TSV or Parquet table has the columns ``slide`` or ``name`` (the source's name, or that
+    of its file or slide, with or without suffix) and ``label``, and any of ``patient``, ``split``,
+    ``x`` and ``y`` (both or neither, in the unit of the part's coordinates); or ``id``, which says
+    name and position as ``name@x_y``. A row with a position speaks of that patch and goes before a
+    row of the whole slide, which goes before the file's own label (an empty one does not). A file
+    without a row and without labels of its own is a Problem and left out, unless
+    ``keep_unlabelled``; a row without features is Unmatched, and so are patches that a file does
+    not hold. Raises InputError where the table cannot be read, contradicts itself, or names two
+    slides at once.
     """
     if table is None:
         yield from inputs
@@ -61,11 +73,11 @@ def labelled(
         if isinstance(part, Problem):
             yield part
         else:
-            yield from _apply(part, table, slides, short, owners)
+            yield from _apply(part, table, slides, short, owners, keep_unlabelled=keep_unlabelled)
     for cell, slide in slides.items():
         if cell not in owners:
             text = f"{table}, line {slide.line}: there are no features of {cell}."
-            yield Problem(cell, text)
+            yield Unmatched(cell, text, len(slide.patches) + (slide.whole is not None))
 
 
 def _apply(
@@ -74,6 +86,8 @@ def _apply(
     slides: dict[str, _Slide],
     short: dict[str, str],
     owners: dict[str, str],
+    *,
+    keep_unlabelled: bool,
 ) -> Iterator[FeaturePart | Problem]:
     labels, patients, splits = list(part.labels), list(part.patients), list(part.splits)
     names = [*dict.fromkeys(part.sources)] or [part.aliases[0]]
@@ -83,7 +97,8 @@ def _apply(
     for name in names:
         cell = _cell(name, part.aliases if len(names) == 1 else (), slides, short)
         if cell is None:
-            if len(part) and part.origin.kind == "hdf5" and not any(part.labels):
+            may_lack = keep_unlabelled or part.origin.kind != "hdf5"
+            if len(part) and not may_lack and not any(part.labels):
                 text = f"{table} has no row of {name}: {part.origin.path} is left out."
                 yield Problem(name, text)
                 return
@@ -116,7 +131,7 @@ def _apply(
                 f"{part.origin.path}, the first at {x:g}, {y:g} (line {line}); its coordinates "
                 f"are in {part.origin.unit or 'a unit that it does not name'}."
             )
-            yield Problem(cell, text)
+            yield Unmatched(cell, text, len(missing))
     yield replace(part, labels=tuple(labels), patients=tuple(patients), splits=tuple(splits))
 
 
@@ -148,18 +163,18 @@ class _Nearest:
 
 
 def _read(path: Path) -> dict[str, _Slide]:
-    table = read_table(path, required=["slide", "label"])
-    if ("x" in table.columns) != ("y" in table.columns):
-        message = f"{path} has only one of the columns x and y; a position needs both."
-        raise InputError(message)
-    positions: list[tuple[float | None, float | None]] = [(None, None)] * len(table.rows)
-    if "x" in table.columns:
-        positions = list(zip(table.numbers("x"), table.numbers("y"), strict=True))
+    table = read_table(path, required=["label"])
+    column = next((name for name in _NAMES if name in table.columns), None)
+    if column is None:
+        read_table(path, required=["slide"])
     slides: dict[str, _Slide] = {}
-    for row, line, (x, y) in zip(table.rows, table.lines, positions, strict=True):
-        cell, patient = row["slide"], row.get("patient")
+    places = _places(table, column or "slide")
+    for row, line, (cell, x, y) in zip(table.rows, table.lines, places, strict=True):
+        patient = row.get("patient")
         if cell is None or (x is None) != (y is None):
-            lack = "the slide is empty" if cell is None else "x or y is empty; give both or none"
+            lack = (
+                f"the {column} is empty" if cell is None else "x or y is empty; give both or none"
+            )
             message = f"{path}, line {line}: {lack}."
             raise InputError(message)
         slide = slides.setdefault(cell, _Slide(line, patient))
@@ -179,6 +194,25 @@ def _read(path: Path) -> dict[str, _Slide]:
             message = f"{path}, lines {before.line} and {line} contradict each other on {cell}."
             raise InputError(message)
     return slides
+
+
+def _places(table: Table, column: str) -> Iterator[tuple[str | None, float | None, float | None]]:
+    """The name and position of each row; a plain image has none."""
+    names = [row[column] for row in table.rows]
+    if column == "id":
+        for name in names:
+            match = _PATCH_ID.fullmatch(name or "")
+            yield (match[1], float(match[2]), float(match[3])) if match else (name, None, None)
+        return
+    if ("x" in table.columns) != ("y" in table.columns):
+        message = f"{table.path} has only one of the columns x and y; a position needs both."
+        raise InputError(message)
+    if "x" not in table.columns:
+        yield from ((name, None, None) for name in names)
+        return
+    for name, x, y in zip(names, table.numbers("x"), table.numbers("y"), strict=True):
+        is_plain = x is not None and y is not None and x < 0 and y < 0
+        yield (name, None, None) if is_plain else (name, x, y)
 
 
 def _short_names(slides: dict[str, _Slide]) -> dict[str, str]:

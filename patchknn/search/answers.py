@@ -9,7 +9,8 @@ class Neighbour(NamedTuple):
     """One archived patch; ``row`` counts over the snapshot, ``hamming`` is in bits.
 
     ``l2`` is the distance of the features, the query's rounded to the archive's dtype. ``x`` and
-    ``y`` are level-0 pixels, −1 for a plain image.
+    ``y`` are level-0 pixels, −1 for a plain image. ``fields`` are those of its slide's and
+    patient's records that were asked for, by name, None where none were.
     """
 
     row: int
@@ -21,9 +22,11 @@ class Neighbour(NamedTuple):
     x: int
     y: int
     patient: str | None
+    fields: dict[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The object under ``neighbours``."""
+        fields = {} if self.fields is None else {"fields": self.fields}
         return {
             "id": self.id,
             "label": self.label,
@@ -33,6 +36,7 @@ class Neighbour(NamedTuple):
             "x": self.x,
             "y": self.y,
             "patient": self.patient,
+            **fields,
         }
 
 

@@ -43,9 +43,9 @@ class Searcher:
     Paper A, sections 2.4 and 2.5. ``threads`` help large balls and batches; answers do not hang
     on them. With ``explain`` every answer says what it took, and is found alone.
 
-    Raises UsageError for a label that no row can have, a radius beyond the bits or kernels that
-    are not there, ConflictError where the archive's encoder does not fit it, PatchknnError where
-    Annoy is asked for and does not work.
+    Raises UsageError for a label that no row can have, a ``where`` that cannot be evaluated, a
+    radius beyond the bits or kernels that are not there, ConflictError where the archive's encoder
+    does not fit it, PatchknnError where Annoy is asked for and does not work.
     """
 
     def __init__(
@@ -189,12 +189,13 @@ class Searcher:
     def _demand_of_features(self) -> Demand | None:
         """What features alone demand, None where that is not all, or they take another way."""
         settings = self.settings
-        anything = settings.labels is None and not settings.labelled_only
+        by_label = settings.labels is not None or settings.labelled_only
+        anything = not by_label and settings.where is None
         if not anything or settings.max_per or settings.exclude_same not in {"none", "self"}:
             return None
-        if self._stage is not None or self._explain or self.snapshot.has_removed:
+        if self._stage is not None or self._explain:
             return None
-        return Demand(self._k, lambda rows: np.ones(len(rows), bool), np.zeros(0, np.int64))
+        return Demand(self._k, self._reader.are_live, np.zeros(0, np.int64))
 
     def _demand(self, row_filter: QueryFilter, code: Codes) -> Demand:
         skip = row_filter.skip

@@ -1,4 +1,4 @@
-"""Which rows may answer a query: labels, and what is too close to the query itself."""
+"""Which rows may answer a query: labels, records, and what is too close to the query itself."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ _NONE = np.zeros(0, np.int64)
 class RowFilter:
     """The filters of one search; ``for_queries`` binds them to queries.
 
-    Raises UsageError where a wanted label is no class of the snapshot.
+    Raises UsageError where a wanted label is no class of the snapshot, or ``where`` no expression
+    over its records.
     """
 
     def __init__(self, snapshot: Snapshot, settings: SearchSettings, reader: RowReader) -> None:
@@ -33,6 +34,11 @@ class RowFilter:
         self._settings = settings
         self._reader = reader
         self._label_ids = _label_ids(snapshot, settings)
+        self._where: Callable[[Shard], Mask] | None = None
+        if settings.where is not None:
+            from patchknn.archive.records_where import SourceFilter
+
+            self._where = SourceFilter(snapshot, settings.where)
 
     def check(self, query: Query) -> None:
         """Raise InputError where patients are to be told apart and the query's is unknown."""
@@ -53,14 +59,15 @@ class RowFilter:
         """The filters for queries that ``check`` lets through, found out together."""
         own = self._own_sources(queries)
         skips: Sequence[RowNumbers | None] = [None] * len(queries)
-        looks_at_rows = self._label_ids is not None or self._settings.labelled_only
-        if not looks_at_rows and not self._snapshot.has_removed:
+        by_label = self._label_ids is not None or self._settings.labelled_only
+        looks_at_rows = by_label or self._where is not None
+        if not looks_at_rows:
             if self._settings.exclude_same == "none":
                 skips = [_NONE] * len(queries)
             elif self._settings.exclude_same == "self":
                 skips = self._own_rows(queries, own)
         return [
-            QueryFilter(self._settings, self._reader, self._label_ids, *one)
+            QueryFilter(self._settings, self._reader, self._label_ids, self._where, *one)
             for one in zip(queries, own, skips, strict=True)
         ]
 
@@ -121,13 +128,16 @@ class RowFilter:
 class QueryFilter(NamedTuple):
     """Says which rows may answer one query.
 
-    ``own``: the sources of each shard (numbers) that are the query's own. ``skip``: the few rows
-    (s,) that may not answer where all others may, None where each must be looked at.
+    ``where`` says of each source of a shard (S,) whether its rows may answer. ``own``: the sources
+    of each shard (numbers) that are the query's own. ``skip``: the few rows (s,) that may not
+    answer where all others may, None where each must be looked at; rows that were removed are not
+    among them.
     """
 
     settings: SearchSettings
     reader: RowReader
     label_ids: npt.NDArray[np.int64] | None
+    where: Callable[[Shard], Mask] | None
     query: Query
     own: OwnSources
     skip: RowNumbers | None
@@ -145,6 +155,8 @@ class QueryFilter(NamedTuple):
                 kept[positions] &= np.isin(shard.labels_at(local), self.label_ids)
             elif self.settings.labelled_only:
                 kept[positions] &= shard.labels_at(local) >= 0
+            if self.where is not None:
+                kept[positions] &= self.where(shard)[shard.source_at(local)]
             if shard in self.own:
                 kept[positions] &= ~self._is_same(shard, local)
         return kept

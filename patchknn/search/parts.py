@@ -163,7 +163,7 @@ class SegmentPart:
         Rows of the answer, and ``skip`` (s,), which are left out, are the snapshot's; ranked where
         ``least`` rows remain. ValueError where ``feature`` is not finite.
         """
-        skipped = self._segment_rows(skip) if len(skip) else None
+        skipped = self._left_out(skip)
         try:
             answer = self._both_stages.search(code, feature, radius, k, skipped, least=least)
         except ValueError as error:
@@ -200,6 +200,20 @@ class SegmentPart:
         except ValueError as error:
             raise self._fault(features, error) from None
         return answers._replace(rows=self._snapshot_rows(answers.rows))
+
+    def _left_out(self, skip: RowNumbers) -> RowNumbers | None:
+        """Segment rows that may not answer, ascending: removed ones, and rows ``skip``."""
+        removed = self._removed
+        if not len(skip):
+            return removed if len(removed) else None
+        own = self._segment_rows(skip)
+        return np.union1d(removed, own) if len(removed) else own
+
+    @cached_property
+    def _removed(self) -> RowNumbers:
+        firsts = self.segment.first_rows
+        parts = [s.edits.removed + first for s, first in zip(self.shards, firsts, strict=False)]
+        return np.concatenate([np.zeros(0, np.int64), *parts])
 
     def _snapshot_rows(self, segment_rows: RowNumbers) -> RowNumbers:
         if self._shift is not None:

@@ -37,6 +37,14 @@ class RowReader:
             shard = self.snapshot.shards[int(numbers[positions[0]])]
             yield shard, positions, rows[positions] - shard.first_row
 
+    def are_live(self, rows: RowNumbers) -> npt.NDArray[np.bool_]:
+        """Whether each of rows (m,) is there still."""
+        live = np.ones(len(rows), bool)
+        if self.snapshot.has_removed:
+            for shard, positions, local in self.by_shard(rows):
+                live[positions] = shard.is_live(local)
+        return live
+
     def distances(self, rows: RowNumbers, feature: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         """L2 distances of the features of rows (m,) to ``feature`` (D,)."""
         distances = np.empty(len(rows), np.float64)

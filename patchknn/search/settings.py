@@ -23,6 +23,7 @@ class _Fields(NamedTuple):
     candidates: int = 100
     min_neighbours: int | None = None
     abstain_below: float | None = None
+    where: str | None = None
 
 
 class SearchSettings(_Fields):
@@ -31,8 +32,8 @@ class SearchSettings(_Fields):
     ``radius`` and ``max_radius`` are Hamming radii in bits, inclusive; ``max_radius`` None means
     a quarter of the bits. ``labels`` None admits every row. ``max_per`` is ``("slide", N)`` or
     ``("patient", N)``. ``candidates`` is the pool of the coarse stages ``l2`` and ``annoy``.
-    ``min_neighbours`` None means half of k, rounded up. Raises UsageError naming the option that
-    cannot be.
+    ``min_neighbours`` None means half of k, rounded up. ``where`` admits rows of the sources whose
+    records make that SQL expression true. Raises UsageError naming the option that cannot be.
     """
 
     if not TYPE_CHECKING:  # who checks types takes the base's signature

@@ -97,6 +97,7 @@ class TwoStage:
         if not all_finite(feature):
             message = "the query holds a NaN or an infinity"
             raise ValueError(message)
+        demand = self._looking(demand)
         ball = find_ball(self.parts, code, self._radii, demand, self._threads)
         found = self._ranked(ball, feature, demand)
         self._last_read = found.work.read
@@ -111,7 +112,8 @@ class TwoStage:
         parts = self._segments
         if parts is None or demand.skip is None or demand.groups is not None:
             return None
-        if self._threads > 1 and self._last_read > _SHARED_ROWS:
+        many = self._threads > 1 and self._last_read > _SHARED_ROWS
+        if many and not self._snapshot.has_removed:
             return None
         radius, widest = self._radii
         k = demand.k
@@ -127,6 +129,10 @@ class TwoStage:
         work = Work._make(answer.work)
         self._last_read = work.read
         return Found(rows, distances, radius, answer.n_rows, widened=False, work=work)
+
+    def _looking(self, demand: Demand) -> Demand:
+        """The demand where rows may have been removed: each is looked at, none only counted."""
+        return demand._replace(skip=None) if self._snapshot.has_removed else demand
 
     def _ranked(self, ball: Ball, feature: Features, demand: Demand) -> Found:
         size = _size(demand)
@@ -191,7 +197,7 @@ class TwoStage:
             return found
         result = dict(zip(answered, found or (), strict=True))
         left = [number for number in range(len(demands)) if number not in result]
-        some = [demands[number] for number in left]
+        some = [self._looking(demands[number]) for number in left]
         result.update(zip(left, self._in_two_steps(features[left], codes[left], some), strict=True))
         return FoundMany.of([result[number] for number in range(len(demands))])
 
@@ -202,6 +208,11 @@ class TwoStage:
 
         What many queries share is read for all of them at once, and left.
         """
+        if self._snapshot.has_removed:  # rows that all leave out are not named once a query
+            each = enumerate(zip(features, codes, demands, strict=True))
+            at_once = ((number, self._found_at_once(*one)) for number, one in each)
+            found_alone = {number: one for number, one in at_once if one is not None}
+            return list(found_alone), FoundMany.of(list(found_alone.values()))
         parts = self._segments
         k = demands[0].k if demands else 0
         plain = [

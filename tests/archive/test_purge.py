@@ -105,3 +105,17 @@ def test_another_writer_goes_on_meanwhile(told, bundle, make_rows):
 def test_it_must_be_said_which(told, choice):
     with pytest.raises(UsageError, match="--purge takes"):
         purge_rows(told, choice)
+
+
+def test_attached_tables_forget_too(told, tmp_path):
+    from patchknn.archive.records_attach import attach_records
+
+    table = tmp_path / "clinical.csv"
+    table.write_text("patient,organ\nP0,kidney-of-P0\nP1,colon\n")
+    attach_records(told, table, key="patient")
+    assert _knowing(told, "kidney-of-P0")
+    purge_rows(told, Choice(patients=["P0"]))
+    assert _knowing(told, "kidney-of-P0", "P0") == []
+    (record,) = open_archive(told).manifest.records
+    assert (record.name, record.rows) == ("clinical.csv", 1)
+    assert verify_archive(told) == []

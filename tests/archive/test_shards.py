@@ -35,7 +35,7 @@ def _both(tmp_path, bundle, rows, **settings):
     for container in ("zarr", "hdf5"):
         path = tmp_path / f"as-{container}"
         create_archive(path, bundle, patch_px=64, mpp=None, **settings)
-        with ArchiveWriter(path, format=container) as writer:
+        with ArchiveWriter(path, format=container, store_paths=True) as writer:
             writer.add(rows)
             writer.publish()
         (shard,) = open_archive(path).shards

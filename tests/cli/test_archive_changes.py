@@ -48,7 +48,7 @@ def test_removing_is_recorded_and_said_again(patchknn, archive):
     ("words", "sentence"),
     [
         (("remove",), "Say what to remove"),
-        (("relabel",), "Give one of a table, --rename OLD=NEW, and --to CLASS"),
+        (("relabel",), "Give one of a table, --annotations, --rename OLD=NEW, and --to CLASS"),
         (("relabel", "--to", "X"), "--to CLASS needs --id"),
         (("relabel", "--rename", "AB"), "say OLD=NEW"),
         (("relabel", "--rename", "NOPE=A"), "has no such class"),

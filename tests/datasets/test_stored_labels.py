@@ -139,7 +139,7 @@ def test_a_table_goes_before_labels_in_the_file_where_it_says_something(features
         ("slide,label,x,y\na,T,0,\n", "line 2: x or y is empty"),
         ("slide,label,x\na,T,0\n", "only one of the columns x and y"),
         ("slide,label,x,y\na,T,0,top\n", "line 2: y is 'top', not a number"),
-        ("name,label\na,T\n", "no column 'slide'"),
+        ("file,label\na,T\n", "no column 'slide'"),
     ],
 )
 def test_a_table_that_cannot_be_meant_is_refused(features, table, text, sentence):
