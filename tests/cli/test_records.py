@@ -103,7 +103,8 @@ def test_attach_in_a_dry_run_does_nothing(bare, patchknn):
     assert sorted(bare.rglob("*")) == before
 
 
-def test_show_prints_the_schema(archive, patchknn):
+def test_show_prints_the_schema(archive, patchknn, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
     result = patchknn("archive", "records", "show", archive, "--format", "tsv")
     header, *rows = [line.split("\t") for line in result.out.splitlines()]
     assert header == ["table", "key", "field", "type", "rows", "filled", "distinct", "example"]
