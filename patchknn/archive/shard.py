@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from patchknn.archive.checksums import array_checksum
 from patchknn.archive.description import (
     SHARDS,
     ShardDescription,
@@ -242,8 +243,11 @@ class Shard:
     def rows(self, *, codes: npt.NDArray[np.uint8] | None = None) -> Rows:
         """All of the shard as it lies there: by its own classes, paths as they are stored.
 
-        ``codes`` (n, K/8) take the place of its own, where these cannot be read.
+        Whoever writes them elsewhere gives them new checksums: DamageError where bytes no longer
+        match the old ones. With ``codes`` (n, K/8) in place of its own nothing is compared.
         """
+        if codes is None:
+            self._check_bytes()
         thumbnails = None
         if "thumbnail_bytes" in self.description.arrays:
             thumbnails = tuple(self._thumbnails.raw(row) for row in range(self.n))
@@ -257,6 +261,12 @@ class Shard:
             self.description.classes,
             thumbnails,
         )
+
+    def _check_bytes(self) -> None:
+        for name, place in self.description.arrays.items():
+            if array_checksum(np.ascontiguousarray(self.array(name))) != place.checksum:
+                problem = f"the bytes of {name} do not match their checksum"
+                raise self._damaged(problem, name)
 
     def array(self, name: str) -> npt.NDArray[Any]:
         """One array mapped in place, unchecked; its name is one of ``expected_arrays``."""

@@ -1,0 +1,217 @@
+"""Writers of every kind and readers, each in a process of its own, at one archive for a while.
+
+``python many.py ARCHIVE OTHER SECONDS READERS WRITERS…``, each writer being one of ``WRITERS``;
+what each has done is printed as a line of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import numpy as np
+from small_archives import add, build_rows, bundle_of
+
+from patchknn.archive.choice import Choice
+from patchknn.archive.compact import compact
+from patchknn.archive.index.update import update_index
+from patchknn.archive.listing import list_rows
+from patchknn.archive.merge import Other, merge_archives
+from patchknn.archive.relabel import Correction, relabel_patches
+from patchknn.archive.remove import remove_rows
+from patchknn.archive.snapshot import Snapshot, open_archive
+from patchknn.search.engine import Searcher
+from patchknn.search.query import Query
+from patchknn.search.settings import SearchSettings
+
+TILES = 3
+BATCH = 1 + TILES  # rows of a batch: an image and a slide
+_BITS = 16
+_AT_LEAST = 4  # times that each does its work, however slow the machine
+_BREATH = 0.01  # between two: some have so little to do that they would take the cores for it
+
+Result = dict[str, Any]
+
+
+def batch_of(identity: str) -> str:
+    """What was published together: the prefix of a merge, or the name before its ending."""
+    site, separator, _ = identity.partition("/")
+    return site if separator else identity.partition(".")[0]
+
+
+def ids_of(batch: str) -> list[str]:
+    """The patches of a batch that ``_add`` published."""
+    return [f"{batch}.png", *(f"{batch}.svs@{224 * tile}_448" for tile in range(TILES))]
+
+
+def _add(path: Path, batch: str, number: int) -> None:
+    """Publish a batch, in two shards, under one label."""
+    bundle = bundle_of(path)
+    rows = build_rows(
+        bundle, seed=number, images=[f"{batch}.png"], slides=[f"{batch}.svs"], tiles=TILES
+    )
+    rows.labels = rows.labels * 0
+    assert add(path, rows, ("zarr", "hdf5")[number % 2], shard_bytes=60) is not None
+
+
+def _adder(path: Path, _: Path, name: str, number: int, result: Result) -> None:
+    batch = f"{name}-{number}"
+    _add(path, batch, number)
+    result["published"] += 1
+    result["rows"].update(dict.fromkeys(ids_of(batch), "A"))
+
+
+def _remover(path: Path, other: Path, name: str, number: int, result: Result) -> None:
+    _adder(path, other, name, number, result)
+    if number % 3:
+        ids = ids_of(f"{name}-{number - 1}")
+        report = remove_rows(path, Choice(ids=ids))
+        assert (report.rows, report.sources, report.missing) == (BATCH, 2, ())
+        result["published"] += 1
+        for identity in ids:
+            del result["rows"][identity]
+
+
+def _relabeller(path: Path, other: Path, name: str, number: int, result: Result) -> None:
+    if not number:
+        _adder(path, other, name, number, result)
+    label = f"L{number}"
+    ids = ids_of(f"{name}-0")
+    report = relabel_patches(path, {identity: Correction(label, name) for identity in ids})
+    assert (report.rows, report.missing) == (BATCH, ())
+    result["published"] += 1
+    result["rows"].update(dict.fromkeys(ids, label))
+
+
+def _compactor(path: Path, _: Path, __: str, ___: int, result: Result) -> None:
+    report = compact(path)
+    result["published"] += report.number is not None
+    update_index(path)
+
+
+def _merger(path: Path, other: Path, name: str, number: int, result: Result) -> None:
+    site = f"{name}-{number}"
+    report = merge_archives(path, [Other(other, site)])
+    taken = {f"{site}/{row.id}": row.label for row in list_rows(open_archive(other))}
+    assert (report.rows, report.duplicates, report.conflicts) == (len(taken), 0, ())
+    result["published"] += 1
+    result["rows"].update(taken)
+
+
+WRITERS: dict[str, Callable[[Path, Path, str, int, Result], None]] = {
+    "adder": _adder,
+    "remover": _remover,
+    "relabeller": _relabeller,
+    "compactor": _compactor,
+    "merger": _merger,
+}
+
+
+def _write(path: Path, other: Path, kind: str, name: str, end: float) -> Result:
+    result: Result = {"kind": kind, "name": name, "done": 0, "published": 0, "rows": {}}
+    while time.monotonic() < end or result["done"] < _AT_LEAST:
+        WRITERS[kind](path, other, name, result["done"], result)
+        result["done"] += 1
+        time.sleep(_BREATH)
+    return result
+
+
+def _read(path: Path, other: Path, end: float) -> Result:
+    """Look at snapshot after snapshot; whatever is not whole raises."""
+    merged = len(open_archive(other))
+    seen: dict[int, int] = {}
+    looks, held = 0, None
+    while time.monotonic() < end or looks < _AT_LEAST:
+        time.sleep(_BREATH)
+        snapshot = open_archive(path)
+        assert snapshot.number >= max(seen, default=0), "an acknowledged snapshot was lost"
+        _check(snapshot, merged)
+        seen[snapshot.number] = len(snapshot)
+        looks += 1
+        if held is None or looks % 5 == 0:
+            if held is not None:  # one that was opened a while ago is what it was
+                assert _listed(held[0]) == held[1]
+            held = (snapshot, _listed(snapshot))
+    return {"kind": "reader", "looks": looks, "snapshots": len(seen), "rows": {}, "published": 0}
+
+
+def _listed(snapshot: Snapshot) -> list[tuple[str, str | None]]:
+    return [(row.id, row.label) for row in list_rows(snapshot)]
+
+
+def _check(snapshot: Snapshot, merged: int) -> None:
+    rows = _listed(snapshot)
+    ids = [identity for identity, _ in rows]
+    assert len(ids) == len(snapshot), (len(ids), len(snapshot))
+    assert len(set(ids)) == len(ids), [i for i, n in Counter(ids).items() if n > 1]
+    for batch, count in Counter(map(batch_of, ids)).items():
+        whole = merged if batch.startswith("merger") else BATCH
+        assert count == whole, f"{count} of {whole} rows of {batch} in snapshot {snapshot.number}"
+    labels: dict[str, set[str | None]] = {}
+    for identity, label in rows:
+        if identity.startswith("relabeller"):
+            labels.setdefault(batch_of(identity), set()).add(label)
+    assert all(len(some) == 1 for some in labels.values()), labels
+    assert snapshot.n_sources == len({identity.partition("@")[0] for identity in ids})
+    if ids:
+        assert snapshot.locate(ids[0]) is not None
+        found = Searcher(snapshot, SearchSettings(k=3, radius=_BITS)).search(
+            Query("q", np.ones(snapshot.settings.feature_dim))
+        )
+        assert found.ball == len(ids), (found.ball, len(ids))
+
+
+def _started(work: Callable[[], Result]) -> tuple[int, int]:
+    """A process of its own: its id, and where its result is read."""
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(write_end)
+        return child, read_end
+    code = 1
+    try:
+        try:
+            result = work()
+            code = 0
+        except BaseException:  # noqa: BLE001  the test says what it was
+            result = {"error": traceback.format_exc()}
+        with os.fdopen(write_end, "w") as pipe:
+            json.dump(result, pipe)
+    finally:
+        os._exit(code)
+
+
+def _results(children: list[tuple[int, int]]) -> Iterator[Result]:
+    for child, read_end in children:
+        with os.fdopen(read_end) as pipe:
+            text = pipe.read()
+        _, status = os.waitpid(child, 0)
+        yield json.loads(text) if text else {"error": f"ended with status {status}"}
+
+
+def main(arguments: list[str]) -> None:
+    """Start all of them, and print what they have done."""
+    import h5py  # noqa: F401
+    import zarr  # noqa: F401
+
+    path, other = Path(arguments[0]), Path(arguments[1])
+    end = time.monotonic() + float(arguments[2])
+    children = [_started(lambda: _read(path, other, end)) for _ in range(int(arguments[3]))]
+    for number, kind in enumerate(arguments[4:]):
+        name = f"{kind}{number}"
+        children.append(_started(lambda k=kind, n=name: _write(path, other, k, n, end)))
+    for result in _results(children):
+        sys.stdout.write(json.dumps(result) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

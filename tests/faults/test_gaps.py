@@ -1,0 +1,293 @@
+"""Faults found here one by one; what is not yet taken care of is expected to fail."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from contextlib import suppress
+
+import numpy as np
+import pytest
+from forge import Forge
+from small_archives import add, build_rows, bundle_of, listed, new_archive, worn_archive
+from wholeness import assert_whole
+
+from patchknn.archive.choice import Choice
+from patchknn.archive.collect import collect_garbage
+from patchknn.archive.compact import compact
+from patchknn.archive.index.update import update_index
+from patchknn.archive.listing import list_rows
+from patchknn.archive.manifests import manifest_file
+from patchknn.archive.purge import purge_rows
+from patchknn.archive.remove import remove_rows
+from patchknn.archive.rollback import roll_back
+from patchknn.archive.snapshot import open_archive
+from patchknn.archive.verify import verify_archive
+from patchknn.archive.writer import ArchiveWriter
+from patchknn.errors import PatchknnError
+
+_MONTH = 30 * 24 * 3600
+
+
+def _known(reason, raises=AssertionError):
+    return pytest.mark.xfail(strict=True, raises=raises, reason=reason)
+
+
+@pytest.fixture
+def archive(tmp_path):
+    """Zarr and HDF5 shards, changes, history, an index."""
+    return worn_archive(tmp_path)
+
+
+@pytest.fixture
+def plain(tmp_path):
+    """Two shards in two snapshots, indexed."""
+    path = new_archive(tmp_path)
+    bundle = bundle_of(path)
+    add(path, build_rows(bundle), "zarr")
+    add(path, build_rows(bundle, seed=1, images=["c.png"], slides=["s3.svs"]), "hdf5")
+    update_index(path)
+    return path
+
+
+def _aged(path):
+    """As if all of an archive had been written a month ago."""
+    then = time.time() - _MONTH
+    for file in path.rglob("*"):
+        os.utime(file, (then, then), follow_symlinks=False)
+
+
+# Damage that is not named.
+
+
+@_known("segments that are marked superseded are searched by --at, and not verified")
+@pytest.mark.parametrize("array", ["codes", "bounds", "id_entries"])
+def test_a_superseded_segment_that_is_still_searched_is_verified(plain, array):
+    compact(plain)
+    update_index(plain)
+    old = open_archive(plain, 2).cover.segments[0].folder
+    assert old != open_archive(plain).cover.segments[0].folder
+    file = old / f"{array}.bin"
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    assert verify_archive(plain)
+
+
+@_known("the newest manifest is named by nothing else")
+def test_a_newest_manifest_that_is_gone_is_named(plain):
+    manifest_file(plain, 2).unlink()
+    assert verify_archive(plain)
+
+
+@pytest.mark.parametrize("array", ["label", "coords", "source_mtime_ns"])
+def test_compact_does_not_make_damage_look_whole(plain, array):
+    remove_rows(plain, Choice(ids=["a.png", "c.png"]))
+    for shard in open_archive(plain).shards:
+        place = shard.description.arrays[array]
+        file = plain / "shards" / place.file
+        data = bytearray(file.read_bytes())
+        end = place.offset + place.nbytes
+        if array == "label":
+            values = np.frombuffer(bytes(data[place.offset : end]), "<i4")
+            first, second = (int(np.flatnonzero(values == label)[-1]) for label in (0, 1))
+            values = values.copy()
+            values[[first, second]] = values[[second, first]]  # so many of each as before
+            data[place.offset : end] = values.tobytes()
+        else:
+            data[place.offset] ^= 1
+        file.write_bytes(data)
+    assert verify_archive(plain)
+    try:
+        compact(plain)
+    except PatchknnError:
+        return
+    collect_garbage(plain, keep=1, older_than=0)
+    assert verify_archive(plain)
+
+
+# Several processes, one step after the other.
+
+
+@_known("rows that a rollback brings back are not seen by a writer that had opened before")
+def test_a_source_that_comes_back_meanwhile_is_not_published_twice(plain):
+    rows = build_rows(bundle_of(plain))
+    remove_rows(plain, Choice(slides=["a.png"]))
+    with ArchiveWriter(plain) as writer:
+        writer.add(rows)
+        roll_back(plain, 2)
+        writer.publish()
+    ids = [row.id for row in list_rows(open_archive(plain))]
+    assert len(ids) == len(set(ids))
+
+
+@_known(
+    "a snapshot's age is that of its manifest, not the time since it was replaced", PatchknnError
+)
+def test_gc_leaves_a_reader_what_was_the_newest_a_moment_ago(plain):
+    _aged(plain)
+    reader = open_archive(plain)
+    compact(plain)
+    collect_garbage(plain, keep=1)
+    assert len(list(list_rows(reader))) == len(reader)
+
+
+@_known("whether rows were purged is asked before, not when the snapshot is published")
+def test_a_rollback_beside_a_purge_brings_nothing_back(plain, monkeypatch):
+    from patchknn.archive import rollback
+
+    usual = rollback.publish_revision
+
+    def purged_meanwhile(*arguments, **options):
+        purge_rows(plain, Choice(slides=["s1.svs"]))
+        return usual(*arguments, **options)
+
+    monkeypatch.setattr(rollback, "publish_revision", purged_meanwhile)
+    with suppress(PatchknnError):
+        roll_back(plain, 1)
+    assert_whole(plain)
+    assert "s1.svs@0_896" not in listed(plain)
+
+
+@_known("what gc deletes and rollback names is not compared again")
+def test_a_rollback_beside_gc_leaves_an_archive_that_can_be_opened(plain, monkeypatch):
+    from patchknn.archive import rollback
+
+    compact(plain)
+    _aged(plain)
+    usual = rollback.publish_revision
+
+    def collected_meanwhile(*arguments, **options):
+        collect_garbage(plain, keep=1)
+        return usual(*arguments, **options)
+
+    monkeypatch.setattr(rollback, "publish_revision", collected_meanwhile)
+    with suppress(PatchknnError):
+        roll_back(plain, 1)
+    assert_whole(plain)
+
+
+# What is deleted, and what is left.
+
+
+@_known("gc deletes whatever lies in the folders of an archive, wherever they lead")
+@pytest.mark.parametrize("folder", ["runs", "changes", "records"])
+def test_gc_deletes_nothing_of_others_behind_a_link(archive, tmp_path, folder):
+    home = tmp_path / "home"
+    (home / "letters").mkdir(parents=True)
+    (home / "thesis.txt").write_text("years")
+    if (archive / folder).exists():
+        for file in (archive / folder).iterdir():
+            file.rename(home / file.name)
+        (archive / folder).rmdir()
+    (archive / folder).symlink_to(home)
+    with suppress(PatchknnError):
+        collect_garbage(archive, older_than=0)
+    assert (home / "thesis.txt").exists()
+    assert (home / "letters").exists()
+
+
+@_known("gc deletes files of any name")
+def test_gc_leaves_what_no_archive_writes(archive):
+    note = archive / "shards" / "README.txt"
+    note.write_text("who to ask")
+    collect_garbage(archive, older_than=0)
+    assert note.exists()
+
+
+@_known("gc knows nothing of what a killed indexer left")
+def test_gc_removes_what_a_killed_indexer_left(plain):
+    left = plain / "index" / "segments" / ".tmp-0123456789abcdef-0123456789ab"
+    left.mkdir()
+    (left / "codes.bin").write_bytes(b"\0" * 1000)
+    collect_garbage(plain, older_than=0)
+    assert not left.exists()
+
+
+@_known("what a killed writer left is not looked at")
+def test_a_purge_forgets_what_a_killed_writer_left(plain):
+    name = "withdrawn.svs"
+    rows = build_rows(bundle_of(plain), images=[], slides=[name])
+    killed = ArchiveWriter(plain)
+    killed.add(rows)
+    killed.flush()  # and no more: as if it had been killed now
+    add(plain, rows)
+    purge_rows(plain, Choice(slides=[name]))
+    told = [file for file in plain.rglob("*") if file.is_file() and name in str(file.read_bytes())]
+    assert told == []
+
+
+@_known("shards that are not yet written again are forgotten")
+def test_a_writer_whose_disk_was_full_for_a_moment_can_publish_all_the_same(plain, monkeypatch):
+    from patchknn.archive import writer as module
+
+    usual, calls = module.write_shard, []
+
+    def full_once(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 1:
+            raise OSError(28, "No space left on device")
+        return usual(*arguments, **options)
+
+    bundle = bundle_of(plain)
+    with ArchiveWriter(plain, shard_bytes=60) as writer:
+        writer.add(build_rows(bundle, images=["x.png"], slides=["own.svs"]))
+        writer.flush()
+        add(plain, build_rows(bundle, images=["x.png"], slides=[]))
+        monkeypatch.setattr(module, "write_shard", full_once)
+        with pytest.raises(OSError, match="No space"):
+            writer.publish()
+        writer.publish()
+    assert "own.svs@0_448" in listed(plain)
+
+
+# What a hostile author may have written.
+
+
+@_known("names of files in a segment are not checked")
+def test_a_segment_leads_to_no_file_outside(plain, tmp_path):
+    shard = open_archive(plain).shards[0]
+    inner = shard.content.features_file[len(shard.uuid) :]
+    evil = tmp_path / "evil"
+    evil.write_bytes(bytes((plain / "shards" / shard.content.features_file).stat().st_size))
+    expected = shard.features.copy()
+
+    def edit(head):
+        names = head["file_sets"]
+        head["file_sets"] = [
+            [".zarr/../../../evil" if name == inner else name for name in some] for some in names
+        ]
+
+    Forge(plain).segment(edit)
+    assert np.array_equal(open_archive(plain).shards[0].features, expected)
+
+
+def test_the_last_number_of_eight_digits_is_not_the_last(plain):
+    Forge(plain).manifest_numbered("99999999")
+    remove_rows(plain, Choice(ids=["a.png"]))
+    assert open_archive(plain).number == 100_000_000
+    assert "a.png" not in listed(plain)
+
+
+@_known("a manifest beyond twelve digits is published and never listed")
+def test_nothing_is_acknowledged_that_no_reader_will_see(plain):
+    Forge(plain).manifest_numbered("999999999999")
+    try:
+        remove_rows(plain, Choice(ids=["a.png"]))
+    except PatchknnError:
+        return
+    assert "a.png" not in listed(plain)
+
+
+def test_a_folder_of_shards_may_be_a_link(plain, tmp_path):
+    before = listed(plain)
+    shutil.move(plain / "shards", tmp_path / "elsewhere")
+    (plain / "shards").symlink_to(tmp_path / "elsewhere")
+    assert listed(plain) == before
+    remove_rows(plain, Choice(ids=["a.png"]))
+    compact(plain)
+    collect_garbage(plain, keep=1, older_than=0)
+    del before["a.png"]
+    assert listed(plain) == before
+    assert_whole(plain)
