@@ -78,6 +78,39 @@ def versioned(description: EncoderDescription) -> dict[str, Any]:
     return {"format_version": FORMAT_VERSION, **fields}
 
 
+def _wrong_kind(description: EncoderDescription) -> str | None:
+    """The entry that is of another kind than it must be: JSON can hold anything."""
+    counts = ("feature_dim", "bits", "input_size")
+    fits = {
+        **{name: _is_count(getattr(description, name)) for name in counts},
+        "class_names": _are_texts(description.class_names),
+        "tasks": _are_tasks(description.tasks),
+        "projection": description.projection is None or isinstance(description.projection, dict),
+        "training": isinstance(description.training, dict),
+        "metrics": isinstance(description.metrics, dict),
+        "model_args": isinstance(description.model_args, dict),
+    }
+    return next((name for name, is_fit in fits.items() if not is_fit), None)
+
+
+def _is_count(value: Any) -> bool:
+    is_number = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    return is_number and int(value) > 0
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, tuple | list) and all(isinstance(text, str) for text in value)
+
+
+def _are_tasks(value: Any) -> bool:
+    return isinstance(value, tuple | list) and all(
+        isinstance(task, dict)
+        and isinstance(task.get("name"), str)
+        and _are_texts(task.get("classes"))
+        for task in value
+    )
+
+
 def _check_input(directory: Path, description: EncoderDescription) -> None:
     taken, projection = description.input_dim, description.projection
     if description.input == "features":
@@ -104,6 +137,10 @@ def check(
     classifiers: Sequence[LinearMap],
 ) -> None:
     """Raise ConflictError or InputError where a description of ``directory`` cannot be true."""
+    wrong = _wrong_kind(description)
+    if wrong is not None:
+        message = f"The description of {directory} cannot be: {wrong} is not what it must be."
+        raise InputError(message)
     _check_input(directory, description)
     if not (isinstance(description.crop, int | float) and 0 < description.crop <= 1):
         message = f"The crop {description.crop} of {directory} is no share of an image's side."

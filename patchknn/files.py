@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -158,11 +159,16 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path, *, limit: int = 64 << 20) -> dict[str, Any]:
     """Read a JSON object of at most ``limit`` bytes.
 
-    Raises InputError naming the file where it is missing, too large or not a JSON object.
+    Raises InputError naming the file where it is missing, no plain file (a link to one is fine),
+    too large or not a JSON object.
     """
     try:
-        size = path.stat().st_size
-        if size > limit:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # a device may have no end
+            message = f"{path} is not a plain file."
+            raise InputError(message)
+        if found.st_size > limit:
+            size = found.st_size
             message = f"{path} holds {size} bytes, more than any such file of patchknn ({limit})."
             raise InputError(message)
         value = json.loads(path.read_bytes(), parse_constant=_refuse_constant)

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from patchknn.archive.change import CHANGES
-from patchknn.archive.manifest import RECORDS, RELABEL, Manifest
+from patchknn.archive.manifest import RECORDS, Manifest
 from patchknn.archive.manifests import publish
 from patchknn.archive.settings import read_settings
 from patchknn.archive.snapshot import Snapshot
@@ -20,8 +20,7 @@ def carry_over(
 
     What it has already is left; None where nothing is new. Patch ids must be the same in both.
     """
-    told = [entry for entry in old.manifest.changes if entry.kind == RELABEL]
-    history = (*old.manifest.label_history, *told)
+    history = old.manifest.relabellings
     for entry in history:
         for suffix in (".bin", ".json"):
             _copy(old.path, path, f"{CHANGES}/{entry.uuid}{suffix}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -104,9 +105,14 @@ class Change:
         """The sources (m,) of that shard that have no live row from here on."""
         return self._part("dead", "dead_first", number)
 
+    @property
+    def has_events(self) -> bool:
+        """Whether it tells of single patches: not where a class was renamed."""
+        return "id_offsets" in self.head.arrays
+
     def events(self) -> list[Event]:
         """Whose labels changed; none where a class was renamed, or the labels are only kept."""
-        if "id_offsets" not in self.head.arrays:
+        if not self.has_events:
             return []
         data, offsets = self.array("id_bytes"), self.array("id_offsets")
         if not offsets_fit(data, offsets):
@@ -204,16 +210,16 @@ def _head(value: Mapping[str, Any]) -> ChangeHead:
         kind=str(value["kind"]),
         rows=_count(value["rows"]),
         time=str(value["time"]),
-        run_id=value["run_id"],
+        run_id=None if value["run_id"] is None else str(value["run_id"]),
         classes=_texts(value["classes"]),
         names=_texts(value["names"]),
         reasons=_texts(value["reasons"]),
-        rename=None if rename is None else (str(rename[0]), str(rename[1])),
+        rename=None if rename is None else _pair(_texts(rename)),
         size=_count(value["size"]),
         arrays={
             str(name): ChangeArray(
                 _count(place["offset"]),
-                str(place["dtype"]),
+                _dtype(place["dtype"]),
                 tuple(_count(length) for length in place["shape"]),
                 str(place["checksum"]),
             )
@@ -235,9 +241,8 @@ def _problem(head: ChangeHead, entry: ChangeEntry) -> str | None:
         fits = place.shape == shape and len(shape) > 0 and (length is None or shape[0] == length)
         if place.dtype != dtype or not fits:
             return f"the array {name} is {place.dtype} {list(place.shape)}"
-        nbytes = np.dtype(dtype).itemsize
-        for extent in place.shape:
-            nbytes *= extent
+    for name, place in head.arrays.items():  # those of a later version too
+        nbytes = math.prod(place.shape) * np.dtype(place.dtype).itemsize
         if place.offset + nbytes > head.size:
             return f"the array {name} reaches beyond the end of its file"
     shards = head.arrays["shard"].shape[0]
@@ -252,6 +257,18 @@ def _count(value: Any) -> int:
         message = f"{value!r} is no count"
         raise TypeError(message)
     return value
+
+
+def _dtype(value: Any) -> str:
+    if not isinstance(value, str) or np.dtype(value).hasobject:
+        message = f"{value!r} is no dtype of numbers"
+        raise TypeError(message)
+    return value
+
+
+def _pair(texts: tuple[str, ...]) -> tuple[str, str]:
+    old, new = texts
+    return old, new
 
 
 def _texts(value: Any) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from patchknn.archive.change import CHANGES, ChangeArray, ChangeHead, Event
 from patchknn.archive.checksums import array_checksum
-from patchknn.archive.leftovers import remove_any
+from patchknn.archive.deleting import remove_any
 from patchknn.archive.manifest import RELABEL, REMOVE, ChangeEntry
 from patchknn.archive.manifests import now
 from patchknn.archive.sealed import sealed, sealed_text

@@ -3,25 +3,40 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from patchknn.archive.change import CHANGES
+from patchknn.archive.deleting import remove_any
 from patchknn.archive.description import SHARDS
-from patchknn.archive.leftovers import leftovers, remove_any
+from patchknn.archive.leftovers import leftovers
 from patchknn.archive.manifest import RECORDS, Manifest
-from patchknn.archive.manifests import manifest_file, manifest_numbers, read_manifest_file
+from patchknn.archive.manifests import (
+    manifest_file,
+    manifest_numbers,
+    old_marks,
+    read_manifest_file,
+)
 from patchknn.archive.repair import DAMAGED
 from patchknn.archive.runs import RUNS
-from patchknn.archive.settings import read_settings
-from patchknn.errors import InputError, UsageError
+from patchknn.archive.settings import ArchiveSettings, read_settings
+from patchknn.errors import DamageError, InputError, UsageError
 from patchknn.files import read_json
 
 _DAY = 24 * 3600.0
 WEEK = 7.0
+_OWN = {
+    SHARDS: re.compile(r"[0-9a-f]{32}\.(json|zarr|h5)"),
+    CHANGES: re.compile(r"[0-9a-f]{32}\.(json|bin)"),
+    RECORDS: re.compile(r"[0-9a-f]{64}\.parquet"),
+    RUNS: re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{12}\.json"),
+    DAMAGED: re.compile(r"\d{8}T\d{6}Z"),
+}
 
 
 @dataclass(frozen=True)
@@ -42,10 +57,10 @@ def collect_garbage(
 ) -> Collected:
     """Delete what is older than ``older_than`` days and named by no snapshot that is kept.
 
-    With ``keep`` snapshots before the newest that many are given up too, where they are older
-    than that; without it all are kept. Files of running writers are younger: with 0 days no other
-    process may be writing. Raises DamageError where a manifest cannot be read, for what it names
-    would be lost.
+    With ``keep`` snapshots before the newest that many are given up too, where they were replaced
+    longer ago than that; without it all are kept. Files of running writers are younger: with 0
+    days no other process may be writing. Of what patchknn does not write nothing is deleted.
+    Raises DamageError where a manifest cannot be read, for what it names would be lost.
     """
     if (keep is not None and keep < 1) or older_than < 0:
         message = "--keep is at least 1 snapshot, --older-than at least 0 days."
@@ -53,30 +68,38 @@ def collect_garbage(
     settings = read_settings(path)
     oldest = time.time() - older_than * _DAY
     numbers = manifest_numbers(path)
-    manifests = {n: read_manifest_file(path, settings.archive_id, n) for n in numbers}
+    manifests = _read(path, settings, numbers)
+    # A reader may be at a snapshot from before it was replaced: its age begins with the next one.
+    following = dict(pairwise(numbers))
     given_up = [
         n
         for n in (numbers[:-keep] if keep is not None else [])
-        if _is_older(manifest_file(path, n), oldest)
+        if _is_older(manifest_file(path, following[n]), oldest)
     ]
     # What stands behind a younger snapshot stays, so that no gap is left.
     given_up = [n for place, n in enumerate(given_up) if n == numbers[place]]
+    outdated = [manifest_file(path, n) for n in given_up]
+    size = sum(map(_size, outdated))
+    if not dry_run:  # manifests first: what is named must be there
+        for file in outdated:
+            remove_any(file)
+        # What a rollback has named in the meantime stays.
+        manifests |= _read(path, settings, [n for n in manifest_numbers(path) if n > numbers[-1]])
     named = _names(path, [m for n, m in manifests.items() if n not in given_up])
     unnamed = {
-        folder: [file for file in _entries(path / folder) if file.name.split(".")[0] not in named]
+        folder: [file for file in _entries(path, folder) if _stem(file) not in named]
         for folder in (SHARDS, CHANGES, RECORDS, RUNS)
     }
     old = {
         folder: [file for file in files if _is_older(file, oldest)]
         for folder, files in unnamed.items()
     }
-    left = [file for file in leftovers(path) if _is_older(file, oldest)]
-    left += [file for file in _entries(path / DAMAGED) if _is_older(file, oldest)]
-    doomed = [*(manifest_file(path, n) for n in given_up), *left]
-    doomed += [file for files in old.values() for file in files]
-    size = sum(map(_size, doomed))
+    left = [*leftovers(path), *_entries(path, DAMAGED), *old_marks(path)]
+    left = [file for file in left if _is_older(file, oldest)]
+    doomed = [*left, *(file for files in old.values() for file in files)]
+    size += sum(map(_size, doomed))
     if not dry_run:
-        for file in doomed:  # manifests first: what is named must be there
+        for file in doomed:
             remove_any(file)
     return Collected(
         snapshots=tuple(given_up),
@@ -98,15 +121,29 @@ def _names(path: Path, manifests: list[Manifest]) -> set[str]:
     files += [path / CHANGES / f"{uuid}.json" for uuid in changes]
     for file in files:
         with suppress(InputError):  # of a damaged one the run is not known
-            runs.add(read_json(file).get("run_id"))
+            run = read_json(file).get("run_id")
+            runs.add(run if isinstance(run, str) else None)
     records = {entry.sha256 for manifest in manifests for entry in manifest.records}
     return shards | changes | records | {str(run) for run in runs if run}
 
 
-def _entries(folder: Path) -> Iterator[Path]:
+def _read(path: Path, settings: ArchiveSettings, numbers: list[int]) -> dict[int, Manifest]:
+    """These manifests, but those that another process deletes at this moment."""
+    manifests = {}
+    for number in numbers:
+        try:
+            manifests[number] = read_manifest_file(path, settings.archive_id, number)
+        except DamageError:
+            if manifest_file(path, number).exists():
+                raise
+    return manifests
+
+
+def _entries(path: Path, folder: str) -> Iterator[Path]:
+    """What patchknn itself writes into a folder: it may be a link to where others keep theirs."""
     try:
-        with os.scandir(folder) as entries:
-            yield from (Path(e.path) for e in entries if not e.name.startswith("."))
+        with os.scandir(path / folder) as entries:
+            yield from (Path(entry.path) for entry in entries if _OWN[folder].fullmatch(entry.name))
     except FileNotFoundError:
         return
 
@@ -129,4 +166,8 @@ def _size(file: Path) -> int:
 
 
 def _stems(files: list[Path]) -> tuple[str, ...]:
-    return tuple(sorted({file.name.split(".")[0] for file in files}))
+    return tuple(sorted(set(map(_stem, files))))
+
+
+def _stem(file: Path) -> str:
+    return file.name.split(".")[0]

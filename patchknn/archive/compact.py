@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from patchknn.archive.counting import totals_of
-from patchknn.archive.manifest import RELABEL, Manifest
+from patchknn.archive.manifest import Manifest
 from patchknn.archive.revisions import Revision, publish_revision
 from patchknn.archive.rows import Rows, concatenate
 from patchknn.archive.settings import read_settings
@@ -165,7 +165,6 @@ def _next(manifest: Manifest, plan: _Plan, written: Sequence[WrittenShard | None
     new = [one for one in written if one is not None]
     descriptions = (*(s.description for s in plan.kept), *(one.description for one in new))
     used = {name for description in descriptions for name in description.classes}
-    told = {entry.uuid for entry in manifest.label_history}
     return manifest._replace(
         shards=(
             *(entries[uuid] for uuid in entries if uuid in kept),
@@ -173,10 +172,7 @@ def _next(manifest: Manifest, plan: _Plan, written: Sequence[WrittenShard | None
         ),
         classes=tuple(name for name in manifest.classes if name in used),
         changes=(),
-        label_history=(
-            *manifest.label_history,
-            *(e for e in manifest.changes if e.kind == RELABEL and e.uuid not in told),
-        ),
+        label_history=manifest.relabellings,
     )
 
 

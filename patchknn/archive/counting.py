@@ -13,6 +13,7 @@ from patchknn.archive.snapshot import Snapshot
 from patchknn.archive.totals import NOTHING, Totals
 
 Labels = Counter[str | None]
+Dead = Mapping[str, Any]  # numbers of sources without a row from here on, by shard
 
 
 def count(snapshot: Snapshot) -> Totals:
@@ -47,24 +48,26 @@ def labels_of(
     return Counter({name: n for name, n in zip((None, *classes), counts, strict=True) if n})
 
 
-def new_patients(snapshot: Snapshot, patients: Iterable[str | None]) -> int:
-    """How many of these patients a snapshot has no live source of."""
+def new_patients(
+    snapshot: Snapshot, patients: Iterable[str | None], dead: Dead | None = None
+) -> int:
+    """How many of these patients a snapshot has no live source of, once ``dead`` is gone."""
     wanted = sorted({patient for patient in patients if patient is not None})
-    known = {number for number, _, _ in snapshot.sources_of_patients(wanted)} if wanted else ()
-    return len(wanted) - len(known)
+    return len(wanted) - _known(snapshot, wanted, dead or {})
 
 
-def lost_patients(snapshot: Snapshot, dead: Mapping[str, Any]) -> int:
-    """How many patients lose their last source where those of ``dead``, by shard, go."""
+def lost_patients(snapshot: Snapshot, dead: Dead) -> int:
+    """How many patients lose their last source where those of ``dead`` go."""
     patients: set[str] = set()
     for shard in snapshot.shards:
         numbers = dead.get(shard.uuid)
         if numbers is not None and len(numbers):
             patients.update(p for p in shard.patients.take(np.asarray(numbers)) if p is not None)
     wanted = sorted(patients)
-    left = {
-        number
-        for number, shard, source in (snapshot.sources_of_patients(wanted) if wanted else ())
-        if source not in dead.get(shard.uuid, ())
-    }
-    return len(wanted) - len(left)
+    return len(wanted) - _known(snapshot, wanted, dead)
+
+
+def _known(snapshot: Snapshot, patients: Sequence[str], dead: Dead) -> int:
+    """How many of these patients have a live source that is not in ``dead``."""
+    places = snapshot.sources_of_patients(patients) if patients else ()
+    return len({n for n, shard, source in places if source not in dead.get(shard.uuid, ())})

@@ -126,7 +126,7 @@ def parse_description(
             sources=_count(value["sources"]),
             new_sources=_count(value["new_sources"]),
             classes=tuple(_text(name) for name in value["classes"]),
-            run_id=value["run_id"],
+            run_id=None if value["run_id"] is None else _text(value["run_id"]),
             arrays={_text(name): _place(place) for name, place in value["arrays"].items()},
             files=tuple(_record(record) for record in value["files"]),
         )
@@ -166,6 +166,7 @@ def _problem(shard: ShardDescription, file: Path, settings: ArchiveSettings) -> 
         )
         if place.dtype != dtype or not fits:
             return f"the array {name} is {place.dtype} {list(place.shape)}"
+    for name, place in shard.arrays.items():  # those of a later version too
         if place.file not in sizes:
             return f"the array {name} lies in {place.file!r}, which is no file of the shard"
         if place.offset + place.nbytes > sizes[place.file]:
@@ -177,15 +178,17 @@ def _is_inside(name: str, container: str) -> bool:
     parts = name.split("/")
     return (
         parts[0] == container
+        and name.isprintable()
         and "\\" not in name
-        and "\0" not in name
         and not any(part in {"", ".", ".."} for part in parts)
     )
 
 
 def _place(value: dict[str, Any]) -> ArrayPlace:
     dtype = _text(value["dtype"])
-    np.dtype(dtype)
+    if np.dtype(dtype).hasobject:
+        message = f"{dtype} is no dtype of numbers"
+        raise TypeError(message)
     shape = tuple([_count(length) for length in value["shape"]])
     return ArrayPlace(
         _text(value["file"]), _count(value["offset"]), dtype, shape, _hex(value["checksum"])
@@ -204,7 +207,7 @@ def _text(value: Any) -> str:
 
 
 def _count(value: Any) -> int:
-    if type(value) is not int or value < 0:
+    if type(value) is not int or not 0 <= value < 1 << 63:
         message = f"{value!r} is no count"
         raise TypeError(message)
     return value

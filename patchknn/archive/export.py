@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from patchknn.archive.choice import Choice, RowsByShard, chosen_rows
+from patchknn.archive.deleting import remove_any
 from patchknn.archive.export_names import Names
-from patchknn.archive.leftovers import remove_any
 from patchknn.archive.shard import Shard
 from patchknn.archive.snapshot import Snapshot
 from patchknn.errors import ConflictError, InputError, PatchknnError

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from patchknn.archive.change import open_change
-from patchknn.archive.manifest import REMOVE, UNDONE
+from patchknn.archive.manifest import UNDONE
 from patchknn.archive.manifests import manifest_numbers, read_manifest, read_manifest_file
 from patchknn.archive.runs import read_run
 from patchknn.archive.settings import read_settings
@@ -54,9 +54,9 @@ def label_history(path: Path) -> Iterator[LabelEvent]:
     """Every label that was ever changed, the newest change first; errors as ``open_archive``."""
     settings = read_settings(path)
     manifest = read_manifest(path, settings.archive_id)
-    entries = [e for e in (*manifest.label_history, *manifest.changes) if e.kind != REMOVE]
-    changes = [(open_change(path, entry), entry.kind == UNDONE) for entry in entries]
-    for change, undone in sorted(changes, key=lambda pair: pair[0].head.time, reverse=True):
+    changes = [(open_change(path, e), e.kind == UNDONE) for e in manifest.relabellings]
+    newest_first = sorted(changes[::-1], key=lambda pair: pair[0].head.time, reverse=True)
+    for change, undone in newest_first:
         head = change.head
         if head.rename is not None:
             old, new = head.rename

@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import os
-import shutil
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from patchknn.archive.change import CHANGES
+from patchknn.archive.deleting import remove_any
 from patchknn.archive.description import SHARDS
+from patchknn.archive.index.layout import INDEX, SEGMENTS
 from patchknn.archive.manifests import MANIFESTS
 from patchknn.archive.runs import RUNS
 
 _AGE = 7 * 24 * 3600
-_PREFIX = ".tmp-"
+# Of a whole shard or change; of one file or folder, beside it; of a table of records; a segment.
+_TEMPORARY = re.compile(
+    r"\.tmp-([0-9a-f]{32}\.(json|zarr|h5|bin)|[0-9a-f]{12}-.+|records-\w+"
+    r"|[0-9a-f]{16}-[0-9a-f]{12})",
+    re.DOTALL,
+)
 
 
 def leftovers(path: Path) -> Iterator[Path]:
     """Temporary files and folders of the archive at ``path``, of running writers too."""
-    for folder in (path, *(path / name for name in (SHARDS, CHANGES, MANIFESTS, RUNS))):
+    names = (".", SHARDS, CHANGES, MANIFESTS, RUNS, f"{INDEX}/{SEGMENTS}")
+    for folder in (path / name for name in names):
         try:
             with os.scandir(folder) as entries:
-                yield from (Path(entry.path) for entry in entries if _is_temporary(entry.name))
+                yield from (Path(e.path) for e in entries if _TEMPORARY.fullmatch(e.name))
         except OSError:
             continue
 
@@ -36,15 +44,3 @@ def remove_leftovers(path: Path) -> None:
                 remove_any(file)
         except OSError:
             continue
-
-
-def remove_any(path: Path) -> None:
-    """Delete a file or a whole folder; one that is gone already is fine."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _is_temporary(name: str) -> bool:
-    return name.startswith(_PREFIX)

@@ -89,6 +89,13 @@ class Manifest(NamedTuple):
         """Rows of the shards, removed ones too: every row of a snapshot has a number below."""
         return sum(entry.rows for entry in self.shards)
 
+    @property
+    def relabellings(self) -> tuple[ChangeEntry, ...]:
+        """All that was ever relabelled: what shards hold by now, then what is laid over them."""
+        known = {entry.uuid for entry in self.label_history}
+        laid_over = (e for e in self.changes if e.kind == RELABEL and e.uuid not in known)
+        return (*self.label_history, *laid_over)
+
     def unchanged(self) -> Manifest:
         """The same snapshot as the start of the next one, which has added and removed nothing."""
         return self._replace(
@@ -147,20 +154,31 @@ def _plausible(manifest: Manifest) -> bool:
         *(entry.rows for entry in manifest.records),
     )
     return (
-        all(isinstance(name, str) for name in manifest.classes)
+        _texts_fit(manifest)
+        and all(isinstance(name, str) for name in manifest.classes)
         and len(set(manifest.classes)) == len(manifest.classes)
         and all(_is_named(entry.uuid, entry.checksum) for entry in shards)
         and all(_is_named(entry.uuid, entry.checksum) for entry in changes)
         and all(type(entry.rows) is int and entry.rows > 0 for entry in shards)
         and all(type(entry.rows) is int and entry.rows > 0 for entry in changes)
-        and all(entry.kind in {REMOVE, RELABEL} for entry in manifest.changes)
-        and all(entry.kind in {RELABEL, UNDONE} for entry in manifest.label_history)
+        and all(entry.kind in (REMOVE, RELABEL) for entry in manifest.changes)
+        and all(entry.kind in (RELABEL, UNDONE) for entry in manifest.label_history)
         and all(type(count) is int and count >= 0 for count in counts)
         and len({e.uuid for e in shards}) == len(shards)
         and len({e.uuid for e in changes}) == len(changes)
         and all(_is_record(entry) for entry in manifest.records)
         and type(manifest.rows) is int
         and manifest.rows == live_rows(shards, manifest.changes) >= 0
+    )
+
+
+def _texts_fit(manifest: Manifest) -> bool:
+    texts = (manifest.archive_id, manifest.nonce, manifest.time, manifest.action)
+    perhaps = (manifest.parent, manifest.run_id)
+    return (
+        type(manifest.number) is int
+        and all(isinstance(text, str) for text in texts)
+        and all(text is None or isinstance(text, str) for text in perhaps)
     )
 
 
@@ -177,6 +195,6 @@ def _is_record(entry: RecordsEntry) -> bool:
     return (
         isinstance(entry.sha256, str)
         and _HEX64.fullmatch(entry.sha256) is not None
-        and entry.key in {"slide", "patient"}
+        and entry.key in ("slide", "patient")
         and isinstance(entry.name, str)
     )

@@ -1,7 +1,9 @@
 """Numbered manifests: the snapshots of an archive, published one after the other.
 
 A manifest is linked into place by ``os.link``, which fails where the number is taken: of two
-writers one wins, and the other reads what it published and tries the next number.
+writers one wins, and the other reads what it published and tries the next number. An empty file
+``.newest-N`` beside it says that there was a number N: that a newest one is gone would be noticed
+by nothing else.
 """
 
 from __future__ import annotations
@@ -16,11 +18,14 @@ from typing import Any
 from patchknn.archive.manifest import Manifest, live_rows, manifest_from_json
 from patchknn.archive.sealed import damage, read_sealed, sealed_text
 from patchknn.archive.totals import NOTHING
-from patchknn.errors import ConflictError, InputError
+from patchknn.errors import ConflictError, DamageError, InputError
 from patchknn.files import fsync_directory, fsync_file, temporary_beside
 
 MANIFESTS = "manifests"
+NEWEST = ".newest-"
 _NAME = re.compile(r"(\d{8,12})\.json")
+_MARK = re.compile(r"\.newest-(\d{8,12})")
+_LAST_NUMBER = 10**12 - 1
 # Each lost race is another writer's success; so many in a row is a file system that lies.
 _ATTEMPTS = 10_000
 
@@ -51,13 +56,30 @@ def manifest_file(path: Path, number: int) -> Path:
 
 
 def manifest_numbers(path: Path) -> list[int]:
-    """The numbers present, ascending. Raises DamageError where the folder is gone."""
+    """The numbers present, ascending. Raises DamageError where the folder or the newest is gone."""
+    numbers, problem = numbers_and_problem(path)
+    if problem is not None:
+        raise problem
+    return numbers
+
+
+def numbers_and_problem(path: Path) -> tuple[list[int], DamageError | None]:
+    """The numbers present, ascending, and what is wrong with the folder as a whole."""
     try:
         with os.scandir(path / MANIFESTS) as entries:
-            matches = [_NAME.fullmatch(entry.name) for entry in entries]
+            names = [entry.name for entry in entries]
     except (FileNotFoundError, NotADirectoryError):
-        raise damage(path, f"{path / MANIFESTS} is missing.") from None
-    return sorted(int(match[1]) for match in matches if match)
+        return [], damage(path, f"{path / MANIFESTS} is missing.")
+    numbers = {int(match[1]) for match in map(_NAME.fullmatch, names) if match}
+    marked = max((int(match[1]) for match in map(_MARK.fullmatch, names) if match), default=0)
+    problem = None
+    if numbers and marked > max(numbers):
+        # A file that appears while a folder is listed may be left out of the list.
+        if manifest_file(path, marked).exists():
+            numbers.add(marked)
+        else:
+            problem = damage(path, f"{manifest_file(path, marked)}, the newest, is missing.")
+    return sorted(numbers), problem
 
 
 def read_manifest(path: Path, archive_id: str, at: int | None = None) -> Manifest:
@@ -95,6 +117,9 @@ def publish(
         revised = revise(parent.unchanged())
         if revised is None:
             return None
+        if parent.number >= _LAST_NUMBER:
+            message = f"{path} has no number left for another snapshot: export it to a new archive."
+            raise ConflictError(message)
         manifest = revised._replace(
             number=parent.number + 1,
             archive_id=archive_id,
@@ -133,10 +158,26 @@ def _link(path: Path, manifest: Manifest) -> bool:
             os.link(temporary, file)
         except FileExistsError:  # NFS may say so of its own repeated request: the nonce decides
             pass
+        _mark_newest(path, manifest.number)
         fsync_directory(file.parent)
     finally:
         temporary.unlink(missing_ok=True)
     return read_manifest_file(path, manifest.archive_id, manifest.number).nonce == manifest.nonce
+
+
+def old_marks(path: Path) -> list[Path]:
+    """Marks of numbers that are not the newest any more."""
+    marks = sorted((path / MANIFESTS).glob(f"{NEWEST}*"), key=lambda mark: (len(mark.name), mark))
+    return marks[:-1]
+
+
+def _mark_newest(path: Path, number: int) -> None:
+    """Of two processes the slower may leave an older mark too: the highest counts."""
+    try:
+        (path / MANIFESTS / f"{NEWEST}{number:08d}").touch()
+        (path / MANIFESTS / f"{NEWEST}{number - 1:08d}").unlink(missing_ok=True)
+    except OSError:  # such as a disk that is full: the snapshot is published all the same
+        pass
 
 
 def now() -> str:

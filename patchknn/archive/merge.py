@@ -10,8 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from patchknn.archive.change_writer import WrittenChange
 from patchknn.archive.counting import Labels, new_patients, totals_of
 from patchknn.archive.locate import Wanted
+from patchknn.archive.manifest import ChangeEntry
 from patchknn.archive.paths import moved_path
 from patchknn.archive.revisions import Revision, publish_revision
 from patchknn.archive.rows import Rows, Source
@@ -20,6 +22,7 @@ from patchknn.archive.shard import Shard
 from patchknn.archive.shard_writer import WrittenShard, write_shard
 from patchknn.archive.snapshot import Snapshot, open_archive, patch_id
 from patchknn.archive.strings import name_key
+from patchknn.archive.told import told_of
 from patchknn.errors import ConflictError
 
 _NAMED = 5  # conflicts that the sentence names
@@ -60,7 +63,8 @@ def merge_archives(
 ) -> Merge:
     """Add the live rows of other archives to the one at ``path``, as one step.
 
-    A patch that is there with the same source content is kept once, with the label it has.
+    A patch that is there with the same source content is kept once, with the label it has; of the
+    others it is told here too who relabelled them. Tables that are attached do not come along.
     Raises ConflictError where another archive has another encoder or settings, or where one name
     means two contents; nothing is taken in then.
     """
@@ -76,6 +80,7 @@ def merge_archives(
         nonlocal report
         taking = _Taking(newest, repeated)
         used = {}
+        told: list[tuple[WrittenChange, ChangeEntry]] = []
         try:
             for other, snapshot in snapshots:
                 for shard in snapshot.shards:
@@ -90,9 +95,13 @@ def merge_archives(
                         new_sources=0,
                     )
                     ready[key] = used[key]
+                if used:
+                    told += told_of(snapshot, newest, taking.taken_ids, _before(other))
         except BaseException:
-            for one in ready.values():
-                one.remove()
+            for written in ready.values():
+                written.remove()
+            for change, _ in told:
+                change.remove()
             raise
         manifest = newest.manifest.unchanged()
         report = Merge(
@@ -106,6 +115,7 @@ def merge_archives(
                 shards=(*manifest.shards, *(one.entry for one in used.values())),
                 classes=tuple(dict.fromkeys([*manifest.classes, *names])),
                 sources=manifest.sources + taking.sources,
+                label_history=(*manifest.label_history, *(entry for _, entry in told)),
                 rows_added=taking.rows,
                 sources_added=taking.sources,
                 totals=totals_of(newest).changed(
@@ -114,7 +124,7 @@ def merge_archives(
                     shards=[one.description for one in used.values()],
                 ),
             ),
-            list(used.values()),
+            [*used.values(), *(change for change, _ in told)],
         )
 
     if dry_run:
@@ -136,6 +146,7 @@ class _Taking:
         self.label_conflicts: list[LabelConflict] = []
         self.labels: Labels = Counter()
         self.patients: set[str | None] = set()
+        self.taken_ids: set[str] = set()
 
     def new_rows(self, other: Other, snapshot: Snapshot, shard: Shard) -> Rows | None:
         """The rows of one shard that are to be added, None where there are none."""
@@ -155,6 +166,11 @@ class _Taking:
         if not len(rows):
             return None
         self.rows += len(rows)
+        if snapshot.manifest.relabellings:
+            names = [rows.sources[number].name for number in rows.source.tolist()]
+            self.taken_ids.update(
+                patch_id(name, *xy) for name, xy in zip(names, rows.coords.tolist(), strict=True)
+            )
         words = (*rows.classes, None)
         self.labels.update(words[number] for number in rows.labels.tolist())
         used = np.unique(rows.source).tolist()
@@ -226,8 +242,12 @@ def _prefixed(source: Source, other: Other, archive: Path) -> Source:
     source = source._replace(path=moved_path(source.path, other.path, archive))
     if other.prefix is None:
         return source
-    patient = None if source.patient is None else f"{other.prefix}/{source.patient}"
-    return source._replace(name=f"{other.prefix}/{source.name}", patient=patient)
+    patient = None if source.patient is None else _before(other) + source.patient
+    return source._replace(name=_before(other) + source.name, patient=patient)
+
+
+def _before(other: Other) -> str:
+    return "" if other.prefix is None else f"{other.prefix}/"
 
 
 def _repeated(snapshots: Sequence[tuple[Other, Snapshot]]) -> set[str]:
@@ -235,7 +255,7 @@ def _repeated(snapshots: Sequence[tuple[Other, Snapshot]]) -> set[str]:
     seen: set[str] = set()
     repeated: set[str] = set()
     for other, snapshot in snapshots:
-        before = "" if other.prefix is None else f"{other.prefix}/"
+        before = _before(other)
         for shard in snapshot.shards:
             names = {before + name for name in shard.source_names.take(shard.live_sources())}
             repeated |= names & seen

@@ -7,6 +7,7 @@ A purge that was killed is finished by the same call.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,13 +15,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from patchknn.archive.change import CHANGES, Change, open_change
-from patchknn.archive.change_writer import WrittenChange, write_relabelling
+from patchknn.archive.change import CHANGES, open_change
+from patchknn.archive.change_writer import WrittenChange
 from patchknn.archive.choice import Choice
 from patchknn.archive.compact import compact
+from patchknn.archive.deleting import remove_any, remove_whole
 from patchknn.archive.description import SHARDS, parse_description
 from patchknn.archive.index.heads import read_heads
-from patchknn.archive.leftovers import remove_any
+from patchknn.archive.leftovers import leftovers
+from patchknn.archive.locate import Identities, wanted_rows
 from patchknn.archive.manifest import RECORDS, ChangeEntry, Manifest
 from patchknn.archive.manifests import manifest_file, manifest_numbers, read_manifest_file
 from patchknn.archive.opening import open_shards
@@ -32,16 +35,20 @@ from patchknn.archive.sealed import read_sealed
 from patchknn.archive.settings import ArchiveSettings, read_settings
 from patchknn.archive.shard import Shard
 from patchknn.archive.snapshot import Snapshot
-from patchknn.errors import InputError, PatchknnError, UsageError
+from patchknn.archive.told import written_again
+from patchknn.errors import ConflictError, InputError, PatchknnError, UsageError
 from patchknn.files import read_json, write_json
 
 WITHDRAWN = "[withdrawn]"
+_ATTEMPTS = 100  # each is another process that brought rows back
+_DAY = 24 * 3600
 
 
 class Purge(NamedTuple):
     """What was forgotten: rows and sources, label changes, run records, snapshots, files.
 
-    ``missing``: what was named and is nowhere, not in an earlier snapshot either.
+    ``missing``: what was named and is nowhere, not in an earlier snapshot either; ``leftovers``:
+    unfinished files of the last day, which are a writer's that may be running still.
     """
 
     rows: int
@@ -51,6 +58,7 @@ class Purge(NamedTuple):
     snapshots: int
     files: int
     missing: tuple[str, ...]
+    leftovers: int
     number: int
 
 
@@ -86,12 +94,13 @@ def purge_rows(path: Path, choice: Choice, *, run_id: str | None = None) -> Purg
         raise UsageError(message)
     settings = read_settings(path)
     names, known = _names(path, settings, choice)
-    removal = remove_rows(path, choice, run_id=run_id)
-    compact(path, run_id=run_id)
-    events = 0
+    rows = sources = events = 0
+    missing: tuple[str, ...] | None = None
 
-    def scrubbed(snapshot: Snapshot) -> Revision:
+    def scrubbed(snapshot: Snapshot) -> Revision | None:
         nonlocal events
+        if any(_holds(shard, names) for shard in snapshot.shards):
+            return None
         history, written, events = _without_events(path, snapshot.manifest, names)
         manifest = snapshot.manifest.unchanged()
         records, tables = without_keys(path, manifest.records, names.slides, names.patients)
@@ -100,18 +109,28 @@ def purge_rows(path: Path, choice: Choice, *, run_id: str | None = None) -> Purg
             [*written, *tables],
         )
 
-    manifest = publish_revision(path, settings, scrubbed, action="purge", run_id=run_id)
-    assert manifest is not None
+    for _ in range(_ATTEMPTS):
+        removal = remove_rows(path, choice, run_id=run_id)
+        rows, sources = rows + removal.rows, sources + removal.sources
+        missing = removal.missing if missing is None else missing
+        compact(path, run_id=run_id)
+        manifest = publish_revision(path, settings, scrubbed, action="purge", run_id=run_id)
+        if manifest is not None:
+            break
+    else:
+        message = f"{path}: other processes add or roll back what is purged: stop them first."
+        raise ConflictError(message)
     runs = sum(_scrub_run(file, names) for file in _files(path / RUNS))
     snapshots, files = _delete_what_knew(path, settings, manifest.number, names)
     return Purge(
-        rows=removal.rows,
-        sources=removal.sources,
+        rows=rows,
+        sources=sources,
         label_events=events,
         runs=runs,
         snapshots=snapshots,
         files=files,
-        missing=tuple(name for name in removal.missing if name not in known),
+        missing=tuple(name for name in missing or () if name not in known),
+        leftovers=_remove_leftovers(path),
         number=manifest.number,
     )
 
@@ -158,27 +177,10 @@ def _without_events(
             continue
         dropped += int((~keep).sum())
         if keep.any():
-            one = _rewritten(path, change, keep)
+            one = written_again(path, change, keep)
             written.append(one)
             kept.append(one.entry._replace(kind=entry.kind))
     return tuple(kept), written, dropped
-
-
-def _rewritten(path: Path, change: Change, keep: np.ndarray[Any, Any]) -> WrittenChange:
-    words = (*change.head.classes, None)
-    rows, labels, start = {}, {}, 0
-    for number, uuid in enumerate(change.shards):
-        own = change.rows_of(number).astype(np.int64)
-        mine = keep[start : start + len(own)]
-        start += len(own)
-        if mine.any():
-            rows[uuid] = own[mine]
-            labels[uuid] = [words[label] for label in change.labels_of(number)[mine].tolist()]
-    events = [event for event, stays in zip(change.events(), keep, strict=True) if stays]
-    head = change.head
-    return write_relabelling(
-        path, rows, labels, run_id=head.run_id, events=events, rename=head.rename, time=head.time
-    )
 
 
 def _scrub_run(file: Path, names: _Names) -> bool:
@@ -222,12 +224,14 @@ def _delete_what_knew(
         if _knows(path, settings, shard, names)
         for file in (shard, *_containers(shard))
     ]
-    current = {entry.uuid for entry in after[-1].shards}
-    heads, _ = read_heads(path)
-    doomed += [h.folder for h in heads if not {uuid for uuid, _ in h.shards} <= current]
     for file in doomed:
         remove_any(file)
-    return len(before), len(doomed) - len(before)
+    current = {entry.uuid for entry in after[-1].shards}
+    heads, _ = read_heads(path)
+    segments = [h.folder for h in heads if not {uuid for uuid, _ in h.shards} <= current]
+    for segment in segments:
+        remove_whole(segment)
+    return len(before), len(doomed) - len(before) + len(segments)
 
 
 def _named(manifests: Iterable[Manifest]) -> set[tuple[str, str]]:
@@ -255,6 +259,29 @@ def _knows(path: Path, settings: ArchiveSettings, shard: Path, names: _Names) ->
         one = Shard(path, description, 0, description.classes)
         return any(names.is_slide_of(name) for name in one.source_names)
     return True  # what cannot be read can be of no use
+
+
+def _holds(shard: Shard, names: _Names) -> bool:
+    """Whether a shard holds rows of these slides, patients or ids, removed ones too."""
+    if any(len(shard.source_names.equal_to(name)) for name in names.slides):
+        return True
+    if any(len(shard.patients.equal_to(patient)) for patient in names.patients):
+        return True
+    unchanged = Shard(shard.path, shard.content, 0, shard.description.classes)
+    wanted = Identities(sorted(names.ids)).wanted
+    return bool((wanted_rows([unchanged], wanted) >= 0).any())
+
+
+def _remove_leftovers(path: Path) -> int:
+    """Delete what was left unfinished more than a day ago; how much is younger."""
+    oldest, younger = time.time() - _DAY, 0
+    for file in leftovers(path):
+        with suppress(FileNotFoundError):
+            if file.lstat().st_mtime < oldest:
+                remove_any(file)
+            else:
+                younger += 1
+    return younger
 
 
 def _containers(shard: Path) -> list[Path]:

@@ -12,8 +12,15 @@ import numpy as np
 from patchknn.archive.change import CHANGES
 from patchknn.archive.description import SHARDS
 from patchknn.archive.edits import edits_of
-from patchknn.archive.manifest import RELABEL, ChangeEntry, Manifest, ShardEntry
-from patchknn.archive.manifests import manifest_file, manifest_numbers, publish, read_manifest_file
+from patchknn.archive.manifest import ChangeEntry, Manifest, ShardEntry
+from patchknn.archive.manifests import (
+    MANIFESTS,
+    NEWEST,
+    manifest_file,
+    numbers_and_problem,
+    publish,
+    read_manifest_file,
+)
 from patchknn.archive.runs import RUNS
 from patchknn.archive.salvage import Lost, Place, salvage, salvaged_rows
 from patchknn.archive.settings import ENCODER, ArchiveSettings, read_settings
@@ -31,7 +38,7 @@ class Repair(NamedTuple):
     """What came of it.
 
     ``lost``: rows that are gone; ``rewritten``: shards that were written again from what was
-    whole; ``undone``: removals and relabellings that are lost, so that their rows are as before;
+    whole; ``undone``: changes and snapshots that are lost, so that their rows are as before;
     ``aside``: files below ``damaged/``; ``number`` of the new snapshot, None where none was needed.
     """
 
@@ -63,7 +70,7 @@ def repair(path: Path, *, run_id: str | None = None) -> Repair:
     if bundle.fingerprint != settings.encoder_fingerprint:
         message = f"{bundle.directory} is not the encoder of the archive: restore it from a copy."
         raise DamageError(message)
-    numbers = manifest_numbers(path)
+    numbers, newest_gone = numbers_and_problem(path)
     manifests = {n: m for n in numbers if (m := _readable(path, settings, n)) is not None}
     if not manifests:
         message = f"{path} has no manifest that can be read: restore one from a copy."
@@ -73,13 +80,22 @@ def repair(path: Path, *, run_id: str | None = None) -> Repair:
     aside.put(broken)  # the newest of the others is the newest from here on
     aside.put(_damaged_runs(path))
     newest = manifests[max(manifests)]
+    undone = [f"snapshot {number}" for number in numbers if number > newest.number]
+    if newest_gone is not None:
+        undone.append("the newest snapshot")
+    if undone:
+        aside.put(sorted((path / MANIFESTS).glob(f"{NEWEST}*")))
     place = Place(path, settings, bundle)
     found = _look(place, newest)
     older = _damaged_before(place, manifests.values(), found)
-    undone = [entry for entry in found.bad_changes if entry in newest.changes]
+    undone += [
+        f"a {entry.kind} of {entry.rows} rows"
+        for entry in found.bad_changes
+        if entry in newest.changes
+    ]
     rewritten: list[WrittenShard] = []
     number = None
-    if broken or found.bad_shards or found.bad_changes or older:
+    if undone or broken or found.bad_shards or found.bad_changes or older:
         try:
             for shard in found.again:
                 rows = salvaged_rows(shard, bundle, newest.classes)
@@ -107,7 +123,7 @@ def repair(path: Path, *, run_id: str | None = None) -> Repair:
         rewritten=tuple(
             sorted(shard.uuid for shard in found.again if shard.uuid in found.bad_shards)
         ),
-        undone=tuple(f"{entry.kind} of {entry.rows} rows" for entry in undone),
+        undone=tuple(undone),
         aside=tuple(aside.names),
         number=number,
     )
@@ -166,7 +182,7 @@ def _published(
         *(one.entry for one in rewritten),
     )
     bad = {entry.uuid for entry in found.bad_changes}
-    history = (*newest.label_history, *(e for e in newest.changes if e.kind == RELABEL))
+    history = newest.relabellings
     keys = [shard.source_keys for shard in found.kept]
 
     def repaired(parent: Manifest) -> Manifest:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from patchknn.archive.manifest import RELABEL, UNDONE, ChangeEntry, Manifest
-from patchknn.archive.manifests import read_manifest
+from patchknn.archive.manifests import manifest_file, read_manifest
 from patchknn.archive.revisions import Revision, publish_revision
 from patchknn.archive.settings import read_settings
 from patchknn.archive.snapshot import Snapshot, open_snapshot
-from patchknn.errors import InputError
+from patchknn.errors import ConflictError, InputError
 
 
 def roll_back(
@@ -21,14 +21,13 @@ def roll_back(
     is no such snapshot, DamageError where something that it names is gone or damaged.
     """
     settings = read_settings(path)
-    purged = read_manifest(path, settings.archive_id).purged
-    if number < purged:
-        message = f"{path}: rows were purged in snapshot {purged}; nothing before it can be had."
-        raise InputError(message)
+    _refuse_purged(path, number, read_manifest(path, settings.archive_id))
     wanted = open_snapshot(path, settings, at=number)  # all that it names is there
 
     def back(newest: Snapshot) -> Revision | None:
         now, then = newest.manifest, wanted.manifest
+        _refuse_purged(path, number, now)  # it may have happened meanwhile, and so may a gc
+        read_manifest(path, settings.archive_id, number)
         if _content(now) == _content(then):
             return None
         return Revision(
@@ -50,7 +49,28 @@ def roll_back(
     if dry_run:
         revision = back(open_snapshot(path, settings))
         return None if revision is None else wanted.manifest
-    return publish_revision(path, settings, back, action=f"rollback {number}", run_id=run_id)
+    published = publish_revision(path, settings, back, action=f"rollback {number}", run_id=run_id)
+    _check_again(path, number, published)
+    return published
+
+
+def _refuse_purged(path: Path, number: int, newest: Manifest) -> None:
+    if number < newest.purged:
+        purged = newest.purged
+        message = f"{path}: rows were purged in snapshot {purged}; nothing before it can be had."
+        raise InputError(message)
+
+
+def _check_again(path: Path, number: int, back: Manifest | None) -> None:
+    """Of gc and a rollback at the same moment gc wins: then the snapshot before is put back.
+
+    gc deletes manifests first, and reads those that are new before it deletes what they name.
+    """
+    if back is None or manifest_file(path, number).exists():
+        return
+    roll_back(path, back.number - 1)
+    message = f"{path}: gc deleted snapshot {number} meanwhile; nothing was rolled back."
+    raise ConflictError(message)
 
 
 def _content(manifest: Manifest) -> tuple[object, ...]:

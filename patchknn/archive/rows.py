@@ -86,7 +86,7 @@ class Rows:
 
 
 def concatenate(parts: list[Rows]) -> Rows:
-    """One block of rows out of several: sources united by name, classes by name.
+    """One block of rows out of several: sources that have rows united by name, classes by name.
 
     Thumbnails stay where every part has them.
     """
@@ -94,8 +94,11 @@ def concatenate(parts: list[Rows]) -> Rows:
     classes: dict[str, int] = {}
     source_columns, label_columns = [], []
     for part in parts:
-        numbers = [sources.setdefault(s.name, (len(sources), s))[0] for s in part.sources]
-        source_columns.append(np.array(numbers, np.int32)[part.source])
+        numbers = np.full(len(part.sources), -1, np.int32)
+        for own in np.unique(part.source).tolist():  # of a source that was replaced none are left
+            source = part.sources[own]
+            numbers[own] = sources.setdefault(source.name, (len(sources), source))[0]
+        source_columns.append(numbers[part.source])
         # The last entry is where −1 points: no label stays no label.
         labels = [classes.setdefault(name, len(classes)) for name in part.classes] + [-1]
         label_columns.append(np.array(labels, np.int32)[part.labels])

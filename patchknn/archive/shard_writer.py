@@ -15,6 +15,7 @@ import numpy.typing as npt
 from patchknn import __version__
 from patchknn.archive.checksums import array_checksum, outside_checksum
 from patchknn.archive.containers import WRITERS, Places, holds_plain_bytes
+from patchknn.archive.deleting import remove_any
 from patchknn.archive.description import (
     MAX_SHARD_BYTES,
     SHARDS,
@@ -23,7 +24,6 @@ from patchknn.archive.description import (
     ShardDescription,
     container_name,
 )
-from patchknn.archive.leftovers import remove_any
 from patchknn.archive.manifest import ShardEntry
 from patchknn.archive.rows import Rows
 from patchknn.archive.sealed import sealed, sealed_text

@@ -13,7 +13,7 @@ from patchknn.archive.manifest import Manifest, ShardEntry
 from patchknn.archive.manifests import (
     MANIFESTS,
     manifest_file,
-    manifest_numbers,
+    numbers_and_problem,
     read_manifest_file,
 )
 from patchknn.archive.runs import RUNS
@@ -97,12 +97,10 @@ class Verifier:
         return bundle
 
     def _manifests(self, settings: ArchiveSettings) -> Generator[Finding, None, list[Manifest]]:
-        try:
-            numbers = manifest_numbers(self.path)
-        except DamageError as error:
-            yield Finding(MANIFESTS, _first_sentence(error))
-            return []
-        if not numbers:
+        numbers, problem = numbers_and_problem(self.path)
+        if problem is not None:
+            yield Finding(MANIFESTS, _first_sentence(problem))
+        if not numbers and problem is None:
             yield Finding(MANIFESTS, "It holds no manifest.")
         good: list[Manifest] = []
         previous: Manifest | None = None

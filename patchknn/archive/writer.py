@@ -12,7 +12,7 @@ import numpy as np
 
 from patchknn.archive.change_writer import WrittenChange, write_removal
 from patchknn.archive.choice import Choice, chosen_rows
-from patchknn.archive.counting import Labels, labels_of, new_patients, totals_of
+from patchknn.archive.counting import Dead, Labels, labels_of, new_patients, totals_of
 from patchknn.archive.description import MAX_SHARD_BYTES, SHARD_FORMATS, SHARDS
 from patchknn.archive.leftovers import remove_leftovers
 from patchknn.archive.manifest import Manifest
@@ -156,7 +156,7 @@ class ArchiveWriter:
             names = [name for shard in self._shards for name in shard.description.classes]
             entries = [shard.entry for shard in self._shards]
             new_sources = sum(entry.sources for entry in entries)
-            replaced = self._without_replaced(parent)
+            replaced, gone = self._without_replaced(parent)
             snapshot = self._at(parent.number)
             opened = [
                 Shard(self.path, shard.description, 0, shard.description.classes)
@@ -174,7 +174,7 @@ class ArchiveWriter:
                 sources_added=new_sources,
                 totals=(replaced.totals or totals_of(snapshot)).changed(
                     labels,
-                    patients=new_patients(snapshot, patients),
+                    patients=new_patients(snapshot, patients, gone),
                     shards=[shard.description for shard in opened],
                 ),
             )
@@ -191,22 +191,22 @@ class ArchiveWriter:
             raise ConflictError(" ".join(conflicts))
         return None if manifest is None else manifest.number
 
-    def _without_replaced(self, parent: Manifest) -> Manifest:
-        """The parent without the rows of sources that come anew with other content."""
+    def _without_replaced(self, parent: Manifest) -> tuple[Manifest, Dead]:
+        """The parent without the rows of sources that come anew with other content, and these."""
         if self._removal is not None:
             self._removal.remove()  # of a race that was lost
             self._removal = None
         if not self._replaced:
-            return parent
+            return parent, {}
         snapshot = self._at(parent.number)
         chosen = chosen_rows(snapshot, Choice(slides=sorted(self._replaced)))
         if not len(chosen):
-            return parent
+            return parent, {}
         dead, _ = left_empty(snapshot, chosen)
         self._removal = write_removal(self.path, chosen.rows, dead, run_id=self.run_id)
         self._removal.rename()
         fsync_directory(self._removal.folder)
-        return after_removal(snapshot, parent, self._removal, chosen)
+        return after_removal(snapshot, parent, self._removal, chosen), dead
 
     def close(self) -> None:
         """Remove what was written and not published."""
@@ -282,36 +282,48 @@ class ArchiveWriter:
         """Leave out the sources that others published since; the sentences of real conflicts."""
         if parent.number == self._snapshot.number:
             return []
-        seen = {shard.uuid for shard in self._snapshot.shards}
-        self._snapshot = self._newer(parent.number)
-        others = [shard for shard in self._snapshot.shards if shard.uuid not in seen]
+        # Rows that had been removed are there again after a rollback: then edits are others.
+        seen = {(shard.uuid, shard.edits.uuids) for shard in self._snapshot.shards}
+        newer = self._newer(parent.number)
+        others = [shard for shard in newer.shards if (shard.uuid, shard.edits.uuids) not in seen]
         # What is replaced anyway may be in a shard that was compacted since.
         taken = find_sources(others, [name for name in self._pending if name not in self._replaced])
-        if not taken:
-            return []
         conflicts = [
             _conflict(self.path, self._pending[name], other)
             for name, other in taken.items()
             if not other.same_content(self._pending[name])
         ]
-        self._leave_out(set(taken))
+        if taken:
+            self._leave_out(set(taken))
+        self._snapshot = newer  # not before: where a disk was full it is all looked at again
         return conflicts
 
     def _leave_out(self, names: set[str]) -> None:
-        """Write the pending shards again without some sources."""
-        written, self._shards = self._shards, []
-        self._flushed_names = set()
-        for shard in written:
-            shard.rename()
-            rows = Shard(self.path, shard.description, 0, shard.description.classes).rows()
-            taken = np.array([source.name in names for source in rows.sources])
-            kept = ~taken[rows.source]
-            self.duplicates += int(len(rows) - kept.sum())
-            if kept.any():
-                self._shards.append(self._written(rows.take(kept)))
-            shard.remove()
+        """Write the pending shards again without some sources; those without any of them stay."""
+        flushed, self._flushed_names = self._flushed_names, set()
+        try:
+            for written in tuple(self._shards):
+                number = self._shards.index(written)
+                self._shards[number : number + 1] = self._without(written, names)
+        except BaseException:  # it can be tried again
+            self._flushed_names = flushed
+            raise
         for name in names:
             del self._pending[name]
+
+    def _without(self, written: WrittenShard, names: set[str]) -> list[WrittenShard]:
+        written.rename()
+        shard = Shard(self.path, written.description, 0, written.description.classes)
+        if not names.intersection(shard.source_names):
+            self._flushed_names.update(shard.source_names)
+            return [written]
+        rows = shard.rows()
+        taken = np.array([source.name in names for source in rows.sources])
+        kept = ~taken[rows.source]
+        rest = [self._written(rows.take(kept))] if kept.any() else []
+        self.duplicates += int(len(rows) - kept.sum())
+        written.remove()
+        return rest
 
     def _with_stored_paths(self, rows: Rows) -> Rows:
         keep = self._store_paths

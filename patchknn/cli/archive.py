@@ -116,6 +116,7 @@ def info(archive: Archive, at: options.At = None, format: options.Format = None)
         "shards": len(snapshot.shards),
         "formats": totals.formats,
         "bytes": totals.bytes,
+        "records": {table.name: table.key for table in snapshot.manifest.records},
         "indexed": sum(segment.n_rows for segment in snapshot.cover.segments),
         "segments": len(snapshot.cover.segments),
     }

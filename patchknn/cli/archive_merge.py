@@ -33,9 +33,10 @@ def merge(
 ) -> int:
     """Take in the rows of other archives of the same encoder and settings, in one snapshot.
 
-    A patch that is there already, of the same file, is kept once, with the label it has; labels
-    that disagree are listed on stderr (exit 3). One name with two contents is an error: sites
-    that share names are told apart by --prefix. An ARCHIVE that is not there yet is made. Example:
+    Who relabelled them comes along; tables that are attached do not. A patch that is there
+    already, of the same file, is kept once, with the label it has; labels that disagree are listed
+    on stderr (exit 3). One name with two contents is an error: sites that share names are told
+    apart by --prefix. An ARCHIVE that is not there yet is made. Example:
     patchknn archive merge all --prefix A=site-a --prefix B=site-b
     """
     from patchknn.archive.create import create_like
@@ -52,6 +53,9 @@ def merge(
     names = [str(other.path) for other in given]
     with ChangingRun(archive, {"others": names, "prefix": prefix}, dry_run=dry_run) as run:
         done = merge_archives(archive, given, run_id=run.id, dry_run=dry_run)
+        for other in dict.fromkeys(other.path for other in given):
+            for table in open_archive(other).manifest.records:
+                console.warn(f"{table.name}, attached to {other}, does not come along.")
         for conflict in done.conflicts[:_SHOWN]:
             console.message(
                 f"{conflict.id}: {conflict.kept or 'no label'} is kept, {conflict.archive} says "

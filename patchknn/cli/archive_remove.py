@@ -33,8 +33,9 @@ def remove(
     What several options name is removed together; --label narrows it to a class. The bytes stay
     until 'compact' and 'gc', 'rollback' brings the rows back, and so does embed. --purge also
     compacts, deletes all earlier snapshots, and takes the names out of label history and run
-    records; copies elsewhere it cannot reach. Exit 3: something named is not there, the rest is
-    removed. Example: patchknn archive remove ARCHIVE --slide s1.svs --dry-run
+    records; copies elsewhere it cannot reach. Exit 3: something named is not there, or a
+    writer's unfinished files are left; the rest is removed.
+    Example: patchknn archive remove ARCHIVE --slide s1.svs --dry-run
     """
     from patchknn.archive.choice import Choice
     from patchknn.archive.remove import remove_rows
@@ -83,6 +84,14 @@ def _purge(archive: Path, choice: Choice, ignore_missing: bool, style: str) -> i
             "snapshots_deleted": done.snapshots,
             "files_deleted": done.files,
             "missing": len(done.missing),
+            "unfinished_files": done.leftovers,
         }
         run.summarise(summary, done.number, style)
-    return 3 if done.missing and not ignore_missing else 0
+    if done.leftovers:
+        files = "1 unfinished file" if done.leftovers == 1 else f"{done.leftovers} unfinished files"
+        console.warn(
+            f"{files} of writers that may still be running are left, and may tell of the same: "
+            f"once none is, delete them by 'patchknn archive gc {archive} --older-than 0'."
+        )
+    partial = bool(done.missing and not ignore_missing) or done.leftovers > 0
+    return 3 if partial else 0

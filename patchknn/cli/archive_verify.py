@@ -79,7 +79,7 @@ def _repair(archive: Path, style: str, *, only_index: bool) -> int:
         lost = ({"lost": one.id, "rows": one.rows, "shard": one.shard} for one in done.lost)
         console.write_rows(lost, ("lost", "rows", "shard"), style)
         for change in done.undone:
-            console.warn(f"a {change} is lost: these rows are as they were before it.")
+            console.warn(f"{change} is lost: its rows are as they were before it.")
         if only_index or done.number is not None:
             update_index(archive, rebuild=True)
         summary = {

@@ -23,7 +23,7 @@ _MOST_COLUMNS = 7
 
 def message(text: str) -> None:
     """One line on stderr."""
-    sys.stderr.write(f"{text}\n")
+    sys.stderr.write(f"{visible(text)}\n")
     sys.stderr.flush()
 
 
@@ -42,6 +42,16 @@ def output_format(requested: str | None) -> str:
     if requested is not None:
         return requested
     return "table" if sys.stdout.isatty() else "ndjson"
+
+
+def visible(text: str) -> str:
+    """Text whose control, direction and other unprintable characters are spelled out.
+
+    Names are anybody's, and a terminal obeys what it is shown.
+    """
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
 
 
 def write_text(text: str) -> None:
@@ -218,4 +228,4 @@ def _encodable(text: str) -> str:
 def _table_cell(cell: Any) -> str:
     if cell is None:
         return ""
-    return f"{cell:.4g}" if isinstance(cell, float) else str(cell)
+    return f"{cell:.4g}" if isinstance(cell, float) else visible(str(cell))

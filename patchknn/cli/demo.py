@@ -72,7 +72,8 @@ class _Shell:
         return self._call(line, capture=True)
 
     def _call(self, line: str, *, capture: bool) -> str:
-        console.message(f"\n$ patchknn {line}")
+        console.message("")
+        console.message(f"$ patchknn {line}")
         sys.stdout.flush()
         words = [word for part in shlex.split(line) for word in self._expanded(part)]
         finished = subprocess.run(

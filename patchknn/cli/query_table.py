@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from patchknn.cli.console import visible
 from patchknn.search.answers import Answer
 from patchknn.search.settings import SearchSettings
 
@@ -39,13 +40,6 @@ def answer_lines(answer: Answer, console: Console, settings: SearchSettings) -> 
     halves.add_column(ratio=1)
     halves.add_row(summary, neighbours)
     return Group(title, Padding(halves, (0, 0, 0, 2)), "")
-
-
-def visible(text: str) -> str:
-    """Text whose control, direction and other unprintable characters are spelled out."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )
 
 
 def percent(share: float | None) -> str:

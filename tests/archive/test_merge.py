@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from patchknn.archive.choice import Choice
+from patchknn.archive.compact import compact
 from patchknn.archive.create import create_archive, create_like
+from patchknn.archive.history import label_history
 from patchknn.archive.listing import list_rows
 from patchknn.archive.merge import Other, merge_archives
-from patchknn.archive.relabel import Correction, relabel_patches
+from patchknn.archive.relabel import Correction, relabel_patches, rename_class
 from patchknn.archive.remove import remove_rows
 from patchknn.archive.snapshot import open_archive
 from patchknn.archive.verify import verify_archive
@@ -116,4 +118,33 @@ def test_a_slide_of_two_shards_is_one_source(tmp_path, bundle, make_rows, archiv
     assert len(open_archive(other).shards) == 2
     done = merge_archives(archive, [Other(other), Other(other)])
     assert (done.rows, done.sources, done.duplicates) == (8, 1, 8)
+    assert verify_archive(archive) == []
+
+
+def test_who_relabelled_what_comes_along_with_its_rows(site, archive, bundle, make_rows):
+    other = site("other", seed=7, images=["x.png", "y.png"], slides=["u1"])
+    relabel_patches(other, {"x.png": Correction("NEW", "ann", "seen again")})
+    compact(other)
+    rename_class(other, "A", "Z")
+    relabel_patches(other, {"y.png": Correction("A", "bob", None)})
+    ours = len(list(label_history(archive)))
+    merge_archives(archive, [Other(other, "S")])
+    told = list(label_history(archive))[: -ours or None]
+    assert [(e.id, e.new, e.by, e.reason) for e in told] == [
+        ("S/y.png", "A", "bob", None),
+        (None, "Z", None, None),
+        ("S/x.png", "NEW", "ann", "seen again"),
+    ]
+    assert verify_archive(archive) == []
+
+    # Of what comes later, what is new; a patch that was here keeps its label, and its history.
+    relabel_patches(other, {"y.png": Correction("B", "carl", None)})
+    with ArchiveWriter(other) as writer:
+        writer.add(make_rows(bundle, seed=8, images=["z.png"], slides=[]))
+        writer.publish()
+    relabel_patches(other, {"z.png": Correction("C", "dora", None)})
+    again = merge_archives(archive, [Other(other, "S")])
+    assert (again.rows, len(again.conflicts)) == (1, 1)
+    assert len(list(label_history(archive))) == ours + 4
+    assert next(label_history(archive)).by == "dora"
     assert verify_archive(archive) == []

@@ -104,7 +104,7 @@ def test_a_change_that_is_lost_is_said(changed, kind):
     (entry,) = [e for e in open_archive(changed).manifest.changes if e.kind == kind]
     _flip(changed / "changes" / f"{entry.uuid}.bin")
     done = repair(changed)
-    assert done.undone == (f"{kind} of 2 rows",)
+    assert done.undone == (f"a {kind} of 2 rows",)
     assert verify_archive(changed) == []
     assert len(open_archive(changed)) == (24 if kind == "remove" else 22)
 

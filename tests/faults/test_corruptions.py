@@ -15,7 +15,6 @@ from corruptions import draw, remove_stale
 from observed import INFORMAL, is_error, is_refusal, observe
 from rich_archive import CHANGED, rich_archive
 
-from patchknn.archive.manifests import manifest_file, manifest_numbers
 from patchknn.archive.verify import verify_archive
 
 _COUNT, _LONG_COUNT = 60, 500
@@ -55,14 +54,6 @@ def _problem(corruption, result, expected):
     return None
 
 
-def _is_known(path, corruption, problem):
-    """Whether it is what ``test_gaps`` has of segments that serve earlier snapshots only."""
-    top, _, rest = corruption["file"].partition("index/segments/")
-    name = rest.partition("/")[0]
-    mark = path / "index" / "segments" / f".superseded-{name}"
-    return not top and name and mark.exists() and "older is another" in problem
-
-
 def _outcome(result, expected):
     if any(map(is_error, result["learnt"].values())):
         return "noticed"
@@ -77,16 +68,8 @@ def test_random_corruptions_are_harmless_or_named(  # noqa: PLR0917
 ):
     random = Random(11)
     pristine = rich / "archive"
-    newest = manifest_file(pristine, manifest_numbers(pristine)[-1])
-    wanted = []
-    while len(wanted) < (_LONG_COUNT if long_faults else _COUNT):
-        corruption = draw(pristine, random)
-        # Without the newest manifest an archive is what it was before: a test of its own.
-        if corruption["kind"] in {"deleted", "swapped"} and (
-            (pristine / corruption["file"]) in {newest, newest.parent}
-        ):
-            continue
-        wanted.append(corruption)
+    count = _LONG_COUNT if long_faults else _COUNT
+    wanted = [draw(pristine, random) for _ in range(count)]
     problems, kinds = [], Counter()
     path, aside = folder / "archive", folder / "aside"
     place = 0
@@ -105,9 +88,7 @@ def test_random_corruptions_are_harmless_or_named(  # noqa: PLR0917
             kinds[f"{corruption['kind']}: {outcome}"] += 1
             tally[outcome] += 1
             problem = _problem(corruption, result, expected)
-            if problem is not None and _is_known(pristine, corruption, problem):
-                tally["of a superseded segment, unnamed"] += 1
-            elif problem is not None:
+            if problem is not None:
                 problems.append((corruption, problem))
         place += len(results)
         if len(results) < len(batch):

@@ -168,11 +168,6 @@ def test_a_small_disk_that_fills(  # noqa: PLR0917
     assert_whole(path)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="tables of the index are written through a map of a file that has no blocks yet: SIGBUS",
-)
 def test_an_index_on_a_disk_that_fills(small_disk, tmp_path, children):
     rich = rich_archive(tmp_path)
     path = shutil.copytree(rich, small_disk / "archive")

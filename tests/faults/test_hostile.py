@@ -7,7 +7,6 @@ that no other file is shown.
 
 from __future__ import annotations
 
-import re
 import shutil
 from random import Random
 
@@ -20,51 +19,6 @@ from rich_archive import rich_archive
 _CASES = 2  # of each group, where not all are tried
 _MEMORY = 5 << 29
 _NOT_SAID = ("unexpected", "Traceback", "out of memory")
-
-# What ends otherwise as yet: group, case, one that stands for them, the command that shows it.
-KNOWN = (
-    (
-        "link",
-        r"(a manifest|a segment's JSON|a shard's JSON) without end",
-        "a manifest without end",
-        "list",
-    ),
-    ("run", r"a record behind a link without end", "a record behind a link without end", "log"),
-    ("manifest", r"a record of another kind", "a record of another kind", "list"),
-    ("manifest", r"kind of a change is (a list|an object)", "kind of a change is a list", "list"),
-    (
-        "manifest",
-        r"time is (?!control|a path|a lone)",
-        "time is a number",
-        "log",
-    ),
-    (
-        "manifest",
-        r"run_id is (?!control|a path|a lone|nothing)",
-        "run_id is a list",
-        "log",
-    ),
-    ("shard", r"deep JSON|run_id is (a list|an object)", "run_id is a list", "gc"),
-    ("shard", r"one more array at a giant place", "one more array at a giant place", "verify"),
-    ("shard", r"one more array without end", "one more array without end", "verify"),
-    (
-        "shard",
-        r"one more file with a lone surrogate",
-        "one more file with a lone surrogate",
-        "list",
-    ),
-    ("change", r"one more array of (garbage|objects)", "one more array of objects", "verify"),
-    ("change", r"rename of (nothing|one)", "rename of nothing", "list"),
-    ("segment", r"files with a (zero byte|lone surrogate)", "files with a zero byte", "list"),
-    (
-        "encoder",
-        r"class_names is (a fraction|a number|giant|negative|nothing|true)",
-        "class_names is a number",
-        "info",
-    ),
-    ("encoder", r"tasks is (a path|an object|control)", "tasks is a path", "info"),
-    ("encoder", r"projection is (?!an object|nothing)", "projection is a path", "info"),
-)
 
 
 def _commands(archive, feature, identity):
@@ -143,26 +97,13 @@ def taken(bases, children, folder):
     return take
 
 
-def _is_known(group, name):
-    return any(group == one and re.match(pattern, name) for one, pattern, _, _ in KNOWN)
-
-
 @pytest.mark.parametrize("group", GROUPS)
 def test_whatever_an_entry_says_a_command_says_one_sentence_or_works(
     taken, long_faults, tally, group
 ):
-    names = [name for name in GROUPS[group] if not _is_known(group, name)]
+    names = list(GROUPS[group])
     problems = []
     for name in names if long_faults else Random(group).sample(names, _CASES):
         problems += [f"{name}: {problem}" for problem in taken(group, name)]
         tally["cases"] += 1
     assert not problems, "\n".join(problems)
-
-
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="see KNOWN")
-@pytest.mark.parametrize(
-    ("group", "name", "command"),
-    [pytest.param(group, name, command, id=name) for group, _, name, command in KNOWN],
-)
-def test_what_is_known_to_end_otherwise(taken, group, name, command):
-    assert taken(group, name, command, timeout=4) == []

@@ -101,9 +101,6 @@ def test_tsv_has_one_line_a_row_and_all_its_columns(ran, named, expected):
         assert NAMES[what] in names, what
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="a table shows names raw: they may rule a terminal"
-)
 @pytest.mark.parametrize(
     "words",
     [

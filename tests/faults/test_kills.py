@@ -16,9 +16,6 @@ _ROUNDS, _LONG_ROUNDS = 12, 200
 _STEPS = 1  # of each operation beside the last, where not all are tried
 _WEIGHTS = {"add": 4, "remove": 2, "relabel": 2, "rename": 1, "compact": 2, "gc": 2}
 
-# Removes segments of the index in place: see the test that is expected to fail.
-_LEAVES_HALF_SEGMENTS = {"purge"}
-
 
 class _Pace:
     """How long an operation takes, as far as was measured: within that a round is cut."""
@@ -80,8 +77,7 @@ def test_processes_killed_at_random_instants_lose_nothing(
         assert reply.code in {0, -9}, (asked, reply.code, reply.err)
         done = _learn(world, pace, reply, asked, states)
         begun = sum(event[0] == "begin" for event in reply.told)
-        whole = not any(name in _LEAVES_HALF_SEGMENTS for name, _ in asked)
-        number, rows = assert_one_of(path, states[done : done + 2], index_too=whole)
+        number, rows = assert_one_of(path, states[done : done + 2])
         tally["rounds"] += 1
         tally["operations acknowledged"] += done
         when = "after" if done == len(asked) else "during" if begun > done else "between"
@@ -132,8 +128,7 @@ def test_a_process_killed_at_any_step_has_done_all_or_nothing(  # noqa: PLR0917
         path, reply = run(at)
         assert reply.code == -9, (at, reply)
         before = max(world.kept)
-        whole = name not in _LEAVES_HALF_SEGMENTS
-        number, rows = assert_one_of(path, [world.rows, after], index_too=whole)
+        number, rows = assert_one_of(path, [world.rows, after])
         tally["killed"] += 1
         tally["of these published"] += number > before
         if name != "purge" or at % 2:
@@ -147,9 +142,6 @@ def test_a_process_killed_at_any_step_has_done_all_or_nothing(  # noqa: PLR0917
             assert _files_that_tell_of(path, slide) == []
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="segments are deleted under their own name"
-)
 def test_a_purge_killed_while_it_deletes_the_index_leaves_no_half_segment(copied, other, children):
     path = copied()
     world = World(path, other)

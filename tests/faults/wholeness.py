@@ -8,18 +8,15 @@ from pathlib import Path
 from small_archives import Labels, listed
 
 from patchknn.archive.collect import collect_garbage
-from patchknn.archive.index.update import update_index
 from patchknn.archive.manifests import manifest_numbers, read_manifest_file
 from patchknn.archive.settings import read_settings
 from patchknn.archive.snapshot import open_archive
 from patchknn.archive.verify import verify_archive
 
 
-def assert_one_of(
-    path: Path, states: Sequence[Labels], *, index_too: bool = True
-) -> tuple[int, Labels]:
+def assert_one_of(path: Path, states: Sequence[Labels]) -> tuple[int, Labels]:
     """The archive is whole, and its newest snapshot holds one of these states: its number, it."""
-    assert_whole(path, index_too=index_too)
+    assert_whole(path)
     snapshot = open_archive(path)
     rows = listed(path)
     assert rows in states, _difference(rows, states)
@@ -30,11 +27,7 @@ def assert_one_of(
 def assert_nothing_left(path: Path) -> None:
     """After garbage was collected, there is nothing but what the snapshots name."""
     collect_garbage(path, older_than=0)
-    # Of the index another day: readers may be at it, and it is tidied when it is next updated.
-    left = [
-        f for f in path.rglob("*") if f.name.startswith(".tmp-") and "index" not in f.parts[-3:]
-    ]
-    assert left == []
+    assert [file for file in path.rglob("*") if file.name.startswith(".tmp-")] == []
     archive_id = read_settings(path).archive_id
     manifests = [read_manifest_file(path, archive_id, n) for n in manifest_numbers(path)]
     shards = {entry.uuid for manifest in manifests for entry in manifest.shards}
@@ -46,16 +39,9 @@ def assert_nothing_left(path: Path) -> None:
     assert_whole(path)
 
 
-def assert_whole(path: Path, *, index_too: bool = True) -> None:
-    """Verify has nothing to say; of the index it may, where that is not asked for.
-
-    Then it has nothing to say once the index was updated.
-    """
-    findings = verify_archive(path)
-    if findings and not index_too and all(finding.is_derived for finding in findings):
-        update_index(path)
-        findings = verify_archive(path)
-    told = [f"{finding.file}: {finding.sentence}" for finding in findings]
+def assert_whole(path: Path) -> None:
+    """Verify has nothing to say."""
+    told = [f"{finding.file}: {finding.sentence}" for finding in verify_archive(path)]
     assert not told, "\n".join(told)
 
 

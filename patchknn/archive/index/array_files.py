@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import mmap
+import os
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +16,8 @@ import numpy.typing as npt
 from patchknn.archive.checksums import span_checksum
 from patchknn.archive.index.layout import ArrayRecord, array_file
 from patchknn.files import fsync_file
+
+_ZEROS = 1 << 20
 
 
 class ArrayFile:
@@ -70,11 +74,24 @@ def new_array(folder: Path, name: str, dtype: str, shape: tuple[int, ...]) -> np
     path = Path(array_file(folder, name))
     length = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
     with path.open("x+b") as file:
-        file.truncate(length)
         if not length:
             return np.zeros(shape, dtype)
+        _allocate(file, length)
         mapped = mmap.mmap(file.fileno(), length)
     return np.frombuffer(mapped, dtype).reshape(shape)
+
+
+def _allocate(file: BinaryIO, length: int) -> None:
+    """Give a file its zeros on disk: where there is no room for them a map of it would crash."""
+    try:
+        os.posix_fallocate(file.fileno(), 0, length)
+    except (AttributeError, OSError) as error:  # some systems and network file systems cannot
+        if isinstance(error, OSError) and error.errno not in {errno.EINVAL, errno.EOPNOTSUPP}:
+            raise
+        zeros = bytes(_ZEROS)
+        for start in range(0, length, _ZEROS):
+            file.write(zeros[: length - start])
+        file.flush()
 
 
 def finished(folder: Path, name: str, dtype: str, shape: tuple[int, ...]) -> ArrayRecord:

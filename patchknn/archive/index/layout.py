@@ -25,6 +25,7 @@ FORMAT_VERSION = 2  # of 1, sketches were by segment row
 MAX_ROWS = (1 << 32) - 1  # a row of a segment is a uint32
 _NAME = re.compile(r"[0-9a-f]{64}")
 _ARRAY_NAME = re.compile(r"[a-z0-9_]{1,40}")
+_FILE = re.compile(r"\.(h5|zarr(/[A-Za-z0-9_.-]+)+)")
 _DTYPES = frozenset({"|u1", "<u4", "<i8", "<u8", "<f2", "<f4", "<f8"})
 
 # One line a shard; ``json_checksum`` is over the bytes of its JSON as they lie on disk, and
@@ -138,14 +139,14 @@ def read_head(folder: Path, archive: Path) -> SegmentHead:
             codes=_count(value["codes"]),
             parts=tuple((_count(first), _count(width)) for first, width in value["parts"]),
             sketch=_floats(value["sketch"]),
-            file_sets=tuple(tuple(map(str, names)) for names in value["file_sets"]),
+            file_sets=tuple(tuple(map(_after_uuid, names)) for names in value["file_sets"]),
             arrays={_name(name): _record(entry) for name, entry in value["arrays"].items()},
         )
     except DamageError as error:
         raise SegmentError(str(error).split(" See all that is wrong by ")[0]) from None
     except PatchknnError as error:
         raise SegmentError(str(error)) from None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         message = f"{file} lacks an entry or holds one that cannot be ({error})."
         raise SegmentError(message) from None
 
@@ -184,6 +185,14 @@ def _record(value: dict[str, Any]) -> ArrayRecord:
     if dtype not in _DTYPES:
         raise ValueError(dtype)
     return ArrayRecord(dtype, tuple(_count(n) for n in value["shape"]), str(value["checksum"]))
+
+
+def _after_uuid(name: Any) -> str:
+    """The name of a shard's file from the end of its uuid on: it leads nowhere else."""
+    if not isinstance(name, str) or not _FILE.fullmatch(name) or ".." in name.split("/"):
+        message = f"{name!r} is no file of a shard"
+        raise ValueError(message)
+    return name
 
 
 def _name(name: str) -> str:

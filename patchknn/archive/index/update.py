@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from patchknn.archive.deleting import remove_any, remove_whole
 from patchknn.archive.index.build import TEMPORARY, build_segment
 from patchknn.archive.index.cover import Cover, choose_cover
 from patchknn.archive.index.heads import read_heads, vouchers
@@ -70,8 +70,9 @@ def update_index(
 ) -> IndexReport:
     """Index what the newest snapshot of the archive at ``path`` holds and no segment covers.
 
-    ``rebuild``: everything, in one segment. Any number of processes may do so at once; one of
-    them works, and the others ``wait`` for it or return at once. ``progress`` is told of rows.
+    ``rebuild``: everything, in one segment, and no other stays. Any number of processes may do so
+    at once; one of them works, and the others ``wait`` for it or return at once. ``progress`` is
+    told of rows.
     Raises DamageError where a shard is damaged, OSError where the archive cannot be written to.
     """
     settings = read_settings(path)
@@ -80,6 +81,7 @@ def update_index(
         if not held:
             return IndexReport(busy=True)
         built = indexed = added = 0
+        grace = 0.0 if rebuild else _DAY
         for _ in range(_ROUNDS):
             state = _state(path, settings)
             chosen = _groups(list(state.shards)) if rebuild else _due(state)
@@ -103,7 +105,7 @@ def update_index(
                 added += sum(len(shard) for shard, _ in group if shard.uuid in fresh)
             rebuild = False  # what comes meanwhile is added
         state = _state(path, settings)
-        removed = _tidy(path, {segment.folder.name for segment in state.cover.segments})
+        removed = _tidy(path, {segment.folder.name for segment in state.cover.segments}, grace)
         if state.cover.problems:  # those of what is superseded by now are over
             state = _state(path, settings)
     cover = state.cover
@@ -161,10 +163,10 @@ def _groups(shards: list[tuple[Shard, str]]) -> list[list[tuple[Shard, str]]]:
     return groups
 
 
-def _tidy(path: Path, used: set[str]) -> int:
-    """Remove what has been out of use, or unfinished, for a day: readers may still be at it.
+def _tidy(path: Path, used: set[str], grace: float) -> int:
+    """Remove what has been out of use for ``grace`` seconds, or unfinished for a day.
 
-    A mark beside a segment says since when it is superseded.
+    Readers may still be at it. A mark beside a segment says since when it is superseded.
     """
     folder = segments_folder(path)
     oldest = time.time() - _DAY
@@ -178,12 +180,15 @@ def _tidy(path: Path, used: set[str]) -> int:
             if segment in used or segment not in names:
                 (folder / name).unlink(missing_ok=True)
         elif name.startswith(TEMPORARY):
-            removed += _remove(folder / name) if _is_older(folder / name, oldest) else 0
+            if _is_older(folder / name, oldest):
+                remove_any(folder / name)
+                removed += 1
         elif is_segment_name(name) and name not in used:
-            if mark.name not in names:
+            if mark.name not in names and grace:
                 mark.touch()
-            elif _is_older(mark, oldest):
-                removed += _remove(folder / name)
+            elif not grace or _is_older(mark, time.time() - grace):
+                remove_whole(folder / name)
+                removed += 1
                 mark.unlink(missing_ok=True)
     return removed
 
@@ -193,11 +198,6 @@ def _is_older(file: Path, oldest: float) -> bool:
         return file.lstat().st_mtime < oldest
     except OSError:
         return False
-
-
-def _remove(folder: Path) -> int:
-    shutil.rmtree(folder, ignore_errors=True)
-    return int(not folder.exists())
 
 
 @contextmanager

@@ -11,7 +11,6 @@ from patchknn.archive.index.layout import (
     INDEX,
     SEGMENT_FILE,
     SEGMENTS,
-    SUPERSEDED,
     ArrayRecord,
     SegmentError,
     array_file,
@@ -22,9 +21,10 @@ from patchknn.archive.index.layout import (
 
 
 def index_findings(path: Path, advance: Callable[[int], None]) -> Iterator[tuple[str, str]]:
-    """(file below the archive, sentence) for each thing wrong in segments that are in use.
+    """(file below the archive, sentence) for each thing wrong in segments.
 
-    ``advance`` is told of bytes as they are read.
+    Those that serve earlier snapshots only are among them. ``advance`` is told of bytes as they
+    are read.
     """
     folder = segments_folder(path)
     remedy = f"The index is derived: mend it by 'patchknn archive index {path} --rebuild'."
@@ -35,10 +35,7 @@ def index_findings(path: Path, advance: Callable[[int], None]) -> Iterator[tuple
     except OSError as error:
         yield f"{INDEX}/{SEGMENTS}", f"It cannot be read: {error.strerror}. {remedy}"
         return
-    present = set(names)
-    for name in names:
-        if not is_segment_name(name) or SUPERSEDED + name in present:
-            continue
+    for name in filter(is_segment_name, names):
         place = f"{INDEX}/{SEGMENTS}/{name}"
         try:
             found = read_one(folder / name, path)
