@@ -112,18 +112,21 @@ def _plan(snapshot: Snapshot, shard_bytes: int) -> _Plan:
     """Every shard that a change touches is written anew; of the others the small ones join them."""
     groups: list[list[Shard]] = []
     kept: list[Shard] = []
-    room = 0
+    # Where some rows have thumbnails and others none, all would be lost: these are not joined.
+    last: dict[bool, list[Shard]] = {}
+    room: dict[bool, int] = {}
     touched = {shard.uuid for shard in snapshot.shards if shard.edits.is_any}
     for shard in snapshot.shards:
         size = bytes_of(shard.description)
         if shard.uuid not in touched and size >= shard_bytes // 4:
             kept.append(shard)
             continue
-        if not groups or size > room:
-            groups.append([])
-            room = shard_bytes
-        groups[-1].append(shard)
-        room -= size
+        pictured = shard.has_thumbnails
+        if pictured not in last or size > room[pictured]:
+            last[pictured], room[pictured] = [], shard_bytes
+            groups.append(last[pictured])
+        last[pictured].append(shard)
+        room[pictured] -= size
     chosen = {}
     for group in groups:
         if len(group) > 1 or group[0].uuid in touched:

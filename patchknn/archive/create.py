@@ -70,12 +70,14 @@ def create_archive(
         _create(path, wanted, bundle, with_backbone=with_backbone)
 
 
-def create_like(path: Path, other: Snapshot, *, with_backbone: bool = True) -> None:
-    """Create an empty archive with the encoder and settings of another one."""
+def create_like(
+    path: Path, other: Snapshot, *, bundle: Bundle | None = None, with_backbone: bool = True
+) -> None:
+    """``create_archive`` with the settings of another one, and its encoder or another."""
     settings = other.settings
     create_archive(
         path,
-        other.bundle(),
+        bundle or other.bundle(),
         feature_dtype=settings.feature_dtype,
         patch_px=settings.patch_px,
         mpp=settings.mpp,

@@ -98,7 +98,7 @@ def expected_arrays(
         "source_quickhash": ("|u1", (sources, 16)),
         "source_mpp": ("<f8", (sources,)),
     }
-    for name in ("source_name", "source_path", "source_patient"):
+    for name in ("source_name", "source_path", "source_patient", "source_attributes"):
         arrays[f"{name}_bytes"] = ("|u1", (None,))
         arrays[f"{name}_offsets"] = ("<i8", (sources + 1,))
     arrays["thumbnail_bytes"] = ("|u1", (None,))
@@ -106,7 +106,8 @@ def expected_arrays(
     return arrays
 
 
-OPTIONAL_ARRAYS = frozenset({"thumbnail_bytes", "thumbnail_offsets"})
+_EXTRAS = ("thumbnail", "source_attributes")
+OPTIONAL_ARRAYS = frozenset(f"{name}_{part}" for name in _EXTRAS for part in ("bytes", "offsets"))
 
 
 def parse_description(

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from patchknn.archive.export import Export, ExportPlan, export_to, folder_mark, write_mark
-from patchknn.archive.imported import noted_attributes, noted_encoder
+from patchknn.archive.imported import noted_attributes, noted_encoder, own_attributes
 from patchknn.archive.rows import Source
 from patchknn.archive.shard import Shard
 from patchknn.files import ErrorKeepingFile
@@ -27,7 +27,7 @@ _LONGEST = 200  # bytes of a name; file systems take 255, with the suffix
 _UM_PER_MAGNIFICATION = 10.0  # 20× is 0.5 µm/px, 40× is 0.25
 _NOMINAL = 0.06  # a scanner's 0.2526 µm/px is called 40× too
 _GIVEN_BACK = (
-    *("overlap", "patch_level", "custom_downsample"),
+    *("overlap", "patch_level", "custom_downsample", "level0_width", "level0_height"),
     *("tile_size_um", "tile_size_px", "feat_type", "stamp_version"),
 )
 
@@ -48,7 +48,7 @@ def export_trident(plan: ExportPlan, out: Path) -> Export:
     the attributes that TRIDENT's loaders ask for: ``patch_size``, ``patch_size_level0``,
     ``level0_magnification``, ``target_magnification``, ``overlap``, ``name``; beside these
     ``level0_mpp``, ``target_mpp`` and ``patient``. They are made of the archive's patch size and
-    µm/px and the slide's µm/px; what else imported files had in common is given back. What is not
+    µm/px and the slide's µm/px; what else the imported file said is given back. What is not
     known is left out. ``label`` (n,) where there are labels. One slide at a time is in memory.
     Errors as ``export_to``.
     """
@@ -79,7 +79,10 @@ def _write_slide(path: Path, plan: ExportPlan, slide: SlideRows, name: str) -> N
         if encoder is not None:
             features.attrs["encoder"] = encoder
         coords = file.create_dataset("coords", data=slide.coords, dtype="<i8")
-        attributes = _attributes(plan, slide.source.mpp, noted_attributes(description))
+        noted = noted_attributes(description)
+        if not plan.names.is_hidden:  # a slide's width tells which it is
+            noted |= own_attributes(slide.source)
+        attributes = _attributes(plan, slide.source.mpp, noted)
         for key, value in attributes.items():
             coords.attrs[key] = value
         coords.attrs["name"] = name

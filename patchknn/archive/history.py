@@ -55,8 +55,8 @@ def label_history(path: Path) -> Iterator[LabelEvent]:
     settings = read_settings(path)
     manifest = read_manifest(path, settings.archive_id)
     changes = [(open_change(path, e), e.kind == UNDONE) for e in manifest.relabellings]
-    newest_first = sorted(changes[::-1], key=lambda pair: pair[0].head.time, reverse=True)
-    for change, undone in newest_first:
+    changes.sort(key=lambda pair: pair[0].head.time)  # of one second: in the order they were made
+    for change, undone in reversed(changes):
         head = change.head
         if head.rename is not None:
             old, new = head.rename

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from patchknn.archive.create import create_archive
+from patchknn.archive.create import create_like
 from patchknn.archive.paths import moved_path
 from patchknn.archive.snapshot import Snapshot
 from patchknn.archive.writer import ArchiveWriter
@@ -44,16 +44,7 @@ def rehash(old: Snapshot, path: Path, bundle: Bundle, *, run_id: str | None = No
     The archive is made where it is not there; what it has already is left out. Raises
     ConflictError where it is of another encoder.
     """
-    settings = old.settings
-    create_archive(
-        path,
-        bundle,
-        feature_dtype=settings.feature_dtype,
-        patch_px=settings.patch_px,
-        mpp=settings.mpp,
-        precision=settings.precision,
-        orientations=settings.orientations,
-    )
+    create_like(path, old, bundle=bundle)
     written = 0
     with ArchiveWriter(path, run_id=run_id, store_paths=True) as writer:
         for shard in old.shards:

@@ -13,7 +13,8 @@ class Source(NamedTuple):
 
     ``path`` is absolute, as it was when embedded, or the name where that was not kept;
     ``quickhash`` is 16 bytes of
-    ``patchknn.files.quickhash``; ``mpp`` is µm/px at level 0, None where unknown.
+    ``patchknn.files.quickhash``; ``mpp`` is µm/px at level 0, None where unknown; ``attributes``
+    is a JSON object of what else the file said that its features were imported from, or empty.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Source(NamedTuple):
     quickhash: bytes
     mpp: float | None = None
     patient: str | None = None
+    attributes: str = ""
 
     def same_content(self, other: Source) -> bool:
         """Whether both are the same file content, wherever and whenever it lay."""

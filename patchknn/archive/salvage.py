@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from patchknn.archive.checksums import span_checksum
-from patchknn.archive.description import SHARDS, ShardDescription
+from patchknn.archive.description import OPTIONAL_ARRAYS, SHARDS, ShardDescription
 from patchknn.archive.edits import ShardEdits
 from patchknn.archive.manifest import ShardEntry
 from patchknn.archive.rows import Rows
@@ -21,8 +21,8 @@ from patchknn.archive.verify_shard import shard_findings
 from patchknn.bundle import Bundle
 from patchknn.errors import PatchknnError
 
-# A shard can be written again without these: codes follow from features, thumbnails are extra.
-_MADE_AGAIN = frozenset({"codes", "thumbnail_bytes", "thumbnail_offsets"})
+# A shard can be written again without these: codes follow from features, the others are extra.
+_MADE_AGAIN = OPTIONAL_ARRAYS | {"codes"}
 _OF_IDS = frozenset(
     {
         *("coords", "source", "source_key", "source_name_bytes", "source_name_offsets"),
@@ -79,8 +79,13 @@ def salvage(
 def salvaged_rows(shard: Shard, bundle: Bundle, classes: tuple[str, ...]) -> Rows:
     """The live rows of a shard as the snapshot has them, their codes made of their features."""
     description = shard.description
-    if any(name.startswith("thumbnail") for name in _damaged_arrays(shard.path, description)):
-        arrays = {n: a for n, a in description.arrays.items() if not n.startswith("thumbnail")}
+    spoilt = {
+        name.rpartition("_")[0]
+        for name in OPTIONAL_ARRAYS.intersection(_damaged_arrays(shard.path, description))
+    }
+    if spoilt:
+        whole = (name for name in description.arrays if name.rpartition("_")[0] not in spoilt)
+        arrays = {name: description.arrays[name] for name in whole}
         shard = Shard(shard.path, description._replace(arrays=arrays), 0, classes, shard.edits)
     rows = shard.rows(codes=bundle.codes(np.array(shard.features)))
     rows.labels, rows.classes = shard.labels.copy(), classes

@@ -188,6 +188,11 @@ class Shard:
         return self._strings("source_path")
 
     @cached_property
+    def _attributes(self) -> StringTable | None:
+        is_stored = "source_attributes_bytes" in self.description.arrays
+        return self._strings("source_attributes") if is_stored else None
+
+    @cached_property
     def patients(self) -> OptionalStringTable:
         """Patients by number of source, None where unknown."""
         return OptionalStringTable(self._strings("source_patient"))
@@ -222,6 +227,7 @@ class Shard:
             quickhash=self.source_quickhashes[number].tobytes(),
             mpp=None if np.isnan(mpp) else mpp,
             patient=self.patients[number],
+            attributes=self._attributes[number] if self._attributes is not None else "",
         )
 
     def source_number(self, name: str, key: int) -> int | None:
@@ -234,11 +240,14 @@ class Shard:
             place += 1
         return None
 
+    @property
+    def has_thumbnails(self) -> bool:
+        """Whether an encoded image is stored with each of its rows."""
+        return "thumbnail_bytes" in self.description.arrays
+
     def thumbnail(self, row: int) -> bytes | None:
         """The encoded image of one row of this shard, None where none were stored."""
-        if "thumbnail_bytes" not in self.description.arrays:
-            return None
-        return self._thumbnails.raw(row)
+        return self._thumbnails.raw(row) if self.has_thumbnails else None
 
     def rows(self, *, codes: npt.NDArray[np.uint8] | None = None) -> Rows:
         """All of the shard as it lies there: by its own classes, paths as they are stored.
@@ -249,7 +258,7 @@ class Shard:
         if codes is None:
             self._check_bytes()
         thumbnails = None
-        if "thumbnail_bytes" in self.description.arrays:
+        if self.has_thumbnails:
             thumbnails = tuple(self._thumbnails.raw(row) for row in range(self.n))
         return Rows(
             np.array(self.features),

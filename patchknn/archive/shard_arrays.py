@@ -65,10 +65,13 @@ def _source_table(sources: list[Source]) -> Arrays:
         ),
         "source_mpp": np.array([np.nan if s.mpp is None else s.mpp for s in sources], "<f8"),
     }
-    for name, texts in (
-        ("source_name", [s.name for s in sources]),
-        ("source_path", [s.path for s in sources]),
-        ("source_patient", [s.patient for s in sources]),
-    ):
+    columns: dict[str, list[Any]] = {
+        "source_name": [s.name for s in sources],
+        "source_path": [s.path for s in sources],
+        "source_patient": [s.patient for s in sources],
+    }
+    if any(s.attributes for s in sources):
+        columns["source_attributes"] = [s.attributes for s in sources]
+    for name, texts in columns.items():
         table[f"{name}_bytes"], table[f"{name}_offsets"] = pack_strings(texts)
     return table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -69,21 +70,12 @@ def reencode(
 
 def _rehash(snapshot: Snapshot, new: Path, bundle: Bundle, style: str) -> int:
     from patchknn.archive.carry import carry_over
-    from patchknn.archive.create import create_archive
+    from patchknn.archive.create import create_like
     from patchknn.archive.reencode import rehash
     from patchknn.archive.snapshot import open_archive
     from patchknn.cli.archive_runs import ChangingRun
 
-    stored = snapshot.settings
-    create_archive(
-        new,
-        bundle,
-        feature_dtype=stored.feature_dtype,
-        patch_px=stored.patch_px,
-        mpp=stored.mpp,
-        precision=stored.precision,
-        orientations=stored.orientations,
-    )
+    create_like(new, snapshot, bundle=bundle)
     before = open_archive(new).number
     with ChangingRun(new, {"from": str(snapshot.path)}, dry_run=False) as run:
         done = rehash(snapshot, new, bundle, run_id=run.id)
@@ -127,6 +119,7 @@ def _embed(
             mpp=stored.mpp,
             feature_dtype=stored.feature_dtype,
             orientations=cast("Any", str(stored.orientations)),
+            thumbnails=_thumbnail_px(snapshot),
             batch_size=batch_size,
             workers=workers,
             device=device,
@@ -135,6 +128,18 @@ def _embed(
         manifest.unlink(missing_ok=True)
     carry_over(snapshot, new, action="reencode")
     return code
+
+
+def _thumbnail_px(snapshot: Snapshot) -> int | None:
+    """The side of the thumbnails of the archive, None where it has none."""
+    for shard in snapshot.shards:
+        data = shard.thumbnail(0)
+        if data is not None:
+            from PIL import Image
+
+            with Image.open(BytesIO(data)) as picture:
+                return max(picture.size)
+    return None
 
 
 def _found(path: str, name: str, slides: Path | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
@@ -30,6 +31,8 @@ class PartSources:
     def __init__(self, found: Found) -> None:
         self.part: FeaturePart = found.part
         self._mpp = found.figures.level0_mpp
+        kept = found.figures.kept
+        self._attributes = json.dumps(kept, sort_keys=True) if kept else ""
         numbers: dict[str, int] = {}
         self.source = np.array(
             [numbers.setdefault(name, len(numbers)) for name in self.part.sources], np.int32
@@ -146,4 +149,5 @@ class PartSources:
             quickhash=content[2],
             mpp=self._mpp,
             patient=self.part.patients[first],
+            attributes=self._attributes,
         )

@@ -16,6 +16,7 @@ from patchknn.errors import InputError
 _KEPT = (
     *("patch_size", "patch_level", "custom_downsample", "overlap"),
     *("level0_magnification", "target_magnification", "target_mpp"),
+    *("level0_width", "level0_height"),
     *("tile_size_um", "tile_size_px", "unit", "feat_type", "stamp_version"),
 )
 # TRIDENT and CLAM speak of magnifications where they mean µm/px: 20× is 0.5, 40× is 0.25.

@@ -173,3 +173,21 @@ def test_a_choice_by_label_and_slide(archive):
     report = relabel_choice(archive, Choice(slides=["s1.svs"], labels=["A"]), Correction("Z"))
     assert report.rows == len(wanted) > 0
     assert {r.id for r in list_rows(open_archive(archive)) if r.label == "Z"} == wanted
+
+
+def test_compact_joins_no_rows_with_thumbnails_to_others_without(archive, bundle, make_rows):
+    for seed, names in enumerate((["t1.png", "t2.png"], ["t3.png"])):
+        with ArchiveWriter(archive) as writer:
+            writer.add(make_rows(bundle, seed=seed, images=names, slides=[], thumbnails=True))
+            writer.publish()
+
+    def pictures():
+        snapshot = open_archive(archive)
+        rows = ((row.id, *snapshot.shard_of(row.row)) for row in list_rows(snapshot))
+        return {identity: shard.thumbnail(local) for identity, shard, local in rows}
+
+    before = pictures()
+    assert sum(picture is not None for picture in before.values()) == 3
+    assert compact(archive).shards_written == 2
+    assert pictures() == before
+    assert compact(archive).number is None

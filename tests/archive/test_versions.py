@@ -29,7 +29,7 @@ def _reseal(file, **changes):
 
 def test_manifests_of_version_1_are_read_and_continued(archive):
     before = totals_of(open_archive(archive))
-    for file in (archive / "manifests").iterdir():
+    for file in (archive / "manifests").glob("*.json"):
         _reseal(file, format_version=1, **dict.fromkeys(_SINCE_2, ...))
     snapshot = open_archive(archive)
     assert snapshot.manifest.totals is None

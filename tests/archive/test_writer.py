@@ -241,7 +241,8 @@ def test_an_archive_can_do_without_the_backbone(tmp_path, bundle, make_rows):
 
 
 def test_leftovers_are_ignored_and_removed_after_a_week(archive, bundle, make_rows):
-    old, young = archive / "shards" / ".tmp-old.zarr", archive / "manifests" / ".tmp-young"
+    old = archive / "shards" / f".tmp-{'a' * 32}.zarr"
+    young = archive / "manifests" / f".tmp-{'b' * 12}-00000002.json"
     old.mkdir()
     (old / "zarr.json").write_text("{")
     young.write_text("{")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from patchknn.archive.compact import compact
 from patchknn.archive.create import create_archive
 from patchknn.archive.listing import list_rows
 from patchknn.archive.runs import read_run
@@ -86,14 +87,20 @@ def test_an_archive_as_trident_files_and_back(patchknn, archive, tmp_path):
 
 def test_attributes_of_trident_come_back(patchknn, tmp_path):
     said = {"overlap": 32, "level0_magnification": 40, "patch_size_level0": 512, "encoder": "uni"}
-    slide(tmp_path / "s.h5", **said)
-    assert patchknn("archive", "import", tmp_path / "a", tmp_path / "s.h5").code == 0
+    own = {"s": {"level0_width": 9000, "level0_height": 7000}, "t": {"level0_width": 100}}
+    for name, more in own.items():
+        slide(tmp_path / f"{name}.h5", **said, **more)
+    files = [tmp_path / f"{name}.h5" for name in own]
+    assert patchknn("archive", "import", tmp_path / "a", *files).code == 0
+    compact(tmp_path / "a")
     patchknn("archive", "export", tmp_path / "a", tmp_path / "out", "--to", "trident")
-    with h5py.File(tmp_path / "out/s.h5") as file:
-        attributes = {**file["features"].attrs, **file["coords"].attrs}
-    wanted = {**said, "patch_size": 256, "target_magnification": 20, "name": "s"}
-    assert {key: attributes[key] for key in wanted} == wanted
-    assert all(isinstance(attributes[key], np.integer) for key in wanted if key.endswith("tion"))
+    for name, more in own.items():
+        with h5py.File(tmp_path / f"out/{name}.h5") as file:
+            attributes = {**file["features"].attrs, **file["coords"].attrs}
+        wanted = {**said, **more, "patch_size": 256, "target_magnification": 20, "name": name}
+        found = {k: v for k, v in attributes.items() if k in wanted or k.startswith("level0_w")}
+        assert found == wanted
+        assert all(isinstance(found[key], np.integer) for key in wanted if key.endswith("tion"))
 
 
 def test_labels_of_one_archive_serve_an_import(patchknn, archive, tmp_path):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from io import BytesIO
+
+from PIL import Image
 
 from patchknn.archive.choice import Choice
 from patchknn.archive.listing import list_rows
@@ -21,7 +24,7 @@ def test_images_and_slides_are_embedded_again(  # noqa: PLR0917
 ):
     folder = image_folder(3)
     write_slide("data/s.tif")
-    embed(folder)
+    embed(folder, "--thumbnails", 8)
     old, new = tmp_path / "archive", tmp_path / "new"
     tile = next(row.id for row in list_rows(open_archive(old)) if row.x > 0)
     remove_rows(old, Choice(ids=[tile, "A/000.png"]))
@@ -36,6 +39,10 @@ def test_images_and_slides_are_embedded_again(  # noqa: PLR0917
     assert _rows(new)["B/001.png"][0] == "MUC"
     assert tile not in _rows(new)
     assert verify_archive(new) == []
+    (pictures,) = {
+        Image.open(BytesIO(shard.thumbnail(0))).size for shard in open_archive(new).shards
+    }
+    assert pictures == (8, 8)
     (tmp_path / "elsewhere" / "C").mkdir(parents=True)
     shutil.move(tmp_path / "002.png", tmp_path / "elsewhere" / "C")
     result = patchknn(*command, "--workers", 0, "--slides", tmp_path / "elsewhere")
