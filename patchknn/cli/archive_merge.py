@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +12,7 @@ import typer
 from patchknn.cli import archive_options, console, options
 
 if TYPE_CHECKING:
-    from patchknn.archive.merge import Other
+    from patchknn.archive.merge import LabelConflict, Other
 
 _SHOWN = 10
 
@@ -28,6 +30,14 @@ def merge(
             help="Take in ARCHIVE with SITE/ before its slides and patients; repeatable.",
         ),
     ] = None,
+    conflicts: Annotated[
+        Path | None,
+        typer.Option(
+            "--conflicts",
+            metavar="FILE",
+            help="Write all labels that disagree as CSV: id, label (the other's), kept, archive.",
+        ),
+    ] = None,
     dry_run: options.DryRun = False,
     format: options.Format = None,
 ) -> int:
@@ -35,9 +45,10 @@ def merge(
 
     Who relabelled them comes along; tables that are attached do not. A patch that is there
     already, of the same file, is kept once, with the label it has; labels that disagree are listed
-    on stderr (exit 3). One name with two contents is an error: sites that share names are told
-    apart by --prefix. An ARCHIVE that is not there yet is made. Example:
-    patchknn archive merge all --prefix A=site-a --prefix B=site-b
+    on stderr (exit 3), or in --conflicts FILE, which 'archive relabel' takes once it is edited. One
+    name with two contents is an error: sites that share names are told apart by --prefix. An
+    ARCHIVE that is not there yet is made.
+    Example: patchknn archive merge all --prefix A=site-a --prefix B=site-b
     """
     from patchknn.archive.create import create_like
     from patchknn.archive.merge import merge_archives
@@ -56,6 +67,8 @@ def merge(
         for other in dict.fromkeys(other.path for other in given):
             for table in open_archive(other).manifest.records:
                 console.warn(f"{table.name}, attached to {other}, does not come along.")
+        if conflicts is not None:
+            _write_conflicts(conflicts, done.conflicts)
         for conflict in done.conflicts[:_SHOWN]:
             console.message(
                 f"{conflict.id}: {conflict.kept or 'no label'} is kept, {conflict.archive} says "
@@ -71,6 +84,18 @@ def merge(
         }
         run.summarise(summary, done.number, style)
     return 3 if done.conflicts else 0
+
+
+def _write_conflicts(file: Path, conflicts: Sequence[LabelConflict]) -> None:
+    from patchknn.files import replaced_atomically
+
+    with (
+        replaced_atomically(file) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream,
+    ):
+        writer = csv.writer(stream)
+        writer.writerow(("id", "label", "kept", "archive"))
+        writer.writerows((one.id, one.other, one.kept, one.archive) for one in conflicts)
 
 
 def _others(plain: list[Path], prefixed: list[str]) -> list[Other]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 
 import pytest
@@ -127,3 +128,20 @@ def test_sites_become_one_archive(patchknn, archive, tmp_path):
     assert done["rows_added"] == 2 * len(_ids(archive))
     assert {name.split("/")[0] for name in _ids(whole)} == {"A", "B"}
     assert _one(patchknn(*words))["duplicates"] == done["rows_added"]
+
+
+def test_labels_that_disagree_are_written_for_relabel(patchknn, archive, tmp_path):
+    whole, file = tmp_path / "whole", tmp_path / "conflicts.csv"
+    patchknn("archive", "merge", whole, archive)
+    corrections = tmp_path / "corrections.csv"
+    corrections.write_text("id,label\na.png,NEW\nb.png,NEW\n")
+    assert patchknn("archive", "relabel", archive, corrections).code == 0
+    merged = patchknn("archive", "merge", whole, archive, "--conflicts", file)
+    assert (merged.code, json.loads(merged.out)["label_conflicts"]) == (3, 2)
+    assert "b.png: A is kept" in merged.err
+    rows = list(csv.DictReader(file.open()))
+    assert {(row["id"], row["label"], row["archive"]) for row in rows} == {
+        (name, "NEW", str(archive)) for name in ("a.png", "b.png")
+    }
+    assert _one(patchknn("archive", "relabel", whole, file))["rows_relabelled"] == 2
+    assert _one(patchknn("archive", "merge", whole, archive))["label_conflicts"] == 0
