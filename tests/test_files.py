@@ -103,7 +103,7 @@ def test_what_is_no_json_object_is_refused_by_name(tmp_path, data, sentence):
 def test_a_missing_file_and_a_folder_are_no_json(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         read_json(tmp_path / "absent.json")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="is not a plain file"):
         read_json(tmp_path)
 
 

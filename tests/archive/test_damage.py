@@ -93,10 +93,6 @@ def test_damaged_small_files_are_named_on_opening(archive, victim, how):
     file.write_bytes(data)
     if how == "delete":
         file.unlink()
-        if victim.startswith("manifests"):
-            # An older snapshot serves; what is missing shows as shards that nothing names.
-            assert open_archive(archive).number == 1
-            return
     expected = InputError if (victim, how) == ("archive.json", "delete") else DamageError
     with pytest.raises(expected) as error:
         open_archive(archive)
@@ -187,7 +183,7 @@ def test_a_flipped_bit_is_found_by_verify(archive, number, array):
 
 def test_bits_flipped_anywhere_are_found_and_nothing_crashes(archive):
     generator = np.random.default_rng(0)
-    files = [f for f in sorted(archive.rglob("*")) if f.is_file()]
+    files = [f for f in sorted(archive.rglob("*")) if f.is_file() and f.stat().st_size]
     for _ in range(60):
         file = files[generator.integers(len(files))]
         whole = file.read_bytes()

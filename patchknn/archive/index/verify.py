@@ -11,6 +11,7 @@ from patchknn.archive.index.layout import (
     INDEX,
     SEGMENT_FILE,
     SEGMENTS,
+    SUPERSEDED,
     ArrayRecord,
     SegmentError,
     array_file,
@@ -35,11 +36,14 @@ def index_findings(path: Path, advance: Callable[[int], None]) -> Iterator[tuple
     except OSError as error:
         yield f"{INDEX}/{SEGMENTS}", f"It cannot be read: {error.strerror}. {remedy}"
         return
+    present = set(names)
     for name in filter(is_segment_name, names):
         place = f"{INDEX}/{SEGMENTS}/{name}"
         try:
             found = read_one(folder / name, path)
         except SegmentError as error:
+            if SUPERSEDED + name in present:  # nobody uses it, and it waits to be removed
+                continue
             yield f"{place}/{SEGMENT_FILE}", f"{error} {remedy}"
             continue
         if segment_name(found.shards) != name:
