@@ -162,6 +162,11 @@ def read_json(path: Path, *, limit: int = 64 << 20) -> dict[str, Any]:
     Raises InputError naming the file where it is missing, no plain file (a link to one is fine),
     too large or not a JSON object.
     """
+    return parse_json(read_json_bytes(path, limit=limit), path)
+
+
+def read_json_bytes(path: Path, *, limit: int = 64 << 20) -> bytes:
+    """The bytes of a file of ``read_json``; errors of these."""
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):  # a device may have no end
@@ -171,13 +176,19 @@ def read_json(path: Path, *, limit: int = 64 << 20) -> dict[str, Any]:
             size = found.st_size
             message = f"{path} holds {size} bytes, more than any such file of patchknn ({limit})."
             raise InputError(message)
-        value = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
+        return path.read_bytes()
     except FileNotFoundError:
         message = f"{path} does not exist."
         raise InputError(message) from None
     except OSError as error:
         message = f"{path} cannot be read: {error.strerror}."
         raise InputError(message) from None
+
+
+def parse_json(data: bytes, path: Path) -> dict[str, Any]:
+    """The JSON object in the bytes of the file ``path``; InputError where they are none."""
+    try:
+        value = json.loads(data, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         message = f"{path} is not valid JSON: {error}"
         raise InputError(message) from None

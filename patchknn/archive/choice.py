@@ -56,7 +56,13 @@ def chosen_rows(snapshot: Snapshot, choice: Choice) -> Chosen:
     missing += [name for name, row in zip(choice.ids, ids.tolist(), strict=True) if row < 0]
     ids = np.unique(ids[ids >= 0])
     rows: RowsByShard = {}
+    firsts = np.array([shard.first_row for shard in snapshot.shards], np.int64)
+    owners = np.unique(np.searchsorted(firsts, ids, side="right") - 1).tolist()
+    of_ids = {snapshot.shards[owner].uuid for owner in owners}
     for shard in snapshot.shards:
+        is_named = shard.uuid in sources or shard.uuid in of_ids
+        if not is_named and choice.says_which and choice.where is None:
+            continue  # of thousands of shards a few are looked at
         first, after = np.searchsorted(ids, [shard.first_row, shard.first_row + shard.n])
         parts = [ids[first:after] - shard.first_row]
         if not choice.says_which:

@@ -11,7 +11,7 @@ from pathlib import Path
 from patchknn.archive.change import CHANGES
 from patchknn.archive.deleting import remove_any
 from patchknn.archive.description import SHARDS
-from patchknn.archive.index.layout import INDEX, SEGMENTS
+from patchknn.archive.index.names import INDEX, SEGMENTS
 from patchknn.archive.manifests import MANIFESTS
 from patchknn.archive.runs import RUNS
 

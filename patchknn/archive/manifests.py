@@ -104,15 +104,16 @@ def publish(
     *,
     action: str,
     run_id: str | None,
+    known: Manifest | None = None,
 ) -> Manifest | None:
     """Put a new snapshot in the place of the newest, as one step, however many others do the same.
 
     ``revise`` is given the newest manifest, and again after each lost race, and returns it with
     what is to be changed; number, time and live rows are filled in here. With None nothing is
-    published, and None is returned. Raises ConflictError where the folder does not let a new
-    number appear.
+    published, and None is returned. The newest is not read where it is the one that is ``known``.
+    Raises ConflictError where the folder does not let a new number appear.
     """
-    parent = read_manifest(path, archive_id)
+    parent = _newest(path, archive_id, known)
     for _ in range(_ATTEMPTS):
         revised = revise(parent.unchanged())
         if revised is None:
@@ -139,6 +140,12 @@ def publish(
     raise ConflictError(message)
 
 
+def _newest(path: Path, archive_id: str, known: Manifest | None) -> Manifest:
+    if known is not None and manifest_numbers(path)[-1:] == [known.number]:
+        return known
+    return read_manifest(path, archive_id)
+
+
 def read_manifest_file(path: Path, archive_id: str, number: int) -> Manifest:
     """Manifest ``number`` without listing the folder; DamageError as ``read_manifest``."""
     file = manifest_file(path, number)
@@ -151,8 +158,9 @@ def read_manifest_file(path: Path, archive_id: str, number: int) -> Manifest:
 def _link(path: Path, manifest: Manifest) -> bool:
     file = manifest_file(path, manifest.number)
     temporary = temporary_beside(file)
+    text = sealed_text(manifest.as_json())
     try:
-        temporary.write_bytes(sealed_text(manifest.as_json()))
+        temporary.write_bytes(text)
         fsync_file(temporary)
         try:
             os.link(temporary, file)
@@ -162,7 +170,7 @@ def _link(path: Path, manifest: Manifest) -> bool:
         fsync_directory(file.parent)
     finally:
         temporary.unlink(missing_ok=True)
-    return read_manifest_file(path, manifest.archive_id, manifest.number).nonce == manifest.nonce
+    return file.read_bytes() == text
 
 
 def old_marks(path: Path) -> list[Path]:

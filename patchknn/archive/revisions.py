@@ -42,17 +42,20 @@ def publish_revision(
     action: str,
     run_id: str | None = None,
     known: Snapshot | None = None,
+    check: bool = True,
 ) -> Manifest | None:
     """Publish what ``revise`` makes of the newest snapshot, asked again after each lost race.
 
     It starts from ``snapshot.manifest.unchanged()``; None where nothing is to be done. What it
-    wrote for a race that was lost is deleted, unless it hands it over again.
+    wrote for a race that was lost is deleted, unless it hands it over again. ``check`` as of
+    ``open_snapshot``.
     """
     snapshot, written = known, tuple[Written, ...]()
 
     def on_newest(parent: Manifest) -> Manifest | None:
         nonlocal snapshot, written
-        snapshot = open_snapshot(path, settings, at=parent.number, known=snapshot)
+        if snapshot is None or snapshot.number != parent.number:
+            snapshot = open_snapshot(path, settings, manifest=parent, known=snapshot, check=check)
         try:
             revision = revise(snapshot)
         except BaseException:
@@ -74,7 +77,10 @@ def publish_revision(
         return revision.manifest
 
     # Where publishing itself fails, the snapshot may be there all the same: nothing is deleted.
-    return publish(path, settings.archive_id, on_newest, action=action, run_id=run_id)
+    manifest = None if known is None else known.manifest
+    return publish(
+        *(path, settings.archive_id, on_newest), action=action, run_id=run_id, known=manifest
+    )
 
 
 def _remove(written: Sequence[Written]) -> None:

@@ -275,9 +275,17 @@ def open_snapshot(
     *,
     at: int | None = None,
     known: Snapshot | None = None,
+    manifest: Manifest | None = None,
+    check: bool = True,
 ) -> Snapshot:
-    """As ``open_archive``; the shards of a ``known`` snapshot are not looked at again."""
-    manifest = read_manifest(path, settings.archive_id, at)
+    """As ``open_archive``; the shards of a ``known`` snapshot are not looked at again.
+
+    ``manifest`` is that of the snapshot where it has been read. Without ``check`` the files of
+    shards that an index vouches for are looked at when they are first used, and not all of them
+    now: for those who need a few of thousands.
+    """
+    if manifest is None:
+        manifest = read_manifest(path, settings.archive_id, at)
     heads, problems = read_heads(path)
     shards = open_shards(
         path,
@@ -285,5 +293,6 @@ def open_snapshot(
         manifest,
         known={} if known is None else {shard.uuid: shard for shard in known.shards},
         vouchers=vouchers(heads),
+        check=check,
     )
     return Snapshot(path, settings, manifest, shards, (heads, problems))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from patchknn.archive.description import SHARDS
-from patchknn.archive.index.layout import INDEX
+from patchknn.archive.index.names import INDEX
 from patchknn.archive.index.verify import index_findings
 from patchknn.archive.manifest import Manifest, ShardEntry
 from patchknn.archive.manifests import (

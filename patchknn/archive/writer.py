@@ -16,7 +16,7 @@ from patchknn.archive.counting import Dead, Labels, labels_of, new_patients, tot
 from patchknn.archive.description import MAX_SHARD_BYTES, SHARD_FORMATS, SHARDS
 from patchknn.archive.leftovers import remove_leftovers
 from patchknn.archive.manifest import Manifest
-from patchknn.archive.manifests import manifest_numbers, publish
+from patchknn.archive.manifests import manifest_numbers, publish, read_manifest_file
 from patchknn.archive.paths import stored_path
 from patchknn.archive.preparation import check_shapes, nbytes_of, prepared, without_repeats
 from patchknn.archive.remove import after_removal, left_empty
@@ -61,7 +61,8 @@ class ArchiveWriter:
         self._store_paths = store_paths
         self._action = action
         self._shard_bytes = min(shard_bytes, MAX_SHARD_BYTES // 2)
-        self._snapshot = open_snapshot(path, self.settings)
+        self._opened = open_snapshot(path, self.settings, check=False)
+        self._newest = self._opened.manifest
         self._bundle = self._snapshot.bundle()
         self._buffer: list[Rows] = []
         self._buffered_bytes = 0
@@ -157,7 +158,7 @@ class ArchiveWriter:
             entries = [shard.entry for shard in self._shards]
             new_sources = sum(entry.sources for entry in entries)
             replaced, gone = self._without_replaced(parent)
-            snapshot = self._at(parent.number)
+            snapshot = self._at(parent)
             opened = [
                 Shard(self.path, shard.description, 0, shard.description.classes)
                 for shard in self._shards
@@ -183,10 +184,11 @@ class ArchiveWriter:
             *(self.path, self.settings.archive_id, with_shards),
             action=self._action,
             run_id=self.run_id,
+            known=self._newest,
         )
         self._forget()
         if manifest is not None:
-            self._snapshot = self._newer(manifest.number)
+            self._newest = manifest
         if conflicts:
             raise ConflictError(" ".join(conflicts))
         return None if manifest is None else manifest.number
@@ -198,7 +200,7 @@ class ArchiveWriter:
             self._removal = None
         if not self._replaced:
             return parent, {}
-        snapshot = self._at(parent.number)
+        snapshot = self._at(parent)
         chosen = chosen_rows(snapshot, Choice(slides=sorted(self._replaced)))
         if not len(chosen):
             return parent, {}
@@ -235,8 +237,9 @@ class ArchiveWriter:
         own = {shard.entry.uuid for shard in self._shards}
         # Not the newest alone: another process may have compacted or rolled back since.
         for number in manifest_numbers(self.path):
-            if number > self._snapshot.number:
-                snapshot = open_snapshot(self.path, self.settings, at=number, known=self._snapshot)
+            if number > self._newest.number:
+                manifest = read_manifest_file(self.path, self.settings.archive_id, number)
+                snapshot = self._opened_at(manifest)
                 published = [shard for shard in snapshot.shards if shard.uuid in own]
                 if published:
                     for name in find_sources(published, list(self._pending)):
@@ -244,7 +247,7 @@ class ArchiveWriter:
                     live = {shard.uuid for shard in published}
                     self._shards = [one for one in self._shards if one.entry.uuid not in live]
                     self._flushed_names &= set(self._pending)
-                    self._snapshot = snapshot
+                    self._opened, self._newest = snapshot, manifest
                     break
         self._publishing = False
 
@@ -271,20 +274,27 @@ class ArchiveWriter:
                 raise ConflictError(_conflict(self.path, source, other))
         return present
 
-    def _at(self, number: int) -> Snapshot:
-        same = self._snapshot.number == number
-        return self._snapshot if same else self._newer(number)
+    @property
+    def _snapshot(self) -> Snapshot:
+        """What is published, as far as this process knows; opened when it is first asked for."""
+        if self._opened.number != self._newest.number:
+            self._opened = self._opened_at(self._newest)
+        return self._opened
 
-    def _newer(self, number: int) -> Snapshot:
-        return open_snapshot(self.path, self.settings, at=number, known=self._snapshot)
+    def _at(self, parent: Manifest) -> Snapshot:
+        return self._snapshot if parent.number == self._newest.number else self._opened_at(parent)
+
+    def _opened_at(self, manifest: Manifest) -> Snapshot:
+        known = self._opened
+        return open_snapshot(self.path, self.settings, manifest=manifest, known=known, check=False)
 
     def _drop_taken(self, parent: Manifest) -> list[str]:
         """Leave out the sources that others published since; the sentences of real conflicts."""
-        if parent.number == self._snapshot.number:
+        if parent.number == self._newest.number:
             return []
         # Rows that had been removed are there again after a rollback: then edits are others.
         seen = {(shard.uuid, shard.edits.uuids) for shard in self._snapshot.shards}
-        newer = self._newer(parent.number)
+        newer = self._opened_at(parent)
         others = [shard for shard in newer.shards if (shard.uuid, shard.edits.uuids) not in seen]
         # What is replaced anyway may be in a shard that was compacted since.
         taken = find_sources(others, [name for name in self._pending if name not in self._replaced])
@@ -295,7 +305,8 @@ class ArchiveWriter:
         ]
         if taken:
             self._leave_out(set(taken))
-        self._snapshot = newer  # not before: where a disk was full it is all looked at again
+        # Not before: where a disk was full it is all looked at again.
+        self._opened, self._newest = newer, parent
         return conflicts
 
     def _leave_out(self, names: set[str]) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from patchknn.archive.index.layout import SHARD_LINE, segments_folder
+from patchknn.archive.index.layout import SHARD_LINE
+from patchknn.archive.index.names import segments_folder
 from patchknn.archive.manifests import manifest_file, manifest_numbers
 from patchknn.archive.sealed import sealed, sealed_text
 

@@ -21,12 +21,11 @@ from patchknn.archive.index.layout import (
     SHARD_LINE,
     ArrayRecord,
     SegmentHead,
-    segment_name,
-    segments_folder,
     write_head,
 )
 from patchknn.archive.index.lookup_writer import write_lookups
 from patchknn.archive.index.merge import UnsortedError
+from patchknn.archive.index.names import segment_name, segments_folder
 from patchknn.archive.index.segment import Segment
 from patchknn.archive.index.sketch_writer import write_sketches
 from patchknn.archive.sealed import checksum_of, damage

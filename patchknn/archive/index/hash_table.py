@@ -1,6 +1,7 @@
 """Tables from 64-bit hashes to numbers: sorted and found by the hash's first bits.
 
 A table holds no hashes: whoever looks something up compares the few candidates with the data.
+Where that is in thousands of shards, 32 bits of each hash tell nearly all wrong candidates.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ _MAX_PREFIX = 30
 class HashTable(NamedTuple):
     """``entries`` (n,) uint32; those of prefix v, ascending, from ``bounds[v]`` to ``bounds[v+1]``.
 
-    ``limit``: every entry is smaller. Both arrays may be mapped, and are checked as they are used.
+    ``limit``: every entry is smaller. ``checks`` (n,) uint32 are the last bits of the entries'
+    hashes, None where they are not kept. All may be mapped, and are checked as they are used.
     """
 
     bounds: npt.NDArray[np.uint32]
     entries: npt.NDArray[np.uint32]
     limit: int
+    checks: npt.NDArray[np.uint32] | None = None
 
     def candidates(self, hashes: Hashes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Every pair (number of the hash (m,), entry (m,)) that may belong together.
@@ -38,6 +41,9 @@ class HashTable(NamedTuple):
         numbers = np.repeat(np.arange(len(hashes)), lengths)
         before = np.cumsum(lengths) - lengths
         places = np.arange(len(numbers)) + np.repeat(starts - before, lengths)
+        if self.checks is not None:
+            same = self.checks[places] == last_bits(hashes[numbers])
+            numbers, places = numbers[same], places[same]
         found = self.entries[places].astype(np.int64)
         if len(found) and found.max() >= self.limit:
             message = "a hash table's entry is out of range"
@@ -48,6 +54,11 @@ class HashTable(NamedTuple):
 def prefix_bits(n_entries: int) -> int:
     """How many bits of a hash choose its bucket: one or two entries each."""
     return min(max(n_entries.bit_length() - 1, 1), _MAX_PREFIX)
+
+
+def last_bits(hashes: Hashes) -> npt.NDArray[np.uint32]:
+    """What a table keeps of hashes (n,) to tell them apart."""
+    return (hashes & np.uint64(0xFFFFFFFF)).astype(np.uint32)
 
 
 def mixed(*values: npt.NDArray[Any]) -> Hashes:

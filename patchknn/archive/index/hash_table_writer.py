@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from patchknn.archive.index.array_files import ArrayFile
-from patchknn.archive.index.hash_table import Hashes, prefix_bits
+from patchknn.archive.index.hash_table import Hashes, last_bits, prefix_bits
 from patchknn.archive.index.layout import ArrayRecord
 
 Chunks = Iterable[tuple[Hashes, npt.NDArray[np.uint32]]]
@@ -17,11 +18,18 @@ _IN_MEMORY = 1 << 23  # entries that are sorted at once: some 200 MB in passing
 
 
 def write_hash_table(
-    folder: Path, name: str, chunks: Chunks, n_entries: int, *, in_memory: int = _IN_MEMORY
+    folder: Path,
+    name: str,
+    chunks: Chunks,
+    n_entries: int,
+    *,
+    checks: bool = False,
+    in_memory: int = _IN_MEMORY,
 ) -> dict[str, ArrayRecord]:
     """Write ``<name>_bounds`` and ``<name>_entries`` of at most ``n_entries`` (hash, entry) pairs.
 
-    Where they are many they are first spread over files by their first bits.
+    With ``checks`` also ``<name>_checks``. Where they are many they are first spread over files by
+    their first bits.
     """
     parts = 0
     while n_entries >> parts > in_memory:
@@ -36,22 +44,29 @@ def write_hash_table(
         if found <= in_memory or parts > prefix_bits(found):
             parts, ranges = 0, iter([_joined(ranges)])
     prefix = prefix_bits(found)
-    with (
-        ArrayFile(folder, f"{name}_entries", "<u4") as entries_file,
-        ArrayFile(folder, f"{name}_bounds", "<u4") as bounds_file,
-    ):
+    with ExitStack() as stack:
+        files = {
+            column: stack.enter_context(ArrayFile(folder, f"{name}_{column}", "<u4"))
+            for column in ("entries", "bounds", *(["checks"] if checks else []))
+        }
+        entries_file, bounds_file = files["entries"], files["bounds"]
         bounds_file.append(np.zeros(1, np.uint32))
         first, step = 0, max((1 << prefix) >> parts, 1)
         for hashes, entries in ranges:
             # Bucket and entry in one key: plain sorting of integers is many times faster.
             keys = hashes >> np.uint64(64 - prefix) << np.uint64(32) | entries
-            keys.sort()
+            if checks:
+                order = np.argsort(keys)
+                keys = keys[order]
+                files["checks"].append(last_bits(hashes[order]))
+            else:
+                keys.sort()
             entries_file.append((keys & np.uint64(0xFFFFFFFF)).astype(np.uint32))
             buckets = (keys >> np.uint64(32)).astype(np.int64) - first
             counts = np.bincount(buckets, minlength=step)
             bounds_file.append(_ends(entries_file.length, counts))
             first += step
-        return {f"{name}_entries": entries_file.record, f"{name}_bounds": bounds_file.record}
+        return {f"{name}_{column}": file.record for column, file in files.items()}
 
 
 def _ends(total: int, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

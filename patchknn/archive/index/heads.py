@@ -13,17 +13,21 @@ import numpy as np
 import numpy.typing as npt
 
 from patchknn.archive.index.layout import (
-    INDEX,
     SHARD_LINE,
-    SUPERSEDED,
     SegmentError,
     SegmentHead,
-    is_segment_name,
     open_array,
     read_head,
+)
+from patchknn.archive.index.names import (
+    INDEX,
+    SUPERSEDED,
+    is_segment_name,
     segments_folder,
 )
 from patchknn.archive.opening import Voucher
+
+_COLUMNS = ("rows", "sources", "features_offset", "features_file", "file_set", "first_size")
 
 
 class Head:
@@ -44,26 +48,33 @@ class Head:
     @cached_property
     def shards(self) -> tuple[tuple[str, str], ...]:
         """uuid and checksum of each shard, in the segment's order."""
-        uuids, checksums = self.lines["uuid"], self.lines["checksum"]
-        return tuple(
-            (uuid.tobytes().hex(), checksum.tobytes().hex())
-            for uuid, checksum in zip(uuids, checksums, strict=True)
-        )
+        # Thousands of shards are usual, and each of these is many times faster for all at once.
+        uuids, checksums = (_pieces(self.lines[name]) for name in ("uuid", "checksum"))
+        return tuple(zip(uuids, checksums, strict=True))
 
     def vouchers(self) -> dict[str, Voucher]:
         """What it knows of its shards, by uuid; nothing of those that it makes no sense of."""
         found = {}
-        for (uuid, checksum), line in zip(self.shards, self.lines.tolist(), strict=True):
-            _, _, json_checksum, rows, sources, offset, file, file_set, first = line
-            if not 0 <= file_set < len(self.head.file_sets) or offset < 0:
+        every, file_sets = self.sizes.tolist(), self.head.file_sets
+        columns = (self.lines[name].tolist() for name in _COLUMNS)
+        digests = _pieces(self.lines["json_checksum"])
+        for (uuid, checksum), digest, rows, sources, offset, file, file_set, first in zip(
+            self.shards, digests, *columns, strict=True
+        ):
+            if not 0 <= file_set < len(file_sets) or offset < 0 or first < 0:
                 continue
-            names = self.head.file_sets[file_set]
-            sizes = self.sizes[max(first, 0) : max(first, 0) + len(names)].tolist()
+            names = file_sets[file_set]
+            sizes = every[first : first + len(names)]
             if len(sizes) == len(names) and 0 <= file < len(names):
-                digest = bytes(json_checksum)
                 place = (names[file], offset)
-                found[uuid] = Voucher(checksum, digest, rows, sources, names, tuple(sizes), place)
+                found[uuid] = Voucher(checksum, digest, rows, sources, names, sizes, place)
         return found
+
+
+def _pieces(column: npt.NDArray[np.uint8]) -> list[str]:
+    """Rows (n, m) of bytes in hexadecimal."""
+    text, width = column.tobytes().hex(), 2 * column.shape[1]
+    return [text[start : start + width] for start in range(0, len(text), width)]
 
 
 def read_heads(path: Path) -> tuple[list[Head], list[str]]:

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from patchknn.archive.index.names import FORMAT, FORMAT_VERSION, SEGMENT_FILE
 from patchknn.archive.mapping import map_array
 from patchknn.archive.sealed import CHECKSUM, check_format, read_sealed, sealed_text
 from patchknn.errors import DamageError, PatchknnError
 from patchknn.files import fsync_file
 
-INDEX = "index"
-SEGMENTS = "segments"
-SEGMENT_FILE = "segment.json"
-SUPERSEDED = ".superseded-"  # beside a segment: since when it is out of use
-FORMAT = "patchknn-segment"
-FORMAT_VERSION = 2  # of 1, sketches were by segment row
 MAX_ROWS = (1 << 32) - 1  # a row of a segment is a uint32
-_NAME = re.compile(r"[0-9a-f]{64}")
 _ARRAY_NAME = re.compile(r"[a-z0-9_]{1,40}")
 _FILE = re.compile(r"\.(h5|zarr(/[A-Za-z0-9_.-]+)+)")
 _DTYPES = frozenset({"|u1", "<u4", "<i8", "<u8", "<f2", "<f4", "<f8"})
@@ -92,24 +84,6 @@ class SegmentHead(NamedTuple):
 
 class SegmentError(PatchknnError):
     """A segment that cannot be used; the message completes "the segment …"."""
-
-
-def segments_folder(path: Path) -> Path:
-    """Where the segments of the archive at ``path`` lie."""
-    return path / INDEX / SEGMENTS
-
-
-def is_segment_name(name: str) -> bool:
-    """Whether a folder's name is that of a whole segment."""
-    return _NAME.fullmatch(name) is not None
-
-
-def segment_name(shards: Iterable[tuple[str, str]]) -> str:
-    """The name of the segment over shards (uuid, checksum), in this order."""
-    digest = hashlib.sha256(f"{FORMAT} {FORMAT_VERSION}\n".encode())
-    for uuid, checksum in shards:
-        digest.update(f"{uuid} {checksum}\n".encode())
-    return digest.hexdigest()
 
 
 def write_head(folder: Path, head: SegmentHead) -> None:

@@ -30,7 +30,7 @@ def write_lookups(folder: Path, shards: Sequence[Shard]) -> dict[str, ArrayRecor
     )
     arrays: dict[str, ArrayRecord] = {}
     for name, chunks, count in tables:
-        arrays |= write_hash_table(folder, name, chunks, count)
+        arrays |= write_hash_table(folder, name, chunks, count, checks=name != ID)
     return arrays
 
 

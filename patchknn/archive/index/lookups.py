@@ -110,4 +110,7 @@ def _open(folder: Path, head: SegmentHead, name: str, limit: int, count: int | N
         raise SegmentError(message)
     buckets = 1 << prefix_bits(len(entries))
     bounds = open_bounds(folder, head, f"{name}_bounds", buckets, len(entries))
-    return HashTable(bounds, entries, limit)
+    checks = None
+    if name != ID:  # to look a patch up reads its shard in any case
+        checks = open_array(folder, head, f"{name}_checks", "<u4", (len(entries),))
+    return HashTable(bounds, entries, limit, checks)

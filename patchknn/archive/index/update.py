@@ -13,9 +13,9 @@ from patchknn.archive.deleting import remove_any, remove_whole
 from patchknn.archive.index.build import TEMPORARY, build_segment
 from patchknn.archive.index.cover import Cover, choose_cover
 from patchknn.archive.index.heads import read_heads, vouchers
-from patchknn.archive.index.layout import (
+from patchknn.archive.index.layout import MAX_ROWS
+from patchknn.archive.index.names import (
     INDEX,
-    MAX_ROWS,
     SUPERSEDED,
     is_segment_name,
     segment_name,

@@ -7,14 +7,12 @@ from pathlib import Path
 
 from patchknn.archive.checksums import span_checksum
 from patchknn.archive.index.heads import read_one
-from patchknn.archive.index.layout import (
+from patchknn.archive.index.layout import ArrayRecord, SegmentError, array_file
+from patchknn.archive.index.names import (
     INDEX,
     SEGMENT_FILE,
     SEGMENTS,
     SUPERSEDED,
-    ArrayRecord,
-    SegmentError,
-    array_file,
     is_segment_name,
     segment_name,
     segments_folder,

@@ -9,7 +9,7 @@ import shutil
 import numpy as np
 import pytest
 
-from patchknn.archive.index.layout import segments_folder
+from patchknn.archive.index.names import segments_folder
 from patchknn.archive.index.update import update_index
 from patchknn.archive.index.verify import index_findings
 from patchknn.archive.sealed import sealed_text

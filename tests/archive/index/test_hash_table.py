@@ -12,14 +12,14 @@ from patchknn.archive.index.hash_table_writer import write_hash_table
 from patchknn.archive.mapping import map_array
 
 
-def _table(folder, chunks, count, **options):
-    records = write_hash_table(folder, "t", chunks, count, **options)
+def _table(folder, chunks, count, *, checks=False, **options):
+    records = write_hash_table(folder, "t", chunks, count, checks=checks, **options)
     assert not list(folder.glob(".spill*"))
     arrays = [
         map_array(folder / f"{name}.bin", records[name].dtype, records[name].shape)
-        for name in ("t_bounds", "t_entries")
+        for name in ("t_bounds", "t_entries", *(["t_checks"] if checks else []))
     ]
-    return HashTable(*arrays, limit=1 << 32)
+    return HashTable(*arrays[:2], 1 << 32, *arrays[2:])
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -27,8 +27,9 @@ def _table(folder, chunks, count, **options):
     st.lists(st.lists(st.integers(0, 2**64 - 1) | st.just(5), max_size=30), max_size=5),
     st.sampled_from([4, 1000]),
     st.integers(0, 40),
+    st.booleans(),
 )
-def test_candidates_hold_what_was_put_in(tmp_path_factory, parts, in_memory, more):
+def test_candidates_hold_what_was_put_in(tmp_path_factory, parts, in_memory, more, checks):
     hashes = [np.array(part, np.uint64) for part in parts]
     entries, first = [], 0
     for part in hashes:
@@ -36,18 +37,20 @@ def test_candidates_hold_what_was_put_in(tmp_path_factory, parts, in_memory, mor
         first += len(part)
     chunks = zip(hashes, entries, strict=True)
     folder = tmp_path_factory.mktemp("table")
-    table = _table(folder, chunks, first + more, in_memory=in_memory)
+    table = _table(folder, chunks, first + more, checks=checks, in_memory=in_memory)
     asked = np.array([*(value for part in parts for value in part), 17], np.uint64)
     numbers, found = table.candidates(asked)
     pairs = set(zip(numbers.tolist(), found.tolist(), strict=True))
     assert {(number, number) for number in range(first)} <= pairs
-    # A bucket holds the hashes with the same first bits and no others.
+    # A bucket holds the hashes with the same first bits and no others, and the last may be kept.
     shift = np.uint64(64 - prefix_bits(first))
     everything = np.concatenate([*hashes, asked[:0]])
+    last = np.uint64(0xFFFFFFFF if checks else 0)
     assert pairs == {
         (number, entry)
         for number, hash_ in enumerate(asked)
         for entry in np.flatnonzero(everything >> shift == hash_ >> shift).tolist()
+        if everything[entry] & last == hash_ & last
     }
 
 

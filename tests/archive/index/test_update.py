@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from patchknn.archive.index import layout
+from patchknn.archive.index import layout, names
 from patchknn.archive.index.after_publishing import try_update_index
 from patchknn.archive.index.update import update_index
 from patchknn.archive.snapshot import open_archive
@@ -99,12 +99,13 @@ def test_what_is_superseded_goes_after_a_day(new_archive, grow):
 def test_a_segment_of_an_older_format_is_replaced(new_archive, ids_of, monkeypatch):
     path = new_archive(20, 30)
     with monkeypatch.context() as earlier:
-        earlier.setattr(layout, "FORMAT_VERSION", layout.FORMAT_VERSION - 1)
+        for module in (layout, names):
+            earlier.setattr(module, "FORMAT_VERSION", names.FORMAT_VERSION - 1)
         update_index(path)
     (old,) = _segments(path)
     snapshot = open_archive(path)
     (problem,) = snapshot.cover.problems
-    assert f"{old.name}/segment.json is of format 1, " in problem
+    assert f"{old.name}/segment.json is of format 2, " in problem
     assert snapshot.cover.bare == snapshot.shards
     ids = ids_of(snapshot)
     assert np.array_equal(snapshot.locate_many(ids), np.arange(len(ids)))
