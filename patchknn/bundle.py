@@ -17,12 +17,19 @@ import numpy as np
 import numpy.typing as npt
 
 from patchknn.bundle_description import (
-    FORMAT_VERSION,
     Array,
     EncoderDescription,
     LinearMap,
     check,
     versioned,
+)
+from patchknn.bundle_files import (
+    BACKBONE_FILE,
+    DESCRIPTION_FILE,
+    HEADS_FILE,
+    damaged,
+    fingerprint_of,
+    read_description,
 )
 from patchknn.errors import ConflictError, DamageError, InputError
 from patchknn.files import (
@@ -33,10 +40,6 @@ from patchknn.files import (
     temporary_beside,
     write_json,
 )
-
-DESCRIPTION_FILE = "encoder.json"
-HEADS_FILE = "heads.safetensors"
-BACKBONE_FILE = "backbone.safetensors"
 
 
 class Bundle(NamedTuple):
@@ -126,7 +129,7 @@ def write_bundle(
         "digests": digests,
     }
     content = json.loads(json.dumps(content, allow_nan=False))
-    content["fingerprint"] = _fingerprint(content)
+    content["fingerprint"] = fingerprint_of(content)
 
     import shutil
 
@@ -175,31 +178,10 @@ def load_bundle(directory: Path) -> Bundle:
     Raises InputError where it is no bundle or of a newer format, DamageError where its content
     is not what its fingerprint says.
     """
-    file = directory / DESCRIPTION_FILE
-    if not file.is_file():
-        message = f"{directory} is not an encoder bundle: it has no {DESCRIPTION_FILE}."
-        raise InputError(message)
-    content = read_json(file)
-    version = content.get("format_version")
-    if content.get("format") != "patchknn-encoder" or not isinstance(version, int):
-        message = f"{file} does not describe a patchknn encoder."
-        raise InputError(message)
-    if version > FORMAT_VERSION:
-        message = (
-            f"{file} is of format {version}; this patchknn reads formats up to {FORMAT_VERSION}: "
-            "update it."
-        )
-        raise InputError(message)
-    fingerprint = content.pop("fingerprint", None)
-    digests = content.get("digests")
+    content = read_description(directory)
     heads = _load_heads(directory / HEADS_FILE)
-    if (
-        not isinstance(digests, dict)
-        or fingerprint != _fingerprint(content)
-        or digests.get("heads") != tensor_digest(heads)
-    ):
-        message = f"{directory} is damaged: its content does not match its fingerprint; restore it."
-        raise DamageError(message)
+    if content["digests"].get("heads") != tensor_digest(heads):
+        raise damaged(directory)
     try:
         known = EncoderDescription._fields
         values = {name: _frozen(value) for name, value in content.items() if name in known}
@@ -215,7 +197,7 @@ def load_bundle(directory: Path) -> Bundle:
         message = f"{directory} is not a complete encoder bundle: {error} is missing."
         raise InputError(message) from None
     check(directory, description, hash_map, classifiers)
-    return Bundle(directory, description, hash_map, classifiers, str(fingerprint))
+    return Bundle(directory, description, hash_map, classifiers, str(content["fingerprint"]))
 
 
 def load_backbone(bundle: Bundle) -> dict[str, Array]:
@@ -258,11 +240,6 @@ def _as_several(classifier: LinearMap | Sequence[LinearMap] | None) -> Sequence[
 def _classifier_name(number: int) -> str:
     # The first one has the name that it had when there was one task only.
     return f"classifier.{number}" if number else "classifier"
-
-
-def _fingerprint(content: Mapping[str, Any]) -> str:
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def _frozen(value: Any) -> Any:

@@ -9,12 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from patchknn.bundle_files import FORMAT_VERSION
 from patchknn.errors import ConflictError, InputError
 
-# 2: what goes in may be a part of a plain image or stored features, a projection may stand behind
-# the backbone, and features may be of unit length. What needs none of it is written as version 1,
-# which older readers take.
-FORMAT_VERSION = 2
 Array = npt.NDArray[Any]
 _NO_ENTRIES: dict[str, Any] = {}
 _SINCE_2 = ("crop", "input", "input_dim", "projection", "normalized")

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from patchknn import bundle as bundle_module
 from patchknn.bundle import copy_bundle, load_backbone, load_bundle, write_bundle
 from patchknn.bundle_description import EncoderDescription, LinearMap
+from patchknn.bundle_files import fingerprint_of
 from patchknn.errors import ConflictError, DamageError, InputError
 
 _DESCRIPTION = EncoderDescription(
@@ -258,7 +258,7 @@ def test_an_edited_description_is_noticed_and_a_newer_one_refused(folder, tmp_pa
     with pytest.raises(InputError, match="does not describe a patchknn encoder"):
         load_bundle(folder)
     del content["feature_dim"], content["fingerprint"]
-    content["fingerprint"] = bundle_module._fingerprint(content)
+    content["fingerprint"] = fingerprint_of(content)
     file.write_text(json.dumps(content))
     with pytest.raises(InputError, match="feature_dim"):
         load_bundle(folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from patchknn.archive.codes import check_codes
+from patchknn.archive.ordering import order_by
 from patchknn.archive.rows import Rows
 from patchknn.archive.settings import ArchiveSettings
 from patchknn.bundle import Bundle
@@ -72,7 +73,7 @@ def prepared(rows: Rows, settings: ArchiveSettings, bundle: Bundle) -> Rows:
 
 def without_repeats(rows: Rows) -> Rows:
     """The same patch of the same source given twice is kept once: it has one id."""
-    order = np.lexsort((rows.coords[:, 1], rows.coords[:, 0], rows.source))
+    order = order_by((rows.source, rows.coords[:, 0], rows.coords[:, 1]))
     source, coords = rows.source[order], rows.coords[order]
     repeated = np.zeros(len(rows), bool)
     repeated[1:] = (source[1:] == source[:-1]) & (coords[1:] == coords[:-1]).all(axis=1)

@@ -9,7 +9,8 @@ from patchknn.archive.create import create_like
 from patchknn.archive.paths import moved_path
 from patchknn.archive.snapshot import Snapshot
 from patchknn.archive.writer import ArchiveWriter
-from patchknn.bundle import DESCRIPTION_FILE, Bundle
+from patchknn.bundle import Bundle
+from patchknn.bundle_files import DESCRIPTION_FILE
 from patchknn.files import read_json
 
 # Of an encoder's description, what its features hang on.

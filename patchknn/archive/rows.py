@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from patchknn.archive.ordering import gathered
+
 
 class Source(NamedTuple):
     """A slide or plain image.
@@ -76,7 +78,7 @@ class Rows:
         numbers = np.flatnonzero(rows) if rows.dtype == bool else rows
         thumbnails = self.thumbnails
         return Rows(
-            self.features[numbers],
+            gathered(self.features, numbers),
             self.codes[numbers],
             self.coords[numbers],
             self.source[numbers],

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from patchknn.archive.ordering import gathered, order_by
 from patchknn.archive.rows import Rows, Source
 from patchknn.archive.settings import ArchiveSettings
 from patchknn.archive.strings import name_key, pack_blobs, pack_strings
@@ -30,12 +31,13 @@ def shard_arrays(rows: Rows, settings: ArchiveSettings) -> Arrays:
     renumbered[used[by_key]] = np.arange(len(used), dtype=np.int32)
     source = renumbered[rows.source]
 
-    columns = words(rows.codes).T[::-1]
-    order = np.lexsort((rows.coords[:, 0], rows.coords[:, 1], source, *columns))
+    columns = words(rows.codes).T
+    order = order_by((*columns, source, rows.coords[:, 1], rows.coords[:, 0]))
+    features = rows.features.astype(f"<{_dtype_code(settings)}", copy=False)
     arrays: Arrays = {
-        "features": rows.features[order].astype(f"<{_dtype_code(settings)}", copy=False),
-        "codes": rows.codes[order],
-        "coords": rows.coords[order].astype("<i8", copy=False),
+        "features": gathered(features, order),
+        "codes": gathered(rows.codes, order),
+        "coords": gathered(rows.coords, order).astype("<i8", copy=False),
         "source": source[order].astype("<i4", copy=False),
         "label": rows.labels[order].astype("<i4", copy=False),
         "source_key": keys[by_key].astype("<u8", copy=False),

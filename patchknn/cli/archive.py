@@ -27,6 +27,7 @@ from patchknn.cli import (
     console,
     options,
 )
+from patchknn.cli.archive_info import show_info
 from patchknn.cli.archive_options import Archive, Limit
 
 if TYPE_CHECKING:
@@ -86,49 +87,7 @@ def info(archive: Archive, at: options.At = None, format: options.Format = None)
 
     Example: patchknn archive info ARCHIVE
     """
-    from patchknn.archive.counting import totals_of
-    from patchknn.archive.snapshot import open_archive
-
-    snapshot = open_archive(archive, at)
-    settings, description = snapshot.settings, snapshot.bundle().description
-    totals = totals_of(snapshot)
-    value = {
-        "archive": str(archive),
-        "archive_id": settings.archive_id,
-        "snapshot": snapshot.number,
-        "time": snapshot.manifest.time,
-        "rows": len(snapshot),
-        "sources": snapshot.n_sources,
-        "patients": totals.patients,
-        "classes": {name: totals.classes.get(name, 0) for name in snapshot.classes},
-        "unlabelled": totals.unlabelled,
-        "bits": settings.bits,
-        "feature_dim": settings.feature_dim,
-        "feature_dtype": settings.feature_dtype,
-        "patch_px": settings.patch_px,
-        "mpp": settings.mpp,
-        "precision": settings.precision,
-        "orientations": settings.orientations,
-        "encoder": settings.encoder_fingerprint,
-        "backbone": description.backbone,
-        "hash_method": description.hash_method,
-        "can_embed": snapshot.bundle().has_backbone,
-        "shards": len(snapshot.shards),
-        "formats": totals.formats,
-        "bytes": totals.bytes,
-        "records": {table.name: table.key for table in snapshot.manifest.records},
-        "indexed": sum(segment.n_rows for segment in snapshot.cover.segments),
-        "segments": len(snapshot.cover.segments),
-    }
-    for problem in snapshot.cover.problems:
-        console.warn(problem)
-    style = console.output_format(format)
-    if style == "ndjson":
-        console.write_ndjson(value)
-        return 0
-    rows = ({"what": key, "value": _in_words(entry)} for key, entry in value.items())
-    console.write_rows(rows, ("what", "value"), style)
-    return 0
+    return show_info(archive, at, format)
 
 
 @app.command("list", short_help="List its rows; as TSV a manifest.")
@@ -273,9 +232,3 @@ def _as_manifest_line(row: StoredRow) -> dict[str, Any]:
     plain = row.x < 0 and row.y < 0
     position = {"x": None, "y": None} if plain else {"x": row.x, "y": row.y}
     return {**_as_object(row), "name": row.source, **position}
-
-
-def _in_words(value: Any) -> Any:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {count}" for key, count in value.items()) or None
-    return value

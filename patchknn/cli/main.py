@@ -11,6 +11,7 @@ from contextlib import suppress
 from types import FrameType
 
 from patchknn.cli import console
+from patchknn.cli.archive_info import read_plain_info, show_info
 from patchknn.cli.query_plain import read_plain
 from patchknn.errors import PatchknnError, StoppedError
 
@@ -28,6 +29,10 @@ def run(arguments: list[str]) -> int:
 
             _end_of_imports()
             return run_plain(plain)
+        info = None if config_file is not None else read_plain_info(arguments, os.environ)
+        if info is not None:
+            _end_of_imports()
+            return show_info(*info)
         from patchknn.cli.app import call
 
         _end_of_imports()

@@ -12,8 +12,8 @@ from typing import Any
 
 _NUMBERS = {"--k": "k", "--radius": "radius", "--max-radius": "max_radius"}
 _EXCLUSIONS = ("none", "self", "slide", "patient")
-_FORMATS = ("table", "tsv", "ndjson")
-_MOST_DIGITS = 9
+FORMATS = ("table", "tsv", "ndjson")
+MOST_DIGITS = 9
 # Variables that typer would heed: of a settings file and of debugging it is told beforehand.
 _ROOT_VARIABLES = {"PATCHKNN_VERSION", "PATCHKNN_HELP", "_PATCHKNN_COMPLETE"}
 
@@ -32,7 +32,7 @@ class PlainQuery:
 
 def read_plain(arguments: Sequence[str], environment: Mapping[str, str]) -> PlainQuery | None:
     """The arguments of ``patchknn`` as a plain query, None where typer is to read them."""
-    if arguments[:1] != ["query"] or any(map(_is_heeded, environment)):
+    if arguments[:1] != ["query"] or any(is_heeded(name, "QUERY") for name in environment):
         return None
     plain = PlainQuery()
     words = iter(arguments[1:])
@@ -58,14 +58,15 @@ def _take(plain: PlainQuery, option: str, value: str) -> bool:
         plain.labels.append(value)
     elif option == "--exclude-same" and value in _EXCLUSIONS:
         plain.settings["exclude_same"] = value
-    elif option == "--format" and value in _FORMATS:
+    elif option == "--format" and value in FORMATS:
         plain.format = value
-    elif option in _NUMBERS and value.isdecimal() and value.isascii() and len(value) < _MOST_DIGITS:
+    elif option in _NUMBERS and value.isdecimal() and value.isascii() and len(value) < MOST_DIGITS:
         plain.settings[_NUMBERS[option]] = int(value)
     else:
         return False
     return True
 
 
-def _is_heeded(variable: str) -> bool:
-    return variable.startswith("PATCHKNN_QUERY_") or variable in _ROOT_VARIABLES
+def is_heeded(variable: str, command: str) -> bool:
+    """Whether typer would heed an environment variable for a command."""
+    return variable.startswith(f"PATCHKNN_{command}_") or variable in _ROOT_VARIABLES

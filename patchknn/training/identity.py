@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from patchknn import bundle
+from patchknn.bundle_files import DESCRIPTION_FILE
 from patchknn.errors import ConflictError
 from patchknn.files import quickhash, read_json, write_json
 from patchknn.training.selection import Selection
@@ -53,7 +54,7 @@ def finished_run(output: Path, digest: str) -> dict[str, Any] | None:
 
     Raises ConflictError where ``output`` is something else than an encoder bundle.
     """
-    if not (output / bundle.DESCRIPTION_FILE).is_file():
+    if not (output / DESCRIPTION_FILE).is_file():
         if output.exists():
             message = f"{output} exists and is not an encoder bundle; choose another -o."
             raise ConflictError(message)
@@ -62,7 +63,7 @@ def finished_run(output: Path, digest: str) -> dict[str, Any] | None:
     if not record.is_file() or read_json(record).get("digest") != digest:
         return None
     bundle.load_bundle(output)  # damage is said rather than passed on
-    return read_json(output / bundle.DESCRIPTION_FILE)
+    return read_json(output / DESCRIPTION_FILE)
 
 
 def write_run_record(output: Path, digest: str, seconds: float) -> None:

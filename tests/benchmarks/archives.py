@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import data
 import numpy as np
 import numpy.typing as npt
 
+from patchknn.archive.counting import Labels, labels_of
 from patchknn.archive.create import create_archive
 from patchknn.archive.description import SHARDS
 from patchknn.archive.index.update import update_index
@@ -19,8 +21,10 @@ from patchknn.archive.manifest import Manifest
 from patchknn.archive.manifests import publish
 from patchknn.archive.rows import Rows, Source
 from patchknn.archive.settings import read_settings
+from patchknn.archive.shard import Shard
 from patchknn.archive.shard_writer import write_shard
 from patchknn.archive.snapshot import Snapshot, open_archive
+from patchknn.archive.totals import NOTHING
 from patchknn.bundle import Bundle, load_bundle, write_bundle
 from patchknn.bundle_description import EncoderDescription, LinearMap
 from patchknn.files import fsync_directory
@@ -88,6 +92,11 @@ def write_shards(path: Path, bits: int, dim: int, parts: Iterable[Rows]) -> None
             shard.rename()
         fsync_directory(path / SHARDS)
         entries = tuple(shard.entry for shard in written)
+        opened = [Shard(path, s.description, 0, s.description.classes) for s in written]
+        labels: Labels = Counter()
+        for shard in opened:
+            labels += labels_of(shard, shard.description.classes)
+        patients = {name for shard in opened for name in shard.patients.distinct()} - {None}
         sources = sum(entry.sources for entry in entries)
         return parent._replace(
             shards=entries,
@@ -95,6 +104,9 @@ def write_shards(path: Path, bits: int, dim: int, parts: Iterable[Rows]) -> None
             sources=sources,
             rows_added=sum(entry.rows for entry in entries),
             sources_added=sources,
+            totals=NOTHING.changed(
+                labels, patients=len(patients), shards=[s.description for s in opened]
+            ),
         )
 
     publish(path, settings.archive_id, with_shards, action="embed", run_id=None)

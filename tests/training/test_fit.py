@@ -14,7 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from patchknn.bundle import BACKBONE_FILE, HEADS_FILE, load_bundle
+from patchknn.bundle import load_bundle
+from patchknn.bundle_files import BACKBONE_FILE, HEADS_FILE
 from patchknn.encoder.saving import load_encoder
 from patchknn.errors import ConflictError, InputError, PatchknnError, StoppedError
 from patchknn.training import judging, loop

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from patchknn.bundle import BACKBONE_FILE, HEADS_FILE, load_bundle
+from patchknn.bundle import load_bundle
+from patchknn.bundle_files import BACKBONE_FILE, HEADS_FILE
 from patchknn.encoder.saving import load_encoder
 from patchknn.errors import InputError, PatchknnError, UsageError
 from patchknn.training import finishing, loop

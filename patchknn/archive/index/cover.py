@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from patchknn.archive.index.heads import Head, passed_over
+from patchknn.archive.index.heads import Head
 from patchknn.archive.index.layout import SegmentError
+from patchknn.archive.index.names import passed_over
 from patchknn.archive.settings import ArchiveSettings
 from patchknn.archive.shard import Shard
 

@@ -20,9 +20,9 @@ from patchknn.archive.index.layout import (
     read_head,
 )
 from patchknn.archive.index.names import (
-    INDEX,
     SUPERSEDED,
     is_segment_name,
+    passed_over,
     segments_folder,
 )
 from patchknn.archive.opening import Voucher
@@ -108,18 +108,6 @@ def read_one(folder: Path, path: Path) -> Head:
 def vouchers(heads: Sequence[Head]) -> dict[str, Voucher]:
     """What these segments know of shards, by uuid."""
     return {uuid: known for head in heads for uuid, known in head.vouchers().items()}
-
-
-def passed_over(path: Path, problem: str, *, rebuild: bool = False) -> str:
-    """The sentence about a segment that is not used, with the remedy.
-
-    What is noticed on opening is replaced by indexing; the rest only where all is built anew:
-    ``rebuild``.
-    """
-    # The remedy says which archive.
-    thing = problem.rstrip(".").replace(f"{path / INDEX}/", f"{INDEX}/")
-    remedy = f"patchknn archive index {path}{' --rebuild' if rebuild else ''}"
-    return f"{thing}; searches do without it until '{remedy}' mends it."
 
 
 def _small(

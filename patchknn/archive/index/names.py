@@ -33,3 +33,15 @@ def segment_name(shards: Iterable[tuple[str, str]]) -> str:
     for uuid, checksum in shards:
         digest.update(f"{uuid} {checksum}\n".encode())
     return digest.hexdigest()
+
+
+def passed_over(path: Path, problem: str, *, rebuild: bool = False) -> str:
+    """The sentence about a segment that is not used, with the remedy.
+
+    What is noticed on opening is replaced by indexing; the rest only where all is built anew:
+    ``rebuild``.
+    """
+    # The remedy says which archive.
+    thing = problem.rstrip(".").replace(f"{path / INDEX}/", f"{INDEX}/")
+    remedy = f"patchknn archive index {path}{' --rebuild' if rebuild else ''}"
+    return f"{thing}; searches do without it until '{remedy}' mends it."
