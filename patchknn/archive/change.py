@@ -190,7 +190,7 @@ def open_change(path: Path, entry: ChangeEntry) -> Change:
     check_format(value, file, path, FORMAT, FORMAT_VERSION)
     try:
         head = _head(value)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, SyntaxError) as error:
         message = f"{file} lacks an entry or holds one that cannot be ({error})."
         raise damage(path, message) from None
     problem = _problem(head, entry)

@@ -131,7 +131,7 @@ def parse_description(
             arrays={_text(name): _place(place) for name, place in value["arrays"].items()},
             files=tuple(_record(record) for record in value["files"]),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, SyntaxError) as error:
         raise damage(
             path, f"{file} lacks an entry or holds one that cannot be ({error})."
         ) from None
@@ -167,6 +167,9 @@ def _problem(shard: ShardDescription, file: Path, settings: ArchiveSettings) -> 
         )
         if place.dtype != dtype or not fits:
             return f"the array {name} is {place.dtype} {list(place.shape)}"
+    for name in _EXTRAS:
+        if (f"{name}_bytes" in shard.arrays) != (f"{name}_offsets" in shard.arrays):
+            return f"the array {name} is there by half"
     for name, place in shard.arrays.items():  # those of a later version too
         if np.dtype(place.dtype).hasobject:
             return f"the array {name} is {place.dtype}, and no numbers"

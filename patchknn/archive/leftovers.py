@@ -12,6 +12,7 @@ from patchknn.archive.change import CHANGES
 from patchknn.archive.deleting import remove_any
 from patchknn.archive.description import SHARDS
 from patchknn.archive.index.names import INDEX, SEGMENTS
+from patchknn.archive.manifest import RECORDS
 from patchknn.archive.manifests import MANIFESTS
 from patchknn.archive.runs import RUNS
 
@@ -26,7 +27,7 @@ _TEMPORARY = re.compile(
 
 def leftovers(path: Path) -> Iterator[Path]:
     """Temporary files and folders of the archive at ``path``, of running writers too."""
-    names = (".", SHARDS, CHANGES, MANIFESTS, RUNS, f"{INDEX}/{SEGMENTS}")
+    names = (".", SHARDS, CHANGES, MANIFESTS, RECORDS, RUNS, f"{INDEX}/{SEGMENTS}")
     for folder in (path / name for name in names):
         try:
             with os.scandir(folder) as entries:

@@ -11,7 +11,7 @@ from patchknn.archive.sealed import check_format, damage
 from patchknn.archive.totals import Totals, totals_from_json
 
 FORMAT = "patchknn-manifest"
-# 2: rows may be removed and relabelled. A snapshot without such changes is written as version 1.
+# 2: rows may be removed and relabelled, and totals are kept.
 FORMAT_VERSION = 2
 RECORDS = "records"  # the folder of attached tables
 REMOVE, RELABEL = "remove", "relabel"

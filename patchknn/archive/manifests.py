@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -142,7 +143,10 @@ def publish(
 
 def _newest(path: Path, archive_id: str, known: Manifest | None) -> Manifest:
     if known is not None and manifest_numbers(path)[-1:] == [known.number]:
-        return known
+        # A repair may have put another one in its place, so the number alone does not tell.
+        with suppress(OSError):
+            if known.nonce.encode() in manifest_file(path, known.number).read_bytes():
+                return known
     return read_manifest(path, archive_id)
 
 
@@ -157,6 +161,8 @@ def read_manifest_file(path: Path, archive_id: str, number: int) -> Manifest:
 
 def _link(path: Path, manifest: Manifest) -> bool:
     file = manifest_file(path, manifest.number)
+    if manifest_numbers(path)[-1] >= manifest.number:
+        return False
     temporary = temporary_beside(file)
     text = sealed_text(manifest.as_json())
     try:
@@ -166,11 +172,39 @@ def _link(path: Path, manifest: Manifest) -> bool:
             os.link(temporary, file)
         except FileExistsError:  # NFS may say so of its own repeated request: the nonce decides
             pass
+        fsync_directory(file.parent)
+        if not _is_next(path, manifest, text):
+            return False
         _mark_newest(path, manifest.number)
         fsync_directory(file.parent)
     finally:
         temporary.unlink(missing_ok=True)
-    return file.read_bytes() == text
+    return True
+
+
+def _is_next(path: Path, manifest: Manifest, text: bytes) -> bool:
+    """Whether what was linked follows its parent, and nothing else does.
+
+    A purge may have published and deleted that very number since the parent was read: then the
+    newest does not come from this one, which is taken back. Manifests are deleted in the order of
+    their numbers, so that one whose next is gone would be gone itself.
+    """
+    file = manifest_file(path, manifest.number)
+    try:
+        if file.read_bytes() != text:
+            return False
+    except FileNotFoundError:  # published, followed, and given up already
+        return True
+    if manifest_numbers(path)[-1] <= manifest.number:  # a listing may lag behind
+        return True
+    try:
+        following = read_manifest_file(path, manifest.archive_id, manifest.number + 1)
+    except DamageError:
+        following = None
+    if following is not None and following.parent == manifest.nonce:
+        return True
+    file.unlink(missing_ok=True)
+    return False
 
 
 def old_marks(path: Path) -> list[Path]:

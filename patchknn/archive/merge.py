@@ -79,10 +79,12 @@ def merge_archives(
     def merged(newest: Snapshot) -> Revision | None:
         nonlocal report
         taking = _Taking(newest, repeated)
-        used = {}
+        used: dict[str, WrittenShard] = {}
         told: list[tuple[WrittenChange, ChangeEntry]] = []
         try:
             for other, snapshot in snapshots:
+                before = len(used)
+                taking.taken_ids = set()
                 for shard in snapshot.shards:
                     rows = taking.new_rows(other, snapshot, shard)
                     if rows is None or dry_run:
@@ -95,7 +97,7 @@ def merge_archives(
                         new_sources=0,
                     )
                     ready[key] = used[key]
-                if used:
+                if len(used) > before:
                     told += told_of(snapshot, newest, taking.taken_ids, _before(other))
         except BaseException:
             for written in ready.values():

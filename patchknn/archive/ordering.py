@@ -41,7 +41,10 @@ def order_by(columns: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.int64]:
 
 
 def gathered(values: npt.NDArray[Any], order: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-    """``values[order]``, in several threads where that is much; the order is of its rows."""
+    """``values[order]`` for rows (m,), in several threads where that is much."""
+    if len(order) and not 0 <= int(order.min()) <= int(order.max()) < len(values):
+        taken: npt.NDArray[Any] = values[order]  # counted from the end, or an error
+        return taken
     result = np.empty((len(order), *values.shape[1:]), values.dtype)
     step = max(_BLOCK_BYTES // max(values[:1].nbytes, 1), 1)
 

@@ -1,12 +1,13 @@
 """Forgetting rows altogether, as withdrawn consent demands: nothing of them is left on disk.
 
 Removal and compaction come first; then what else tells of the rows is written anew without them,
-and everything that knew them is deleted: earlier snapshots, their shards and changes, the index.
-A purge that was killed is finished by the same call.
+and everything that knew them is deleted: earlier snapshots, their shards and changes, the index,
+and what a repair put aside. A purge that was killed is finished by the same call.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -22,6 +23,7 @@ from patchknn.archive.compact import compact
 from patchknn.archive.deleting import remove_any, remove_whole
 from patchknn.archive.description import SHARDS, parse_description
 from patchknn.archive.index.heads import read_heads
+from patchknn.archive.index.names import is_segment_name, segments_folder
 from patchknn.archive.leftovers import leftovers
 from patchknn.archive.locate import Identities, wanted_rows
 from patchknn.archive.manifest import RECORDS, ChangeEntry, Manifest
@@ -29,12 +31,13 @@ from patchknn.archive.manifests import manifest_file, manifest_numbers, read_man
 from patchknn.archive.opening import open_shards
 from patchknn.archive.records_forget import without_keys
 from patchknn.archive.remove import remove_rows
+from patchknn.archive.repair import DAMAGED
 from patchknn.archive.revisions import Revision, publish_revision
 from patchknn.archive.runs import RUNS
 from patchknn.archive.sealed import read_sealed
 from patchknn.archive.settings import ArchiveSettings, read_settings
 from patchknn.archive.shard import Shard
-from patchknn.archive.snapshot import Snapshot
+from patchknn.archive.snapshot import Snapshot, open_snapshot
 from patchknn.archive.told import written_again
 from patchknn.errors import ConflictError, InputError, PatchknnError, UsageError
 from patchknn.files import read_json, write_json
@@ -42,6 +45,7 @@ from patchknn.files import read_json, write_json
 WITHDRAWN = "[withdrawn]"
 _ATTEMPTS = 100  # each is another process that brought rows back
 _DAY = 24 * 3600
+_JOURNAL = "-purge.json"  # files that are about to be deleted, until they are
 
 
 class Purge(NamedTuple):
@@ -121,7 +125,7 @@ def purge_rows(path: Path, choice: Choice, *, run_id: str | None = None) -> Purg
         message = f"{path}: other processes add or roll back what is purged: stop them first."
         raise ConflictError(message)
     runs = sum(_scrub_run(file, names) for file in _files(path / RUNS))
-    snapshots, files = _delete_what_knew(path, settings, manifest.number, names)
+    snapshots, files, younger = _delete_what_knew(path, settings, manifest.number, names)
     return Purge(
         rows=rows,
         sources=sources,
@@ -130,7 +134,7 @@ def purge_rows(path: Path, choice: Choice, *, run_id: str | None = None) -> Purg
         snapshots=snapshots,
         files=files,
         missing=tuple(name for name in missing or () if name not in known),
-        leftovers=_remove_leftovers(path),
+        leftovers=younger + _remove_leftovers(path),
         number=manifest.number,
     )
 
@@ -140,13 +144,18 @@ def _names(path: Path, settings: ArchiveSettings, choice: Choice) -> tuple[_Name
 
     Removed rows are looked at too: a purge may be on its second run.
     """
-    slides, known = set(choice.slides), set[str]()
+    slides, known = set[str](), set[str]()
     for shard in _all_shards(path, settings):
         for patient in choice.patients:
             found = shard.patients.equal_to(patient)
             slides.update(shard.source_names.take(found))
             known |= {patient} if len(found) else set()
         known |= {name for name in choice.slides if len(shard.source_names.equal_to(name))}
+    # A slide that is another patient's by now is not forgotten with the one it was.
+    if slides:
+        there = open_snapshot(path, settings, check=False).find_sources(sorted(slides))
+        slides -= {name for name, now in there.items() if now.patient not in choice.patients}
+    slides.update(choice.slides)
     ids = frozenset(choice.ids)
     return _Names(frozenset(slides), frozenset(choice.patients), ids), frozenset(known)
 
@@ -209,8 +218,11 @@ def _scrubbed(value: Any, words: Sequence[str]) -> Any:
 
 def _delete_what_knew(
     path: Path, settings: ArchiveSettings, newest: int, names: _Names
-) -> tuple[int, int]:
-    """Delete all snapshots before ``newest`` and what only they named; how many, and files."""
+) -> tuple[int, int, int]:
+    """Delete all snapshots before ``newest`` and what only they named.
+
+    How many, how many files, and how many are left, for a writer may be about to publish them.
+    """
     numbers = manifest_numbers(path)
     before = [read_manifest_file(path, settings.archive_id, n) for n in numbers if n < newest]
     after = [read_manifest_file(path, settings.archive_id, n) for n in numbers if n >= newest]
@@ -218,20 +230,55 @@ def _delete_what_knew(
     doomed = [manifest_file(path, manifest.number) for manifest in before]
     for folder, stem in sorted(_named(before) - live):
         doomed += [file for file in _files(path / folder) if file.name.split(".")[0] == stem]
-    doomed += [
-        file
-        for shard in _unnamed(path, live)
-        if _knows(path, settings, shard, names)
-        for file in (shard, *_containers(shard))
-    ]
+    doomed += _left_by_a_killed_purge(path, live)
+    younger = 0
+    for shard in _unnamed(path, live):
+        if shard in doomed or not _knows(path, settings, shard, names):
+            continue
+        if _is_young(shard):
+            younger += 1
+        else:
+            doomed += [shard, *_containers(shard)]
+    doomed += [file for file in _files(path / DAMAGED) if file.is_dir()]
+    # Should this be killed, nobody else knows what these files were.
+    journal = path / f".tmp-{os.urandom(6).hex()}{_JOURNAL}"
+    write_json(journal, {"files": [file.relative_to(path).as_posix() for file in doomed]})
     for file in doomed:
         remove_any(file)
-    current = {entry.uuid for entry in after[-1].shards}
-    heads, _ = read_heads(path)
-    segments = [h.folder for h in heads if not {uuid for uuid, _ in h.shards} <= current]
+    for file in path.glob(f".tmp-*{_JOURNAL}"):
+        file.unlink(missing_ok=True)
+    segments = _other_segments(path, {entry.uuid for entry in after[-1].shards})
     for segment in segments:
         remove_whole(segment)
-    return len(before), len(doomed) - len(before) + len(segments)
+    return len(before), len(doomed) - len(before) + len(segments), younger
+
+
+def _left_by_a_killed_purge(path: Path, live: set[tuple[str, str]]) -> list[Path]:
+    found = []
+    for journal in path.glob(f".tmp-*{_JOURNAL}"):
+        with suppress(InputError):
+            for name in read_json(journal).get("files", []):
+                folder, _, file = str(name).partition("/")
+                is_own = folder in {SHARDS, CHANGES, RECORDS} and "/" not in file
+                if is_own and (folder, file.split(".")[0]) not in live:
+                    found.append(path / folder / file)
+    return found
+
+
+def _other_segments(path: Path, current: set[str]) -> list[Path]:
+    """Segments over other shards than these too, and those that cannot be read."""
+    heads, _ = read_heads(path)
+    kept = {h.folder.name for h in heads if {uuid for uuid, _ in h.shards} <= current}
+    folders = _files(segments_folder(path))
+    return [file for file in folders if is_segment_name(file.name) and file.name not in kept]
+
+
+def _is_young(file: Path) -> bool:
+    """Whether a file was written within a day: it may be a writer's that is running still."""
+    try:
+        return file.lstat().st_mtime >= time.time() - _DAY
+    except OSError:
+        return False
 
 
 def _named(manifests: Iterable[Manifest]) -> set[tuple[str, str]]:
@@ -274,13 +321,12 @@ def _holds(shard: Shard, names: _Names) -> bool:
 
 def _remove_leftovers(path: Path) -> int:
     """Delete what was left unfinished more than a day ago; how much is younger."""
-    oldest, younger = time.time() - _DAY, 0
+    younger = 0
     for file in leftovers(path):
-        with suppress(FileNotFoundError):
-            if file.lstat().st_mtime < oldest:
-                remove_any(file)
-            else:
-                younger += 1
+        if _is_young(file):
+            younger += 1
+        else:
+            remove_any(file)
     return younger
 
 

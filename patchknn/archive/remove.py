@@ -56,9 +56,7 @@ def remove_rows(
     if dry_run:
         without(open_snapshot(path, settings))
         return report
-    published = publish_revision(
-        path, settings, without, action="remove", run_id=run_id, check=False
-    )
+    published = publish_revision(path, settings, without, action="remove", run_id=run_id)
     return report._replace(number=None if published is None else published.number)
 
 

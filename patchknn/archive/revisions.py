@@ -42,20 +42,19 @@ def publish_revision(
     action: str,
     run_id: str | None = None,
     known: Snapshot | None = None,
-    check: bool = True,
 ) -> Manifest | None:
     """Publish what ``revise`` makes of the newest snapshot, asked again after each lost race.
 
     It starts from ``snapshot.manifest.unchanged()``; None where nothing is to be done. What it
-    wrote for a race that was lost is deleted, unless it hands it over again. ``check`` as of
-    ``open_snapshot``.
+    wrote for a race that was lost is deleted, unless it hands it over again. Of shards that
+    have an index and are not used by ``revise`` no file is looked at.
     """
     snapshot, written = known, tuple[Written, ...]()
 
     def on_newest(parent: Manifest) -> Manifest | None:
         nonlocal snapshot, written
         if snapshot is None or snapshot.number != parent.number:
-            snapshot = open_snapshot(path, settings, manifest=parent, known=snapshot, check=check)
+            snapshot = open_snapshot(path, settings, manifest=parent, known=snapshot, check=False)
         try:
             revision = revise(snapshot)
         except BaseException:

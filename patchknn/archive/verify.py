@@ -172,7 +172,7 @@ class Verifier:
         if not all(e.uuid in changes for e in manifest.changes):
             return
         try:
-            snapshot = open_snapshot(self.path, settings, at=manifest.number)
+            snapshot = open_snapshot(self.path, settings, manifest=manifest)
             for file, sentence in snapshot_findings(snapshot, name):
                 yield Finding(file, sentence)
         except PatchknnError as error:

@@ -16,7 +16,12 @@ from patchknn.archive.counting import Dead, Labels, labels_of, new_patients, tot
 from patchknn.archive.description import MAX_SHARD_BYTES, SHARD_FORMATS, SHARDS
 from patchknn.archive.leftovers import remove_leftovers
 from patchknn.archive.manifest import Manifest
-from patchknn.archive.manifests import manifest_numbers, publish, read_manifest_file
+from patchknn.archive.manifests import (
+    manifest_numbers,
+    publish,
+    read_manifest,
+    read_manifest_file,
+)
 from patchknn.archive.paths import stored_path
 from patchknn.archive.preparation import check_shapes, nbytes_of, prepared, without_repeats
 from patchknn.archive.remove import after_removal, left_empty
@@ -25,7 +30,7 @@ from patchknn.archive.settings import read_settings
 from patchknn.archive.shard import Shard
 from patchknn.archive.shard_writer import WrittenShard, write_shard
 from patchknn.archive.snapshot import Snapshot, find_sources, open_snapshot
-from patchknn.errors import ConflictError, PatchknnError, UsageError
+from patchknn.errors import ConflictError, DamageError, PatchknnError, UsageError
 from patchknn.files import fsync_directory
 
 # A shard is sorted in memory, and fewer shards are searched faster: half a gigabyte of rows.
@@ -276,13 +281,21 @@ class ArchiveWriter:
 
     @property
     def _snapshot(self) -> Snapshot:
-        """What is published, as far as this process knows; opened when it is first asked for."""
-        if self._opened.number != self._newest.number:
-            self._opened = self._opened_at(self._newest)
+        """What is published, as far as this process knows, or later; opened when it is needed."""
+        if self._opened.number < self._newest.number:
+            try:
+                self._opened = self._opened_at(self._newest)
+            except DamageError:  # it may have been purged, or collected as garbage, meanwhile
+                newest = read_manifest(self.path, self.settings.archive_id)
+                if newest.number == self._newest.number:
+                    raise
+                self._opened = self._opened_at(newest)
         return self._opened
 
     def _at(self, parent: Manifest) -> Snapshot:
-        return self._snapshot if parent.number == self._newest.number else self._opened_at(parent)
+        if self._opened.number != parent.number:
+            self._opened = self._opened_at(parent)
+        return self._opened
 
     def _opened_at(self, manifest: Manifest) -> Snapshot:
         known = self._opened
@@ -292,10 +305,11 @@ class ArchiveWriter:
         """Leave out the sources that others published since; the sentences of real conflicts."""
         if parent.number == self._newest.number:
             return []
-        # Rows that had been removed are there again after a rollback: then edits are others.
-        seen = {(shard.uuid, shard.edits.uuids) for shard in self._snapshot.shards}
-        newer = self._opened_at(parent)
-        others = [shard for shard in newer.shards if (shard.uuid, shard.edits.uuids) not in seen]
+        newer = self._at(parent)
+        seen = {entry.uuid for entry in self._newest.shards}
+        if not {e.uuid for e in self._newest.changes} <= {e.uuid for e in parent.changes}:
+            seen = set()  # after a rollback, rows that had been removed are there again
+        others = [shard for shard in newer.shards if shard.uuid not in seen]
         # What is replaced anyway may be in a shard that was compacted since.
         taken = find_sources(others, [name for name in self._pending if name not in self._replaced])
         conflicts = [

@@ -27,6 +27,8 @@ def read_plain_info(arguments: Sequence[str], environment: Mapping[str, str]) ->
     paths, at, style = [], None, None
     words = iter(arguments[2:])
     for word in words:
+        if "\0" in word:
+            return None
         if not word.startswith("-"):
             paths.append(word)
             continue

@@ -27,6 +27,12 @@ def message(text: str) -> None:
     sys.stderr.flush()
 
 
+def lines(text: str) -> None:
+    """Several lines on stderr, such as a help text."""
+    for line in text.splitlines():
+        message(line)
+
+
 def warn(text: str) -> None:
     """One line on stderr that says ``warning`` first."""
     message(f"warning: {text}")

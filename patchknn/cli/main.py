@@ -103,7 +103,7 @@ def _leave_import(frame: FrameType | None, message: str, code: int) -> None:
 def _explain(error: Exception) -> int:
     if hasattr(error, "format_message"):  # typer's own family: a wrong command line
         if type(error).__name__ == "NoArgsIsHelpError":
-            console.message(error.format_message())
+            console.lines(error.format_message())
             return 2
         context = getattr(error, "ctx", None)
         hint = f" See '{context.command_path} --help'." if context is not None else ""

@@ -15,7 +15,9 @@ _EXCLUSIONS = ("none", "self", "slide", "patient")
 FORMATS = ("table", "tsv", "ndjson")
 MOST_DIGITS = 9
 # Variables that typer would heed: of a settings file and of debugging it is told beforehand.
-_ROOT_VARIABLES = {"PATCHKNN_VERSION", "PATCHKNN_HELP", "_PATCHKNN_COMPLETE"}
+_ROOT_VARIABLES = {
+    *("PATCHKNN_VERSION", "PATCHKNN_HELP", "PATCHKNN_ARCHIVE_HELP", "_PATCHKNN_COMPLETE"),
+}
 
 
 class PlainQuery:

@@ -126,6 +126,7 @@ def test_a_lost_manifest_in_the_middle_is_found(archive, bundle, make_rows):
         ("entry", lambda v: v["arrays"]["codes"].update(offset=-4096)),
         ("entry", lambda v: v["arrays"].update(codes=[])),
         ("coords is missing", lambda v: v["arrays"].pop("coords")),
+        ("entry", lambda v: v["arrays"]["codes"].update(dtype="f4,(")),
         ("another shard", lambda v: v.update(uuid="0" * 32)),
         ("unknown container", lambda v: v.update(container="pickle")),
         ("does not say that it is a patchknn-shard", lambda v: v.pop("format")),

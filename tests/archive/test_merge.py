@@ -121,6 +121,17 @@ def test_a_slide_of_two_shards_is_one_source(tmp_path, bundle, make_rows, archiv
     assert verify_archive(archive) == []
 
 
+def test_nothing_is_told_of_rows_that_were_not_taken(site, archive):
+    one = site("one", seed=7, images=["x.png"], slides=[])
+    two = site("two", seed=7, images=["x.png"], slides=[])
+    relabel_patches(one, {"x.png": Correction("B", "ann", None)})
+    relabel_patches(two, {"x.png": Correction(None, "bob", None)})
+    done = merge_archives(archive, [Other(one), Other(two)])
+    assert (done.rows, len(done.conflicts)) == (1, 1)
+    assert [event.by for event in label_history(archive)] == ["ann"]
+    assert verify_archive(archive) == []
+
+
 def test_who_relabelled_what_comes_along_with_its_rows(site, archive, bundle, make_rows):
     other = site("other", seed=7, images=["x.png", "y.png"], slides=["u1"])
     relabel_patches(other, {"x.png": Correction("NEW", "ann", "seen again")})

@@ -47,4 +47,8 @@ def test_rows_are_gathered_block_by_block(monkeypatch, shape, dtype):
     values = np.random.default_rng(0).integers(0, 99, (500, *shape)).astype(dtype)
     for order in (np.random.default_rng(1).permutation(500), np.array([7, 7, 0]), np.arange(0)):
         np.testing.assert_array_equal(gathered(values, order), values[order])
+    negative = np.array([-1, 3, -500])
+    np.testing.assert_array_equal(gathered(values, negative), values[negative])
+    with pytest.raises(IndexError):
+        gathered(values, np.array([500]))
     assert gathered(values[::-2], np.arange(3)).tobytes() == values[::-2][:3].tobytes()

@@ -225,3 +225,11 @@ main.run = run
 main.entry()
 """
     assert _python(program).returncode == 7
+
+
+@pytest.mark.parametrize("arguments", [[], ["archive"]])
+def test_without_a_command_the_help_has_its_lines(capsys, arguments):
+    assert main.run(arguments) == 2
+    told = capsys.readouterr().err
+    assert len(told.splitlines()) > 5
+    assert "\\n" not in told

@@ -13,19 +13,21 @@ from forge import Forge
 from small_archives import add, build_rows, bundle_of, listed, new_archive, worn_archive
 from wholeness import assert_whole
 
+from patchknn.archive import manifests, purge
 from patchknn.archive.choice import Choice
 from patchknn.archive.collect import collect_garbage
 from patchknn.archive.compact import compact
 from patchknn.archive.index.update import update_index
 from patchknn.archive.listing import list_rows
-from patchknn.archive.manifests import manifest_file
+from patchknn.archive.manifests import manifest_file, manifest_numbers
 from patchknn.archive.purge import purge_rows
 from patchknn.archive.remove import remove_rows
+from patchknn.archive.repair import repair
 from patchknn.archive.rollback import roll_back
 from patchknn.archive.snapshot import open_archive
 from patchknn.archive.verify import verify_archive
 from patchknn.archive.writer import ArchiveWriter
-from patchknn.errors import PatchknnError
+from patchknn.errors import DamageError, PatchknnError
 
 _MONTH = 30 * 24 * 3600
 
@@ -72,7 +74,13 @@ def test_a_superseded_segment_that_is_still_searched_is_verified(plain, array):
 
 def test_a_newest_manifest_that_is_gone_is_named(plain):
     manifest_file(plain, 2).unlink()
-    assert verify_archive(plain)
+    (finding,) = verify_archive(plain)
+    assert finding.sentence.endswith("00000002.json, the newest, is missing.")
+    with pytest.raises(DamageError, match="the newest, is missing"):
+        open_archive(plain)
+    done = repair(plain)
+    assert (done.number, done.undone) == (2, ("the newest snapshot",))
+    assert_whole(plain)
 
 
 @pytest.mark.parametrize("array", ["label", "coords", "source_mtime_ns"])
@@ -179,6 +187,101 @@ def test_a_rollback_beside_gc_leaves_an_archive_that_can_be_opened(plain, monkey
     with suppress(PatchknnError):
         roll_back(plain, 1)
     assert_whole(plain)
+
+
+@pytest.mark.parametrize("step", [(manifests, "_link"), (os, "link")], ids=["before", "late"])
+def test_a_number_that_a_purge_has_had_and_deleted_is_not_taken_again(plain, monkeypatch, step):
+    usual, done = getattr(*step), []
+
+    def purged_meanwhile(*arguments, **options):
+        if not done:
+            done.append(1)
+            purge_rows(plain, Choice(slides=["s1.svs"]))
+        return usual(*arguments, **options)
+
+    monkeypatch.setattr(*step, purged_meanwhile)
+    with ArchiveWriter(plain) as writer:
+        writer.add(build_rows(bundle_of(plain), images=["new.png"], slides=["new.svs"]))
+        number = writer.publish()
+    assert number == manifest_numbers(plain)[-1]
+    assert "new.png" in listed(plain)
+    assert "s1.svs@0_896" not in listed(plain)
+    assert_whole(plain)
+
+
+def test_a_purge_leaves_the_shards_of_a_writer_that_is_about_to_publish(plain, monkeypatch):
+    usual, deleting = manifests._link, purge._delete_what_knew
+    rows = build_rows(bundle_of(plain), seed=7, images=["y.png"], slides=["s1.svs"])
+    purge_rows(plain, Choice(slides=["s1.svs"]))
+    writer = ArchiveWriter(plain)
+    writer.add(rows)
+    asked = []
+
+    def published_meanwhile(*arguments):
+        def deleted_meanwhile(*others):
+            asked.append(deleting(*arguments))
+            return usual(*others)
+
+        monkeypatch.setattr(manifests, "_link", deleted_meanwhile)
+        writer.publish()
+        monkeypatch.setattr(manifests, "_link", usual)
+        return asked[0]
+
+    monkeypatch.setattr(purge, "_delete_what_knew", published_meanwhile)
+    report = purge_rows(plain, Choice(slides=["s1.svs"]))
+    assert report.leftovers == 1  # said, for it is there again
+    assert "y.png" in listed(plain)
+    assert_whole(plain)
+
+
+@pytest.mark.parametrize("how", ["purged", "collected"])
+def test_a_writer_goes_on_where_what_it_published_on_is_gone(plain, how):
+    bundle = bundle_of(plain)
+    with ArchiveWriter(plain) as writer:
+        writer.add(build_rows(bundle, images=["x.png"], slides=[]))
+        writer.publish()
+        if how == "purged":
+            purge_rows(plain, Choice(slides=["s1.svs"]))
+        else:
+            compact(plain)
+            collect_garbage(plain, keep=1, older_than=0)
+        writer.add(build_rows(bundle, images=["y.png", "x.png"], slides=[]))
+        writer.publish()
+        assert writer.duplicates == 1
+    assert {"x.png", "y.png"} <= set(listed(plain))
+    assert_whole(plain)
+
+
+def test_a_patient_is_purged_whose_slide_is_another_one_s_by_now(plain):
+    rows = build_rows(bundle_of(plain), images=[], slides=["s1.svs"], seed=3)
+    other = (source._replace(size=4711, patient="Q") for source in rows.sources)
+    first = open_archive(plain).find_source("s1.svs")
+    assert first is not None
+    with ArchiveWriter(plain) as writer:
+        writer.add(rows.with_sources(tuple(other)), replace=True)
+        writer.publish()
+    purge_rows(plain, Choice(patients=[first.patient]))
+    left = open_archive(plain).find_source("s1.svs")
+    assert left is not None
+    assert left.patient == "Q"
+    assert_whole(plain)
+
+
+def test_what_a_repair_put_aside_is_purged_too(plain):
+    shard = open_archive(plain).shards[0]
+    file = plain / "shards" / shard.description.arrays["codes"].file
+    data = bytearray(file.read_bytes())
+    data[0] ^= 1
+    file.write_bytes(data)
+    repair(plain)
+    assert [f for f in (plain / "damaged").rglob("*") if b"s1.svs" in _bytes(f)]
+    purge_rows(plain, Choice(slides=["s1.svs"]))
+    assert [f for f in plain.rglob("*") if b"s1.svs" in _bytes(f)] == []
+    assert_whole(plain)
+
+
+def _bytes(file):
+    return file.read_bytes() if file.is_file() else b""
 
 
 # What is deleted, and what is left.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,7 +38,10 @@ class _Unusable(Exception):  # noqa: N818
 
 
 def count_indexed(path: Path, settings: ArchiveSettings, manifest: Manifest) -> Indexed:
-    """Count the segments that ``cover.choose_cover`` would choose; large arrays are not opened."""
+    """Count the segments that ``cover.choose_cover`` would choose.
+
+    Of large arrays the lengths are looked at, and not what is in them.
+    """
     try:
         with os.scandir(segments_folder(path)) as entries:
             present = {entry.name for entry in entries}
@@ -80,18 +84,26 @@ def _read(folder: Path, path: Path, settings: ArchiveSettings) -> tuple[int, lis
 
 
 def _shards(folder: Path, head: dict[str, Any]) -> tuple[int, list[bytes]]:
-    record, file = head["arrays"]["shards"], folder / "shards.bin"
-    count, width = record["shape"]
-    rows = head["rows"]
+    rows, width = head["rows"], head["arrays"]["shards"]["shape"][1]
     if type(rows) is not int or type(width) is not int or width < _KEY:
         message = "its shards"
         raise ValueError(message)
-    try:
-        data = file.read_bytes() if file.stat().st_size == count * width else b""
-    except OSError as error:
-        message = f"{file} cannot be read: {error.strerror}."
-        raise _Unusable(message) from None
-    if hashlib.sha256(data).hexdigest() != record["checksum"]:
-        message = f"{file} does not match its checksum."
-        raise _Unusable(message)
+    small = {"shards": b"", "shard_sizes": b""}
+    for name, record in head["arrays"].items():
+        file = folder / f"{name}.bin"
+        length = prod(record["shape"]) * int(record["dtype"][-1])
+        try:
+            if file.stat().st_size != length:
+                message = f"{file} cannot be mapped: it does not hold {length} bytes."
+                raise _Unusable(message)
+            if name in small:
+                small[name] = file.read_bytes()
+        except OSError as error:
+            message = f"{file} cannot be mapped ({error})."
+            raise _Unusable(message) from None
+    for name, data in small.items():
+        if hashlib.sha256(data).hexdigest() != head["arrays"][name]["checksum"]:
+            message = f"{folder / name}.bin does not match its checksum."
+            raise _Unusable(message)
+    data = small["shards"]
     return rows, [data[start : start + _KEY] for start in range(0, len(data), width)]

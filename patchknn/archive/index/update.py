@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from patchknn.archive.deleting import remove_any, remove_whole
+from patchknn.archive.deleting import remove_whole
 from patchknn.archive.index.build import TEMPORARY, build_segment
 from patchknn.archive.index.cover import Cover, choose_cover
 from patchknn.archive.index.heads import read_heads, vouchers
@@ -181,14 +181,12 @@ def _tidy(path: Path, used: set[str], grace: float) -> int:
                 (folder / name).unlink(missing_ok=True)
         elif name.startswith(TEMPORARY):
             if _is_older(folder / name, oldest):
-                remove_any(folder / name)
-                removed += 1
+                removed += _removed(folder / name)
         elif is_segment_name(name) and name not in used:
             if mark.name not in names and grace:
                 mark.touch()
             elif not grace or _is_older(mark, time.time() - grace):
-                remove_whole(folder / name)
-                removed += 1
+                removed += _removed(folder / name)
                 mark.unlink(missing_ok=True)
     return removed
 
@@ -198,6 +196,15 @@ def _is_older(file: Path, oldest: float) -> bool:
         return file.lstat().st_mtime < oldest
     except OSError:
         return False
+
+
+def _removed(folder: Path) -> int:
+    """1 where it could be deleted: in a shared folder it may be another user's."""
+    try:
+        remove_whole(folder)
+    except OSError:
+        return 0
+    return 1
 
 
 @contextmanager
