@@ -15,7 +15,8 @@ from typing import Any, Self
 from patchknn.errors import InputError
 
 _QUICKHASH_WINDOW = 65536
-_TOLD_IN_WORDS = re.compile(r"\(os error (\d+)\)")
+# By libraries that are not Python inside: safetensors, DuckDB.
+_TOLD_IN_WORDS = re.compile(r'\(os error (\d+)\)|"errno":"(\d+)"')
 
 
 def keep_private() -> None:
@@ -62,10 +63,11 @@ def errors_named(path: Path, temporary: Path | None = None) -> Iterator[None]:
             error.filename, error.filename2 = str(path), None
         raise
     except Exception as error:
-        told = _TOLD_IN_WORDS.search(str(error))  # by safetensors, which is not Python inside
+        told = _TOLD_IN_WORDS.search(str(error))
         if told is None:
             raise
-        raise OSError(int(told[1]), os.strerror(int(told[1])), str(path)) from None
+        number = int(told[1] or told[2])
+        raise OSError(number, os.strerror(number), str(path)) from None
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from patchknn.archive.records_duckdb import exact_path, new_connection, reason
 from patchknn.archive.shard import Shard
 from patchknn.archive.snapshot import patch_id
 from patchknn.errors import PatchknnError
+from patchknn.files import errors_named
 
 if TYPE_CHECKING:
     import duckdb
@@ -163,10 +164,12 @@ def _copy(
     group = -(-rows // _VECTOR) * _VECTOR
     quoted = str(file).replace("'", "''")
     try:
-        connection.execute(
-            f"COPY ({select}) TO '{quoted}' "
-            f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {group}, KV_METADATA {metadata})"
-        )
+        with errors_named(file):
+            connection.execute(
+                f"COPY ({select}) TO '{quoted}' "
+                f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {group}, "
+                f"KV_METADATA {metadata})"
+            )
     except duckdb.Error as error:
         message = f"Parquet cannot be written to {file.parent}: {reason(error)}."
         raise PatchknnError(message) from None

@@ -175,8 +175,7 @@ def _link(path: Path, manifest: Manifest) -> bool:
         fsync_directory(file.parent)
         if not _is_next(path, manifest, text):
             return False
-        _mark_newest(path, manifest.number)
-        fsync_directory(file.parent)
+        _mark_newest(path, manifest.number)  # not synced: where it is lost nothing is
     finally:
         temporary.unlink(missing_ok=True)
     return True

@@ -226,17 +226,18 @@ def _written(connection: duckdb.DuckDBPyConnection, source: Path, key: str, fold
 def write_sorted(connection: duckdb.DuckDBPyConnection, table: str, key: str, file: Path) -> None:
     """Write a table as Parquet, in the order of its key, and force it to disk.
 
-    Raises PatchknnError naming the file where that fails.
+    Raises OSError where the disk is full, or PatchknnError, naming the file.
     """
     import duckdb
 
     target = str(file).replace("'", "''")
     try:
-        connection.execute(
-            f"COPY (SELECT * FROM {table} ORDER BY {key}) TO '{target}' "
-            "(FORMAT parquet, COMPRESSION zstd)"
-        )
+        with errors_named(file):
+            connection.execute(
+                f"COPY (SELECT * FROM {table} ORDER BY {key}) TO '{target}' "
+                "(FORMAT parquet, COMPRESSION zstd)"
+            )
     except duckdb.Error as error:
-        message = f"{file} cannot be written ({reason(error)}); is there room on the disk?"
+        message = f"{file} cannot be written ({reason(error)})."
         raise PatchknnError(message) from None
     fsync_file(file)

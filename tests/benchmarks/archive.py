@@ -31,6 +31,7 @@ from patchknn.archive.index.update import update_index
 from patchknn.archive.remove import remove_rows
 from patchknn.archive.rows import Rows, Source
 from patchknn.archive.settings import read_settings
+from patchknn.archive.shard_arrays import shard_arrays
 from patchknn.archive.shard_writer import write_shard
 from patchknn.archive.writer import ArchiveWriter
 from patchknn.bundle import Bundle
@@ -167,8 +168,9 @@ def writing(log: Log, path: Path, bundle: Bundle, slides: int, rounds: int) -> N
     """Bytes a second of a shard against a plain file, in turn."""
     rows = rows_of(bundle, range(slides))
     settings = read_settings(path)
-    ratios, speeds = [], []
+    ratios, speeds, sorting = [], [], []
     for _ in range(rounds):
+        in_order = _timed(lambda: shard_arrays(rows, settings))
         for container in ("zarr", "hdf5"):
             written = []
             ours = _timed(
@@ -183,8 +185,10 @@ def writing(log: Log, path: Path, bundle: Bundle, slides: int, rounds: int) -> N
             plain = _timed(lambda n=arrays: _write_plain(path / "plain.bin", n))
             ratios.append(ours / plain)
             speeds.append(arrays / ours)
+            sorting.append(in_order / ours)
             log.facts["overhead"] = max(log.facts.get("overhead", 0), sizes / arrays - 1)
     log.facts["write, share"] = median(ratios)
+    log.facts["write, sorting and gathering, part of the time"] = median(sorting)
     log.facts["write, MB a second"] = median(speeds) / 1e6
 
 
