@@ -205,11 +205,36 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(message)
 
 
+def size_and_time(path: Path) -> tuple[int, int]:
+    """Bytes, and the time of the last change in ns; of an MRXS slide of all its files."""
+    found = [part.stat() for part in _parts(path)]
+    return sum(status.st_size for status in found), max(status.st_mtime_ns for status in found)
+
+
 def quickhash(path: Path) -> bytes:
     """16 bytes that change with a file's size, beginning, middle or end (64 KiB each).
 
-    Reading a gigapixel slide whole to see whether it changed would cost minutes.
+    Reading a gigapixel slide whole to see whether it changed would cost minutes. Of an MRXS slide
+    they change with the files in its folder too, as OpenSlide's own quickhash does.
     """
+    parts = _parts(path)
+    if len(parts) == 1:
+        return _quickhash(path)
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(os.fsencode(part.name) + b"\0" + _quickhash(part))
+    return digest.digest()
+
+
+def _parts(path: Path) -> list[Path]:
+    """The files of a slide: what lies in the folder beside an ``.mrxs`` is the slide itself."""
+    folder = path.with_suffix("")
+    if path.suffix.lower() != ".mrxs" or not folder.is_dir():
+        return [path]
+    return [path, *sorted(part for part in folder.iterdir() if part.is_file())]
+
+
+def _quickhash(path: Path) -> bytes:
     digest = hashlib.blake2b(digest_size=16)
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size

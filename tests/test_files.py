@@ -17,6 +17,7 @@ from patchknn.files import (
     quickhash,
     read_json,
     replaced_atomically,
+    size_and_time,
     temporary_beside,
     write_bytes,
     write_json,
@@ -180,3 +181,27 @@ def test_errors_name_what_people_know(tmp_path):
     assert (told.errno, told.filename) == (28, str(tmp_path / "x"))
     with pytest.raises(RuntimeError, match="else"), errors_named(tmp_path):
         raise RuntimeError("something else")
+
+
+def test_of_an_mrxs_slide_the_folder_beside_it_counts(tmp_path):
+    slide, folder = tmp_path / "s.mrxs", tmp_path / "s"
+    slide.write_bytes(b"picture")
+    alone = quickhash(slide), size_and_time(slide)
+    assert alone == (quickhash(slide), (7, slide.stat().st_mtime_ns))
+    folder.mkdir()
+    for name, size in (("Slidedat.ini", 10), ("Data0000.dat", 300_000)):
+        (folder / name).write_bytes(bytes(size))
+        os.utime(folder / name, ns=(1, 1))
+    os.utime(slide, ns=(5, 5))
+    whole = quickhash(slide)
+    assert whole != alone[0]
+    assert size_and_time(slide) == (300_017, 5)
+    data = bytearray(300_000)
+    data[-1] = 1
+    (folder / "Data0000.dat").write_bytes(data)
+    assert quickhash(slide) != whole
+    assert size_and_time(slide)[1] > 5
+    other = tmp_path / "t.svs"  # of any other slide a folder of its name is none of its business
+    other.write_bytes(b"picture")
+    (tmp_path / "t").mkdir()
+    assert quickhash(other) == alone[0]

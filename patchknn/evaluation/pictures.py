@@ -14,7 +14,7 @@ from patchknn.archive.snapshot import Snapshot
 from patchknn.datasets.images import PatchReader
 from patchknn.datasets.patches import Patch
 from patchknn.errors import PatchknnError
-from patchknn.files import quickhash
+from patchknn.files import quickhash, size_and_time
 
 Picture = npt.NDArray[np.uint8]
 
@@ -92,6 +92,6 @@ def decode(data: bytes) -> Picture | None:
 
 def _is_same_file(path: Path, source: Source) -> bool:
     try:
-        return path.stat().st_size == source.size and quickhash(path) == source.quickhash
+        return size_and_time(path)[0] == source.size and quickhash(path) == source.quickhash
     except OSError:
         return False

@@ -11,7 +11,7 @@ import numpy as np
 from patchknn.archive.snapshot import Snapshot
 from patchknn.datasets.patches import Patch
 from patchknn.encoder.inference import FeatureExtractor
-from patchknn.files import quickhash
+from patchknn.files import quickhash, size_and_time
 from patchknn.indexing.features import embed_patches
 
 # Share of a feature vector's length. Rounding to float16 makes 2⁻¹¹ an element at most; networks
@@ -82,7 +82,7 @@ def _found(snapshot: Snapshot, name: str, slides_dir: Path | None) -> Path | Non
         candidates = [slides_dir / name, slides_dir / Path(source.path).name, *candidates]
     for path in candidates:
         try:
-            if path.stat().st_size == source.size and quickhash(path) == source.quickhash:
+            if size_and_time(path)[0] == source.size and quickhash(path) == source.quickhash:
                 return path
         except OSError:
             continue

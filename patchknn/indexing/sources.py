@@ -8,7 +8,7 @@ from patchknn.archive.rows import Source
 from patchknn.datasets.entries import Entry
 from patchknn.datasets.tiles import PatchSettings, entry_tiles
 from patchknn.errors import ConflictError
-from patchknn.files import quickhash
+from patchknn.files import quickhash, size_and_time
 from patchknn.slides.pixels import require_file
 from patchknn.slides.readers import open_slide
 
@@ -24,10 +24,10 @@ def is_same_file(path: Path, published: Source) -> bool:
     Raises InputError where there is no such file.
     """
     require_file(path)
-    status = path.stat()
-    if status.st_size != published.size:
+    size, mtime_ns = size_and_time(path)
+    if size != published.size:
         return False
-    untouched = status.st_mtime_ns == published.mtime_ns
+    untouched = mtime_ns == published.mtime_ns
     return untouched or quickhash(path) == published.quickhash
 
 
@@ -45,12 +45,12 @@ def describe_source(
 ) -> Source:
     """What the archive keeps of a source; ``mpp`` in µm/px at level 0."""
     require_file(path)
-    status = path.stat()
+    size, mtime_ns = size_and_time(path)
     return Source(
         name=name,
         path=str(path.absolute()),
-        size=status.st_size,
-        mtime_ns=status.st_mtime_ns,
+        size=size,
+        mtime_ns=mtime_ns,
         quickhash=quickhash(path),
         mpp=mpp,
         patient=patient,
