@@ -13,7 +13,7 @@ import numpy as np
 from patchknn.archive.change_writer import WrittenChange, write_removal
 from patchknn.archive.choice import Choice, chosen_rows
 from patchknn.archive.counting import Dead, Labels, labels_of, new_patients, totals_of
-from patchknn.archive.description import MAX_SHARD_BYTES, SHARD_FORMATS, SHARDS
+from patchknn.archive.description import MAX_SHARD_BYTES, SHARD_FORMATS
 from patchknn.archive.leftovers import remove_leftovers
 from patchknn.archive.manifest import Manifest
 from patchknn.archive.manifests import (
@@ -23,12 +23,11 @@ from patchknn.archive.manifests import (
     read_manifest_file,
 )
 from patchknn.archive.paths import stored_path
+from patchknn.archive.pending import PendingShards
 from patchknn.archive.preparation import check_shapes, nbytes_of, prepared, without_repeats
 from patchknn.archive.remove import after_removal, left_empty
 from patchknn.archive.rows import Rows, Source, concatenate
 from patchknn.archive.settings import read_settings
-from patchknn.archive.shard import Shard
-from patchknn.archive.shard_writer import WrittenShard, write_shard
 from patchknn.archive.snapshot import Snapshot, find_sources, open_snapshot
 from patchknn.errors import ConflictError, DamageError, PatchknnError, UsageError
 from patchknn.files import fsync_directory
@@ -72,10 +71,9 @@ class ArchiveWriter:
         self._buffer: list[Rows] = []
         self._buffered_bytes = 0
         self._pending: dict[str, Source] = {}
-        self._flushed_names: set[str] = set()
         self._replaced: set[str] = set()
         self._removal: WrittenChange | None = None
-        self._shards: list[WrittenShard] = []
+        self._shards = PendingShards(path, self.settings, container=format, run_id=run_id)
         self._publishing = False
         remove_leftovers(path)
 
@@ -128,15 +126,7 @@ class ArchiveWriter:
         rows = without_repeats(given)
         self.duplicates += len(given) - len(rows)
         pieces = max(math.ceil(self._buffered_bytes / self._shard_bytes), 1)
-        names, written = set(self._flushed_names), list(self._shards)
-        try:
-            for part in np.array_split(np.arange(len(rows)), min(pieces, len(rows))):
-                self._shards.append(self._written(rows.take(part)))
-        except BaseException:  # all of the buffer or none of it, so that it can be tried again
-            for shard in self._shards[len(written) :]:
-                shard.remove()
-            self._flushed_names, self._shards = names, written
-            raise
+        self._shards.write(rows, pieces)
         self._buffer = []
         self._buffered_bytes = 0
 
@@ -156,18 +146,13 @@ class ArchiveWriter:
             if not self._shards:
                 return None
             self._publishing = True
-            for shard in self._shards:
-                shard.rename()
-            fsync_directory(self.path / SHARDS)
+            self._shards.rename()
             names = [name for shard in self._shards for name in shard.description.classes]
             entries = [shard.entry for shard in self._shards]
             new_sources = sum(entry.sources for entry in entries)
             replaced, gone = self._without_replaced(parent)
             snapshot = self._at(parent)
-            opened = [
-                Shard(self.path, shard.description, 0, shard.description.classes)
-                for shard in self._shards
-            ]
+            opened = self._shards.opened()
             labels: Labels = Counter()
             for one in opened:
                 labels += labels_of(one, one.description.classes)
@@ -220,19 +205,17 @@ class ArchiveWriter:
         try:
             self._settle()
         except (PatchknnError, OSError):
-            self._shards = []  # perhaps published: what cannot be known is not deleted
-        for shard in self._shards:
-            shard.remove()
+            self._shards.clear()  # perhaps published: what cannot be known is not deleted
+        self._shards.remove()
         self._buffer = []
         self._buffered_bytes = 0
         self._forget()
 
     def _forget(self) -> None:
-        self._shards = []
+        self._shards.clear()
         self._replaced = set()
         self._removal = None
         self._pending = {}
-        self._flushed_names = set()
         self._publishing = False
 
     def _settle(self) -> None:
@@ -249,9 +232,7 @@ class ArchiveWriter:
                 if published:
                     for name in find_sources(published, list(self._pending)):
                         del self._pending[name]
-                    live = {shard.uuid for shard in published}
-                    self._shards = [one for one in self._shards if one.entry.uuid not in live]
-                    self._flushed_names &= set(self._pending)
+                    self._shards.forget({shard.uuid for shard in published}, self._pending)
                     self._opened, self._newest = snapshot, manifest
                     break
         self._publishing = False
@@ -318,56 +299,22 @@ class ArchiveWriter:
             if not other.same_content(self._pending[name])
         ]
         if taken:
-            self._leave_out(set(taken))
+            before = self._shards.left_out
+            try:
+                self._shards.leave_out(taken)
+            finally:
+                self.duplicates += self._shards.left_out - before
+        for name in taken:
+            del self._pending[name]
         # Not before: where a disk was full it is all looked at again.
         self._opened, self._newest = newer, parent
         return conflicts
-
-    def _leave_out(self, names: set[str]) -> None:
-        """Write the pending shards again without some sources; those without any of them stay."""
-        flushed, self._flushed_names = self._flushed_names, set()
-        try:
-            for written in tuple(self._shards):
-                number = self._shards.index(written)
-                self._shards[number : number + 1] = self._without(written, names)
-        except BaseException:  # it can be tried again
-            self._flushed_names = flushed
-            raise
-        for name in names:
-            del self._pending[name]
-
-    def _without(self, written: WrittenShard, names: set[str]) -> list[WrittenShard]:
-        written.rename()
-        shard = Shard(self.path, written.description, 0, written.description.classes)
-        if not names.intersection(shard.source_names):
-            self._flushed_names.update(shard.source_names)
-            return [written]
-        rows = shard.rows()
-        taken = np.array([source.name in names for source in rows.sources])
-        kept = ~taken[rows.source]
-        rest = [self._written(rows.take(kept))] if kept.any() else []
-        self.duplicates += int(len(rows) - kept.sum())
-        written.remove()
-        return rest
 
     def _with_stored_paths(self, rows: Rows) -> Rows:
         keep = self._store_paths
         paths = (stored_path(source.path, self.path, absolute=keep) for source in rows.sources)
         pairs = zip(rows.sources, paths, strict=True)
         return rows.with_sources(tuple(source._replace(path=path) for source, path in pairs))
-
-    def _written(self, rows: Rows) -> WrittenShard:
-        names = {rows.sources[number].name for number in np.unique(rows.source).tolist()}
-        shard = write_shard(
-            self.path,
-            self.settings,
-            rows,
-            container=self.format,
-            run_id=self.run_id,
-            new_sources=len(names - self._flushed_names),
-        )
-        self._flushed_names |= names
-        return shard
 
 
 def _conflict(path: Path, source: Source, other: Source) -> str:

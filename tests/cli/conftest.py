@@ -17,6 +17,12 @@ helpers = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(helpers)
 
 
+@pytest.fixture(name="helpers")
+def _helpers():
+    """The helpers of the archive's own tests."""
+    return helpers
+
+
 @pytest.fixture
 def archive(tmp_path):
     """12 rows as Zarr, 12 as HDF5; the second run left a record."""

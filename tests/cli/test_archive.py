@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from patchknn.archive.create import create_archive
 from patchknn.archive.snapshot import open_archive
 from patchknn.tables import read_table
-
-_HELPERS = Path(__file__).parents[1] / "archive" / "conftest.py"
-_SPEC = importlib.util.spec_from_file_location("archive_helpers", _HELPERS)
-helpers = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(helpers)
 
 
 def _objects(text):
@@ -139,7 +132,7 @@ def test_each_command_on_what_is_no_archive(patchknn, tmp_path, command):
 
 
 @pytest.mark.parametrize("command", ["info", "list", "log", "verify"])
-def test_each_command_on_an_empty_archive(patchknn, tmp_path, command):
+def test_each_command_on_an_empty_archive(patchknn, helpers, tmp_path, command):
     bundle = helpers.build_bundle(tmp_path / "encoder")
     create_archive(tmp_path / "new", bundle, patch_px=64, mpp=None)
     for style in ("table", "tsv", "ndjson"):

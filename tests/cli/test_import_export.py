@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -19,14 +17,9 @@ from patchknn.archive.snapshot import open_archive
 from patchknn.archive.writer import ArchiveWriter
 from patchknn.tables import read_table
 
-_HELPERS = Path(__file__).parents[1] / "archive" / "conftest.py"
-_SPEC = importlib.util.spec_from_file_location("archive_helpers", _HELPERS)
-helpers = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(helpers)
-
 
 @pytest.fixture
-def archive(tmp_path):
+def archive(tmp_path, helpers):
     """24 rows of slides and plain images, labelled, in two shards."""
     bundle = helpers.build_bundle(tmp_path / "encoder")
     path = tmp_path / "archive"

@@ -333,7 +333,7 @@ def test_a_purge_forgets_what_a_killed_writer_left(plain):
 
 
 def test_a_writer_whose_disk_was_full_for_a_moment_can_publish_all_the_same(plain, monkeypatch):
-    from patchknn.archive import writer as module
+    from patchknn.archive import pending as module
 
     usual, calls = module.write_shard, []
 
