@@ -36,7 +36,7 @@ class PendingShards:
         return iter(self._shards)
 
     def opened(self) -> list[Shard]:
-        """The same to be read, each by its own classes."""
+        """The same to be read, each by its own classes, once they have their own names."""
         return [self._opened(one) for one in self._shards]
 
     def write(self, rows: Rows, pieces: int) -> None:

@@ -22,6 +22,7 @@ def rows(bundle, make_rows):
 
 
 def _names(shards):
+    shards.rename()
     return [set(shard.source_names) for shard in shards.opened()]
 
 
