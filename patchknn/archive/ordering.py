@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -58,6 +57,8 @@ def gathered(values: npt.NDArray[Any], order: npt.NDArray[np.int64]) -> npt.NDAr
         for start in starts:
             fill(start)
     else:
+        from concurrent.futures import ThreadPoolExecutor  # nobody who only searches gets here
+
         with ThreadPoolExecutor(_THREADS) as pool:
             list(pool.map(fill, starts))
     return result

@@ -12,11 +12,13 @@ import numpy.typing as npt
 from patchknn.datasets.stored import FeaturePart, Origin
 from patchknn.errors import InputError
 
+# What holds for one slide alone, even where all have the same.
+OF_A_SLIDE = ("level0_width", "level0_height")
 # What an export gives back, and nothing that names a slide, a patient or a folder.
 _KEPT = (
     *("patch_size", "patch_level", "custom_downsample", "overlap"),
     *("level0_magnification", "target_magnification", "target_mpp"),
-    *("level0_width", "level0_height"),
+    *OF_A_SLIDE,
     *("tile_size_um", "tile_size_px", "unit", "feat_type", "stamp_version"),
 )
 # TRIDENT and CLAM speak of magnifications where they mean µm/px: 20× is 0.5, 40× is 0.25.

@@ -12,6 +12,7 @@ import numpy as np
 from patchknn.archive.imported import noted_encoder
 from patchknn.archive.snapshot import Snapshot
 from patchknn.errors import UsageError
+from patchknn.indexing.import_figures import OF_A_SLIDE
 from patchknn.indexing.import_parts import Found
 
 Value = TypeVar("Value")
@@ -105,7 +106,11 @@ def common_attributes(heads: Iterable[Head], fit: Fit) -> dict[str, Any]:
     """The attributes that are the same in every file that fits."""
     kept = [head.kept for head in heads if head.dim == fit.dim]
     first = kept[0] if kept else {}
-    return {name: v for name, v in first.items() if all(other.get(name) == v for other in kept)}
+    return {
+        name: value
+        for name, value in first.items()
+        if name not in OF_A_SLIDE and all(other.get(name) == value for other in kept)
+    }
 
 
 def misfit(head: Head, fit: Fit, asked: Asked) -> str | None:
