@@ -36,7 +36,7 @@ def test_a_full_disk_keeps_what_was_published(embed, image_folder, tmp_path, mon
         raise OSError(28, "No space left on device", str(tmp_path / "archive" / "shards"))
 
     with monkeypatch.context() as patch:
-        patch.setattr("patchknn.archive.writer.write_shard", full)
+        patch.setattr("patchknn.archive.pending.write_shard", full)
         result, _ = embed(folder)
     assert result.code == 1
     assert "the disk is full" in result.err
