@@ -85,6 +85,7 @@ def _group() -> None:
 def info(archive: Archive, at: options.At = None, format: options.Format = None) -> int:
     """Count rows, sources, patients and classes, and say by which encoder they were made.
 
+    That is what the snapshot's manifest says; whether the shards are whole says 'verify'.
     Example: patchknn archive info ARCHIVE
     """
     return show_info(archive, at, format)
