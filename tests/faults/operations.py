@@ -167,10 +167,9 @@ def _after_merge(world: World, rows: Labels, arguments: Arguments) -> Labels:
 
 
 def _plan_replace(world: World, rows: Labels, random: Random) -> Arguments | None:
-    # Images: what becomes of a replaced slide's patient is known, see test_gaps. None of those
-    # that are merged again: one name would have two contents.
+    # None of those that are merged again: one name would have two contents.
     others = {_source(identity) for identity in world.other_rows}
-    names = [i for i in sorted(rows) if i.endswith(".png") and i not in others]
+    names = sorted({_source(identity) for identity in rows} - others)
     if not names:
         return None
     name = random.choice(names)
@@ -178,7 +177,9 @@ def _plan_replace(world: World, rows: Labels, random: Random) -> Arguments | Non
 
 
 def _rows_instead(bundle: Any, arguments: Arguments) -> Any:
-    rows = build_rows(bundle, seed=arguments["seed"], images=[arguments["name"]], slides=[])
+    kind = "images" if arguments["name"].endswith(".png") else "slides"
+    names = {"images": [], "slides": [], kind: [arguments["name"]]}
+    rows = build_rows(bundle, tiles=2, seed=arguments["seed"], **names)
     other = (source._replace(size=arguments["content"]) for source in rows.sources)
     return rows.with_sources(tuple(other))
 

@@ -27,7 +27,7 @@ from patchknn.archive.rollback import roll_back
 from patchknn.archive.snapshot import open_archive
 from patchknn.archive.verify import verify_archive
 from patchknn.archive.writer import ArchiveWriter
-from patchknn.errors import DamageError, PatchknnError
+from patchknn.errors import ConflictError, DamageError, PatchknnError
 
 _MONTH = 30 * 24 * 3600
 
@@ -189,6 +189,24 @@ def test_a_rollback_beside_gc_leaves_an_archive_that_can_be_opened(plain, monkey
     assert_whole(plain)
 
 
+def test_a_rollback_to_what_gc_deletes_at_that_moment_is_taken_back(plain, monkeypatch):
+    from patchknn.archive import rollback
+
+    before, usual = listed(plain), rollback.publish_revision
+
+    def collected_afterwards(*arguments, **options):
+        published = usual(*arguments, **options)
+        for number in (0, 1):
+            manifest_file(plain, number).unlink(missing_ok=True)
+        return published
+
+    monkeypatch.setattr(rollback, "publish_revision", collected_afterwards)
+    with pytest.raises(ConflictError, match="gc deleted snapshot 1 meanwhile"):
+        roll_back(plain, 1)
+    assert listed(plain) == before
+    assert_whole(plain)
+
+
 @pytest.mark.parametrize("step", [(manifests, "_link"), (os, "link")], ids=["before", "late"])
 def test_a_number_that_a_purge_has_had_and_deleted_is_not_taken_again(plain, monkeypatch, step):
     usual, done = getattr(*step), []
@@ -318,7 +336,8 @@ def test_gc_removes_what_a_killed_indexer_left(plain):
     assert not left.exists()
 
 
-def test_a_purge_forgets_what_a_killed_writer_left(plain):
+@pytest.mark.parametrize("how", ["a day later", "by gc"])
+def test_a_purge_forgets_what_a_killed_writer_left(plain, how):
     name = "withdrawn.svs"
     rows = build_rows(bundle_of(plain), images=[], slides=[name])
     killed = ArchiveWriter(plain)
@@ -326,10 +345,15 @@ def test_a_purge_forgets_what_a_killed_writer_left(plain):
     killed.flush()  # and no more: as if it had been killed now
     add(plain, rows)
     report = purge_rows(plain, Choice(slides=[name]))
-    if getattr(report, "leftovers", 0):  # it may only say so: a writer may be at it still
-        return
-    told = [file for file in plain.rglob("*") if file.is_file() and name in str(file.read_bytes())]
-    assert told == []
+    assert report.leftovers == 2  # a writer may be at it still: a container and its JSON
+    assert [file for file in plain.rglob("*") if name.encode() in _bytes(file)]
+    if how == "a day later":
+        _aged(plain)
+        assert purge_rows(plain, Choice(slides=[name])).leftovers == 0
+    else:
+        collect_garbage(plain, older_than=0)  # as its warning says
+    assert [file for file in plain.rglob("*") if name.encode() in _bytes(file)] == []
+    assert_whole(plain)
 
 
 def test_a_writer_whose_disk_was_full_for_a_moment_can_publish_all_the_same(plain, monkeypatch):
