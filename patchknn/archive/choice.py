@@ -56,13 +56,12 @@ def chosen_rows(snapshot: Snapshot, choice: Choice) -> Chosen:
     missing += [name for name, row in zip(choice.ids, ids.tolist(), strict=True) if row < 0]
     ids = np.unique(ids[ids >= 0])
     rows: RowsByShard = {}
-    firsts = np.array([shard.first_row for shard in snapshot.shards], np.int64)
-    owners = np.unique(np.searchsorted(firsts, ids, side="right") - 1).tolist()
-    of_ids = {snapshot.shards[owner].uuid for owner in owners}
-    for shard in snapshot.shards:
-        is_named = shard.uuid in sources or shard.uuid in of_ids
-        if not is_named and choice.says_which and choice.where is None:
-            continue  # of thousands of shards a few are looked at
+    shards: Sequence[Shard] = snapshot.shards
+    if choice.says_which and choice.where is None:  # of thousands of shards a few are looked at
+        owners = np.unique(np.searchsorted(snapshot.shards.first_rows, ids, side="right") - 1)
+        of_ids = {snapshot.shards[owner].uuid for owner in owners.tolist()}
+        shards = snapshot.shards_named({*sources, *of_ids})
+    for shard in shards:
         first, after = np.searchsorted(ids, [shard.first_row, shard.first_row + shard.n])
         parts = [ids[first:after] - shard.first_row]
         if not choice.says_which:

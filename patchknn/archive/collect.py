@@ -114,7 +114,7 @@ def collect_garbage(
 
 def _names(path: Path, manifests: list[Manifest]) -> set[str]:
     """Shards, changes and runs that these snapshots name, themselves or through their shards."""
-    shards = {entry.uuid for manifest in manifests for entry in manifest.shards}
+    shards = {uuid for manifest in manifests for uuid in manifest.shards.uuid}
     changes = {e.uuid for m in manifests for e in (*m.changes, *m.label_history)}
     runs = {manifest.run_id for manifest in manifests}
     files = [path / SHARDS / f"{uuid}.json" for uuid in shards]

@@ -15,6 +15,7 @@ from patchknn.archive.revisions import Revision, publish_revision
 from patchknn.archive.rows import Rows, concatenate
 from patchknn.archive.settings import read_settings
 from patchknn.archive.shard import Shard
+from patchknn.archive.shard_list import ShardList
 from patchknn.archive.shard_writer import WrittenShard, write_shard
 from patchknn.archive.snapshot import Snapshot, open_snapshot
 from patchknn.archive.totals import bytes_of
@@ -164,14 +165,12 @@ def _joined(snapshot: Snapshot, shards: Sequence[Shard]) -> Rows | None:
 
 def _next(manifest: Manifest, plan: _Plan, written: Sequence[WrittenShard | None]) -> Manifest:
     kept = {shard.uuid for shard in plan.kept}
-    entries = {entry.uuid: entry for entry in manifest.shards}
     new = [one for one in written if one is not None]
     descriptions = (*(s.description for s in plan.kept), *(one.description for one in new))
     used = {name for description in descriptions for name in description.classes}
     return manifest._replace(
-        shards=(
-            *(entries[uuid] for uuid in entries if uuid in kept),
-            *(one.entry for one in new),
+        shards=ShardList(entry for entry in manifest.shards if entry.uuid in kept).followed_by(
+            one.entry for one in new
         ),
         classes=tuple(name for name in manifest.classes if name in used),
         changes=(),

@@ -59,9 +59,9 @@ def new_patients(
 def lost_patients(snapshot: Snapshot, dead: Dead) -> int:
     """How many patients lose their last source where those of ``dead`` go."""
     patients: set[str] = set()
-    for shard in snapshot.shards:
-        numbers = dead.get(shard.uuid)
-        if numbers is not None and len(numbers):
+    for shard in snapshot.shards_named(dead):
+        numbers = dead[shard.uuid]
+        if len(numbers):
             patients.update(p for p in shard.patients.take(np.asarray(numbers)) if p is not None)
     wanted = sorted(patients)
     return len(wanted) - _known(snapshot, wanted, dead)

@@ -117,7 +117,7 @@ def edits_of(path: Path, manifest: Manifest) -> dict[str, ShardEdits]:
     Raises DamageError where a change is damaged, or names a shard or class that the snapshot
     lacks.
     """
-    rows = {entry.uuid: entry.rows for entry in manifest.shards}
+    positions = manifest.shards.positions if manifest.changes else {}
     parts: dict[str, list[_Part]] = {}
     for entry in manifest.changes:
         change = open_change(path, entry)
@@ -129,10 +129,11 @@ def edits_of(path: Path, manifest: Manifest) -> dict[str, ShardEdits]:
             ) from None
         classes = np.array([*numbers, -1], np.int32)  # the last entry is where −1 points
         for number, uuid in enumerate(change.shards):
-            if uuid not in rows:
+            if uuid not in positions:
                 raise damage(path, f"{change.file}: it names a shard that the manifest lacks.")
             parts.setdefault(uuid, []).append(_Part(change, number, classes))
-    return {uuid: ShardEdits(some, rows[uuid]) for uuid, some in parts.items()}
+    rows = manifest.shards.rows
+    return {uuid: ShardEdits(some, rows[positions[uuid]]) for uuid, some in parts.items()}
 
 
 def _removes(part: _Part) -> bool:

@@ -23,6 +23,7 @@ from patchknn.archive.runs import new_run_id, read_run, write_run
 from patchknn.archive.sealed import damage
 from patchknn.archive.settings import read_settings
 from patchknn.archive.shard import Shard
+from patchknn.archive.shard_list import ShardList
 from patchknn.archive.shard_writer import write_shard
 from patchknn.archive.snapshot import Snapshot
 from patchknn.archive.totals import NOTHING
@@ -90,14 +91,14 @@ def _fill(
         labels, patients=len(patients), shards=[one.description for one in written]
     )
     used = {name for one in written for name in one.description.classes}
-    entries = tuple(one.entry for one in written)
+    entries = ShardList(one.entry for one in written)
 
     def filled(empty: Snapshot) -> Revision:
         manifest = empty.manifest.unchanged()._replace(
             shards=entries,
             classes=tuple(name for name in plan.snapshot.classes if name in used),
             sources=len(known),
-            rows_added=sum(entry.rows for entry in entries),
+            rows_added=sum(entries.rows),
             sources_added=len(known),
             records=records,
             totals=totals,

@@ -27,13 +27,14 @@ _TEMPORARY = re.compile(
 
 def leftovers(path: Path) -> Iterator[Path]:
     """Temporary files and folders of the archive at ``path``, of running writers too."""
-    names = (".", SHARDS, CHANGES, MANIFESTS, RECORDS, RUNS, f"{INDEX}/{SEGMENTS}")
-    for folder in (path / name for name in names):
+    folders = (".", SHARDS, CHANGES, MANIFESTS, RECORDS, RUNS, f"{INDEX}/{SEGMENTS}")
+    for folder in (path / name for name in folders):
         try:
-            with os.scandir(folder) as entries:
-                yield from (Path(e.path) for e in entries if _TEMPORARY.fullmatch(e.name))
+            every = os.listdir(folder)  # noqa: PTH208  a Path for each of thousands is slow
         except OSError:
             continue
+        names = [name for name in every if name.startswith(".tmp-")]
+        yield from (folder / name for name in names if _TEMPORARY.fullmatch(name))
 
 
 def remove_leftovers(path: Path) -> None:

@@ -3,34 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from patchknn.archive.sealed import check_format, damage
+from patchknn.archive.shard_list import ShardList, are_hexadecimal
 from patchknn.archive.totals import Totals, totals_from_json
 
 FORMAT = "patchknn-manifest"
-# 2: rows may be removed and relabelled, and totals are kept.
-FORMAT_VERSION = 2
+# 2: rows may be removed and relabelled, and totals are kept; 3: shards are kept by column.
+FORMAT_VERSION = 3
 RECORDS = "records"  # the folder of attached tables
 REMOVE, RELABEL = "remove", "relabel"
 UNDONE = "undone"  # in a label history only: a relabelling that was rolled back
-_HEX = re.compile(r"[0-9a-f]*")
 _HEX64 = re.compile(r"[0-9a-f]{64}")
-_LATER = (
-    *("rows_removed", "sources_removed", "rows_relabelled", "label_history"),
-    *("records", "purged", "totals"),
-)
-
-
-class ShardEntry(NamedTuple):
-    """One live shard: rows, sources not counted by an earlier shard, checksum of its JSON."""
-
-    uuid: str
-    rows: int
-    sources: int
-    checksum: str
 
 
 class ChangeEntry(NamedTuple):
@@ -75,7 +61,7 @@ class Manifest(NamedTuple):
     rows_added: int
     sources_added: int
     classes: tuple[str, ...]
-    shards: tuple[ShardEntry, ...]
+    shards: ShardList
     changes: tuple[ChangeEntry, ...] = ()
     rows_removed: int = 0
     sources_removed: int = 0
@@ -88,7 +74,7 @@ class Manifest(NamedTuple):
     @property
     def row_numbers(self) -> int:
         """Rows of the shards, removed ones too: every row of a snapshot has a number below."""
-        return sum(entry.rows for entry in self.shards)
+        return sum(self.shards.rows)
 
     @property
     def relabellings(self) -> tuple[ChangeEntry, ...]:
@@ -106,21 +92,17 @@ class Manifest(NamedTuple):
     def as_json(self) -> dict[str, Any]:
         """The content of its file, not yet sealed."""
         fields = self._asdict()
-        names = ShardEntry._fields  # thousands are usual, and _asdict takes five times as long
-        fields["shards"] = [dict(zip(names, entry, strict=True)) for entry in self.shards]
+        fields["shards"] = self.shards.as_json()
         for name in ("changes", "label_history", "records"):
             fields[name] = [entry._asdict() for entry in fields[name]]
         fields["totals"] = None if self.totals is None else self.totals._asdict()
-        is_plain = not self.changes and not any(fields[name] for name in _LATER)
-        if is_plain:
-            fields = {name: value for name, value in fields.items() if name not in _LATER}
-        return {"format": FORMAT, "format_version": 1 if is_plain else FORMAT_VERSION, **fields}
+        return {"format": FORMAT, "format_version": FORMAT_VERSION, **fields}
 
 
-def live_rows(shards: tuple[ShardEntry, ...], changes: tuple[ChangeEntry, ...]) -> int:
+def live_rows(shards: ShardList, changes: tuple[ChangeEntry, ...]) -> int:
     """Rows of these shards that no change removed; each row is removed once."""
     removed = sum(entry.rows for entry in changes if entry.kind == REMOVE)
-    return sum(entry.rows for entry in shards) - removed
+    return sum(shards.rows) - removed
 
 
 def manifest_from_json(value: dict[str, Any], file: Path, path: Path) -> Manifest:
@@ -131,7 +113,7 @@ def manifest_from_json(value: dict[str, Any], file: Path, path: Path) -> Manifes
     check_format(value, file, path, FORMAT, FORMAT_VERSION)
     try:
         content = {k: v for k, v in value.items() if k in Manifest._fields}
-        content["shards"] = tuple(ShardEntry(**entry) for entry in value["shards"])
+        content["shards"] = ShardList.from_json(value["shards"])
         content["classes"] = tuple(value["classes"])
         for name in ("changes", "label_history"):
             content[name] = tuple(ChangeEntry(**entry) for entry in value.get(name, ()))
@@ -146,33 +128,29 @@ def manifest_from_json(value: dict[str, Any], file: Path, path: Path) -> Manifes
 
 
 def _plausible(manifest: Manifest) -> bool:
-    shards = manifest.shards
     changes = (*manifest.changes, *manifest.label_history)
-    sums = [*(entry.rows for entry in shards), *(entry.rows for entry in changes)]
     counts = (
         *(manifest.sources, manifest.rows_added, manifest.sources_added),
         *(manifest.rows_removed, manifest.sources_removed, manifest.rows_relabelled),
         manifest.purged,
-        *(entry.sources for entry in shards),
         *(entry.rows for entry in manifest.records),
     )
     return (
         _texts_fit(manifest)
         and all(isinstance(name, str) for name in manifest.classes)
         and len(set(manifest.classes)) == len(manifest.classes)
-        and _are_named(shards)
-        and _are_named(changes)
-        and set(map(type, sums)) <= {int}
-        and min(sums, default=1) > 0
+        and manifest.shards.is_plausible
+        and are_hexadecimal([entry.uuid for entry in changes], 32)
+        and are_hexadecimal([entry.checksum for entry in changes], 64)
+        and all(type(entry.rows) is int and entry.rows > 0 for entry in changes)
         and all(entry.kind in (REMOVE, RELABEL) for entry in manifest.changes)
         and all(entry.kind in (RELABEL, UNDONE) for entry in manifest.label_history)
         and set(map(type, counts)) <= {int}
         and min(counts) >= 0
-        and len({e.uuid for e in shards}) == len(shards)
         and len({e.uuid for e in changes}) == len(changes)
         and all(_is_record(entry) for entry in manifest.records)
         and type(manifest.rows) is int
-        and manifest.rows == live_rows(shards, manifest.changes) >= 0
+        and manifest.rows == live_rows(manifest.shards, manifest.changes) >= 0
     )
 
 
@@ -184,15 +162,6 @@ def _texts_fit(manifest: Manifest) -> bool:
         and all(isinstance(text, str) for text in texts)
         and all(text is None or isinstance(text, str) for text in perhaps)
     )
-
-
-def _are_named(entries: Sequence[ShardEntry | ChangeEntry]) -> bool:
-    """Whether uuids and checksums are such; all of them at once, for there may be thousands."""
-    try:
-        text = "".join([f"{entry.uuid:32}{entry.checksum:64}" for entry in entries])
-    except (TypeError, ValueError):
-        return False
-    return len(text) == 96 * len(entries) and _HEX.fullmatch(text) is not None
 
 
 def _is_record(entry: RecordsEntry) -> bool:

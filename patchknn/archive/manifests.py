@@ -18,6 +18,7 @@ from typing import Any
 
 from patchknn.archive.manifest import Manifest, live_rows, manifest_from_json
 from patchknn.archive.sealed import damage, read_sealed, sealed_text
+from patchknn.archive.shard_list import ShardList
 from patchknn.archive.totals import NOTHING
 from patchknn.errors import ConflictError, DamageError, InputError
 from patchknn.files import fsync_directory, fsync_file, temporary_beside
@@ -46,7 +47,7 @@ def first_manifest(archive_id: str) -> dict[str, Any]:
         rows_added=0,
         sources_added=0,
         classes=(),
-        shards=(),
+        shards=ShardList(),
         totals=NOTHING,
     ).as_json()
 

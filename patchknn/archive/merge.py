@@ -114,7 +114,7 @@ def merge_archives(
         names = [name for one in used.values() for name in one.description.classes]
         return Revision(
             manifest._replace(
-                shards=(*manifest.shards, *(one.entry for one in used.values())),
+                shards=manifest.shards.followed_by(one.entry for one in used.values()),
                 classes=tuple(dict.fromkeys([*manifest.classes, *names])),
                 sources=manifest.sources + taking.sources,
                 label_history=(*manifest.label_history, *(entry for _, entry in told)),

@@ -7,13 +7,20 @@ import os
 import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from patchknn.archive.description import SHARDS
+import numpy as np
+import numpy.typing as npt
+
+from patchknn.archive.description import SHARDS, ShardDescription
 from patchknn.archive.edits import edits_of
-from patchknn.archive.manifest import Manifest, ShardEntry
+from patchknn.archive.manifest import Manifest
 from patchknn.archive.settings import ArchiveSettings
 from patchknn.archive.shard import Shard, VouchedShard, check_files, described
+from patchknn.archive.shard_list import ShardEntry
+from patchknn.archive.shards import Shards
+
+Int64 = npt.NDArray[np.int64]
 
 
 class Voucher(NamedTuple):
@@ -32,36 +39,62 @@ class Voucher(NamedTuple):
     features: tuple[str, int]
 
 
+class Witness(Protocol):
+    """Whoever has seen the shards of a manifest, by their place in it."""
+
+    def vouchers(self, places: Int64) -> list[Voucher | None]:
+        """What it knows of those at ``places`` (m,)."""
+
+    @property
+    def unseen(self) -> Int64:
+        """Places of those of which it knows nothing."""
+
+
 def open_shards(
     path: Path,
     settings: ArchiveSettings,
     manifest: Manifest,
     *,
-    known: Mapping[str, Shard],
-    vouchers: Mapping[str, Voucher],
+    known: Mapping[str, Shard] | None = None,
+    witness: Witness | None = None,
     check: bool = True,
-) -> tuple[Shard, ...]:
+) -> Shards:
     """The shards of a snapshot in its order; those ``known`` by uuid are not looked at again.
 
-    Without ``check`` those with a voucher are not looked at either. Raises DamageError where a
-    file is missing, changed or of a wrong size.
+    Without ``check`` those that the witness has seen are looked at when they are first used.
+    Raises DamageError where a file is missing, changed or of a wrong size.
     """
-    shards = []
-    first_row = 0
+    entries, classes = manifest.shards, manifest.classes
     edits = edits_of(path, manifest)
-    for entry in manifest.shards:
-        before = known.get(entry.uuid)
-        content = None if before is None else before.content
-        if content is None:
-            voucher = vouchers.get(entry.uuid)
-            if voucher is not None and (not check or _is_as_seen(path, entry, voucher)):
-                content = _content(entry, settings, manifest.classes, voucher)
-        if content is None:
-            content = described(path, entry, settings, manifest.classes)
-            check_files(path, content)
-        shards.append(Shard(path, content, first_row, manifest.classes, edits.get(entry.uuid)))
-        first_row += entry.rows
-    return tuple(shards)
+    lengths = np.array(entries.rows, np.int64)
+    first_rows = np.cumsum(lengths) - lengths
+    everything = np.arange(len(entries))
+    # What all of them need is asked for at once.
+    seen = dict(enumerate(witness.vouchers(everything))) if witness and check else {}
+
+    def content(at: int) -> ShardDescription | VouchedShard:
+        entry = entries[at]
+        if known and entry.uuid in known:
+            return known[entry.uuid].content
+        voucher = seen.pop(at, None)
+        if witness is not None and not check:
+            (voucher,) = witness.vouchers(np.array([at]))
+        if voucher is not None and (not check or _is_as_seen(path, entry, voucher)):
+            vouched = _content(entry, settings, classes, voucher)
+            if vouched is not None:
+                return vouched
+        description = described(path, entry, settings, classes)
+        check_files(path, description)
+        return description
+
+    def one(at: int) -> Shard:
+        own = content(at)
+        return Shard(path, own, int(first_rows[at]), classes, edits.get(own.uuid))
+
+    shards = Shards(one, first_rows, lengths)
+    for at in (everything if check or witness is None else witness.unseen).tolist():
+        shards[at]
+    return shards
 
 
 def _content(

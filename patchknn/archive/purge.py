@@ -37,6 +37,7 @@ from patchknn.archive.runs import RUNS
 from patchknn.archive.sealed import read_sealed
 from patchknn.archive.settings import ArchiveSettings, read_settings
 from patchknn.archive.shard import Shard
+from patchknn.archive.shard_list import ShardList
 from patchknn.archive.snapshot import Snapshot, open_snapshot
 from patchknn.archive.told import written_again
 from patchknn.errors import ConflictError, InputError, PatchknnError, UsageError
@@ -164,10 +165,14 @@ def _all_shards(path: Path, settings: ArchiveSettings) -> Iterator[Shard]:
     seen: set[str] = set()
     for number in manifest_numbers(path):
         manifest = read_manifest_file(path, settings.archive_id, number)
-        fresh = tuple(entry for entry in manifest.shards if entry.uuid not in seen)
-        seen.update(entry.uuid for entry in fresh)
+        fresh = ShardList(entry for entry in manifest.shards if entry.uuid not in seen)
+        seen.update(fresh.uuid)
         some = manifest._replace(shards=fresh, changes=())
-        yield from open_shards(path, settings, some, known={}, vouchers={})
+        yield from open_shards(
+            path,
+            settings,
+            some,
+        )
 
 
 def _without_events(
@@ -247,7 +252,7 @@ def _delete_what_knew(
         remove_any(file)
     for file in path.glob(f".tmp-*{_JOURNAL}"):
         file.unlink(missing_ok=True)
-    segments = _other_segments(path, {entry.uuid for entry in after[-1].shards})
+    segments = _other_segments(path, set(after[-1].shards.uuid))
     for segment in segments:
         remove_whole(segment)
     return len(before), len(doomed) - len(before) + len(segments), younger
@@ -286,7 +291,7 @@ def _named(manifests: Iterable[Manifest]) -> set[tuple[str, str]]:
         pair
         for m in manifests
         for pair in (
-            *((SHARDS, entry.uuid) for entry in m.shards),
+            *((SHARDS, uuid) for uuid in m.shards.uuid),
             *((CHANGES, entry.uuid) for entry in (*m.changes, *m.label_history)),
             *((RECORDS, entry.sha256) for entry in m.records),
         )

@@ -66,11 +66,12 @@ def relabel_patches(
         order = order[found[order] >= 0]
         rows = found[order]
         wanted = {}
-        for shard in snapshot.shards:
+        starts = snapshot.shards.first_rows
+        for owner in np.unique(np.searchsorted(starts, rows, side="right") - 1).tolist():
+            shard = snapshot.shards[owner]
             first, after = np.searchsorted(rows, [shard.first_row, shard.first_row + shard.n])
-            if first < after:
-                some = [corrections[ids[number]] for number in order[first:after].tolist()]
-                wanted[shard.uuid] = (rows[first:after] - shard.first_row, some)
+            some = [corrections[ids[number]] for number in order[first:after].tolist()]
+            wanted[shard.uuid] = (rows[first:after] - shard.first_row, some)
         return _differing(snapshot, wanted, missing)
 
     return _publish(path, plan, run_id=run_id, dry_run=dry_run)
@@ -134,9 +135,8 @@ def _publish(
         )
         manifest = snapshot.manifest.unchanged()
         labels: LabelCounts = Counter(label for some in found.labels.values() for label in some)
-        for shard in snapshot.shards:
-            if shard.uuid in found.rows:
-                labels.subtract(labels_of(shard, snapshot.classes, found.rows[shard.uuid]))
+        for shard in snapshot.shards_named(found.rows):
+            labels.subtract(labels_of(shard, snapshot.classes, found.rows[shard.uuid]))
         named = [label for some in found.labels.values() for label in some if label is not None]
         told = [event.old for event in found.events or () if event.old is not None]
         return Revision(
@@ -166,9 +166,7 @@ def _differing(
     labels: Labels = {}
     events: list[Event] = []
     unchanged = 0
-    for shard in snapshot.shards:
-        if shard.uuid not in wanted:
-            continue
+    for shard in snapshot.shards_named(wanted):
         local, corrections = wanted[shard.uuid]
         for correction in corrections:
             _check(correction)

@@ -66,10 +66,8 @@ def after_removal(
     """``manifest``, that of the next snapshot, once the removal of rows of this one applies."""
     dead, names = left_empty(snapshot, chosen)
     labels: Labels = Counter()
-    for shard in snapshot.shards:
-        rows = chosen.rows.get(shard.uuid)
-        if rows is not None:
-            labels.subtract(labels_of(shard, snapshot.classes, rows))
+    for shard in snapshot.shards_named(chosen.rows):
+        labels.subtract(labels_of(shard, snapshot.classes, chosen.rows[shard.uuid]))
     return manifest._replace(
         changes=(*manifest.changes, removal.entry),
         sources=manifest.sources - len(names),
@@ -86,9 +84,8 @@ def left_empty(snapshot: Snapshot, chosen: Chosen) -> tuple[Dead, set[str]]:
     """
     dead: Dead = {}
     names: set[str] = set()
-    shards = {shard.uuid: shard for shard in snapshot.shards}
-    for uuid, rows in chosen.rows.items():
-        shard = shards[uuid]
+    for shard in snapshot.shards_named(chosen.rows):
+        uuid, rows = shard.uuid, chosen.rows[shard.uuid]
         touched = np.unique(shard.source[rows]).astype(np.int64)
         every = rows_of_sources(shard, touched)
         left = np.setdiff1d(every[shard.is_live(every)], rows, assume_unique=True)

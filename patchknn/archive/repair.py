@@ -12,7 +12,7 @@ import numpy as np
 from patchknn.archive.change import CHANGES
 from patchknn.archive.description import SHARDS
 from patchknn.archive.edits import edits_of
-from patchknn.archive.manifest import ChangeEntry, Manifest, ShardEntry
+from patchknn.archive.manifest import ChangeEntry, Manifest
 from patchknn.archive.manifests import (
     MANIFESTS,
     NEWEST,
@@ -25,6 +25,7 @@ from patchknn.archive.runs import RUNS
 from patchknn.archive.salvage import Lost, Place, salvage, salvaged_rows
 from patchknn.archive.settings import ENCODER, ArchiveSettings, read_settings
 from patchknn.archive.shard import Shard
+from patchknn.archive.shard_list import ShardList
 from patchknn.archive.shard_writer import WrittenShard, write_shard
 from patchknn.archive.verify_changes import change_findings
 from patchknn.bundle import load_bundle
@@ -177,9 +178,8 @@ def _published(
     run_id: str | None,
 ) -> Manifest:
     entries = {entry.uuid: entry for entry in newest.shards}
-    shards: tuple[ShardEntry, ...] = (
-        *(entries[shard.uuid] for shard in found.kept),
-        *(one.entry for one in rewritten),
+    shards = ShardList(
+        [*(entries[shard.uuid] for shard in found.kept), *(one.entry for one in rewritten)]
     )
     bad = {entry.uuid for entry in found.bad_changes}
     history = newest.relabellings

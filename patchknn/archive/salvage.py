@@ -12,10 +12,10 @@ import numpy as np
 from patchknn.archive.checksums import span_checksum
 from patchknn.archive.description import OPTIONAL_ARRAYS, SHARDS, ShardDescription
 from patchknn.archive.edits import ShardEdits
-from patchknn.archive.manifest import ShardEntry
 from patchknn.archive.rows import Rows
 from patchknn.archive.settings import ArchiveSettings
 from patchknn.archive.shard import Shard, read_description
+from patchknn.archive.shard_list import ShardEntry
 from patchknn.archive.snapshot import patch_id
 from patchknn.archive.verify_shard import shard_findings
 from patchknn.bundle import Bundle

@@ -18,12 +18,12 @@ from patchknn.archive.description import (
 )
 from patchknn.archive.edits import NO_EDITS, ShardEdits
 from patchknn.archive.file_checks import file_problem
-from patchknn.archive.manifest import ShardEntry
 from patchknn.archive.mapping import map_array
 from patchknn.archive.paths import path_of
 from patchknn.archive.rows import Rows, Source
 from patchknn.archive.sealed import damage, read_sealed
 from patchknn.archive.settings import ArchiveSettings
+from patchknn.archive.shard_list import ShardEntry
 from patchknn.archive.strings import OptionalStringTable, StringTable, offsets_fit
 from patchknn.errors import DamageError
 

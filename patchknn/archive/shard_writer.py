@@ -24,11 +24,11 @@ from patchknn.archive.description import (
     ShardDescription,
     container_name,
 )
-from patchknn.archive.manifest import ShardEntry
 from patchknn.archive.rows import Rows
 from patchknn.archive.sealed import sealed, sealed_text
 from patchknn.archive.settings import ArchiveSettings
 from patchknn.archive.shard_arrays import Arrays, nbytes, shard_arrays
+from patchknn.archive.shard_list import ShardEntry
 from patchknn.errors import ConflictError
 from patchknn.files import errors_named, fsync_directory, fsync_file
 

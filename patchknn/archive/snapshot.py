@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from patchknn.archive.index.heads import Head, read_heads, vouchers
+from patchknn.archive.index.seen import Seen
 from patchknn.archive.locate import (
     Identities,
     SourcePlace,
@@ -27,6 +27,7 @@ from patchknn.archive.rows import Source
 from patchknn.archive.sealed import damage
 from patchknn.archive.settings import ENCODER, ArchiveSettings, read_settings
 from patchknn.archive.shard import Shard
+from patchknn.archive.shards import Shards
 from patchknn.archive.strings import name_key
 from patchknn.bundle import Bundle, load_bundle
 
@@ -66,8 +67,8 @@ class Snapshot:
         path: Path,
         settings: ArchiveSettings,
         manifest: Manifest,
-        shards: tuple[Shard, ...],
-        index: tuple[Sequence[Head], Sequence[str]] = ((), ()),
+        shards: Shards,
+        seen: Seen,
     ) -> None:
         self.path = path
         self.settings = settings
@@ -77,8 +78,7 @@ class Snapshot:
         self.n_rows = manifest.row_numbers
         self.n_sources = manifest.sources
         self.shards = shards
-        self._ends = np.cumsum([len(shard) for shard in shards])
-        self._index = index
+        self._seen = seen
         self._cover: Cover | None = None
 
     def __len__(self) -> int:
@@ -109,10 +109,7 @@ class Snapshot:
         if self._cover is None:
             from patchknn.archive.index.cover import choose_cover
 
-            checksums = (entry.checksum for entry in self.manifest.shards)
-            shards = list(zip(self.shards, checksums, strict=True))
-            heads, problems = self._index
-            self._cover = choose_cover(self.path, self.settings, shards, heads, problems)
+            self._cover = choose_cover(self.path, self.settings, self.shards, self._seen)
         return self._cover
 
     def pass_over(self, segment: Segment, error: Exception) -> Cover:
@@ -128,8 +125,13 @@ class Snapshot:
         """The shard of a row of the snapshot, and the row's number within it."""
         if not 0 <= row < self.n_rows:
             raise IndexError(row)
-        shard = self.shards[int(np.searchsorted(self._ends, row, side="right"))]
+        shard = self.shards[int(np.searchsorted(self.shards.first_rows, row, side="right")) - 1]
         return shard, row - shard.first_row
+
+    def shards_named(self, uuids: Iterable[str]) -> list[Shard]:
+        """The shards with these uuids, in the order of the snapshot."""
+        positions = self.manifest.shards.positions
+        return [self.shards[at] for at in sorted(positions[uuid] for uuid in uuids)]
 
     def row(self, row: int) -> StoredRow:
         """One row in words."""
@@ -286,13 +288,13 @@ def open_snapshot(
     """
     if manifest is None:
         manifest = read_manifest(path, settings.archive_id, at)
-    heads, problems = read_heads(path)
+    seen = Seen(path, manifest.shards)
     shards = open_shards(
         path,
         settings,
         manifest,
-        known={} if known is None else {shard.uuid: shard for shard in known.shards},
-        vouchers=vouchers(heads),
+        known=None if known is None else known.shards.opened,
+        witness=seen,
         check=check,
     )
-    return Snapshot(path, settings, manifest, shards, (heads, problems))
+    return Snapshot(path, settings, manifest, shards, seen)

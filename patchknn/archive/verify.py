@@ -9,7 +9,7 @@ from pathlib import Path
 from patchknn.archive.description import SHARDS
 from patchknn.archive.index.names import INDEX
 from patchknn.archive.index.verify import index_findings
-from patchknn.archive.manifest import Manifest, ShardEntry
+from patchknn.archive.manifest import Manifest
 from patchknn.archive.manifests import (
     MANIFESTS,
     manifest_file,
@@ -19,6 +19,7 @@ from patchknn.archive.manifests import (
 from patchknn.archive.runs import RUNS
 from patchknn.archive.settings import ENCODER, ArchiveSettings, read_settings
 from patchknn.archive.shard import Shard, read_description
+from patchknn.archive.shard_list import ShardEntry
 from patchknn.archive.snapshot import open_snapshot
 from patchknn.archive.verify_changes import change_findings, snapshot_findings
 from patchknn.archive.verify_records import records_findings

@@ -158,7 +158,7 @@ class ArchiveWriter:
                 labels += labels_of(one, one.description.classes)
             patients = {patient for shard in opened for patient in shard.patients.distinct()}
             return replaced._replace(
-                shards=(*parent.shards, *entries),
+                shards=parent.shards.followed_by(entries),
                 classes=tuple(dict.fromkeys([*parent.classes, *names])),
                 sources=replaced.sources + new_sources,
                 rows_added=sum(entry.rows for entry in entries),
@@ -228,7 +228,7 @@ class ArchiveWriter:
             if number > self._newest.number:
                 manifest = read_manifest_file(self.path, self.settings.archive_id, number)
                 snapshot = self._opened_at(manifest)
-                published = [shard for shard in snapshot.shards if shard.uuid in own]
+                published = snapshot.shards_named(own.intersection(manifest.shards.uuid))
                 if published:
                     for name in find_sources(published, list(self._pending)):
                         del self._pending[name]
@@ -287,10 +287,10 @@ class ArchiveWriter:
         if parent.number == self._newest.number:
             return []
         newer = self._at(parent)
-        seen = {entry.uuid for entry in self._newest.shards}
+        seen = set(self._newest.shards.uuid)
         if not {e.uuid for e in self._newest.changes} <= {e.uuid for e in parent.changes}:
             seen = set()  # after a rollback, rows that had been removed are there again
-        others = [shard for shard in newer.shards if shard.uuid not in seen]
+        others = newer.shards_named(set(parent.shards.uuid) - seen)
         # What is replaced anyway may be in a shard that was compacted since.
         taken = find_sources(others, [name for name in self._pending if name not in self._replaced])
         conflicts = [

@@ -230,7 +230,7 @@ class SegmentPart:
 
     def _segment_rows(self, rows: RowNumbers) -> RowNumbers:
         """Those of the snapshot's rows that are of this segment, by segment row, ascending."""
-        firsts = np.array([shard.first_row for shard in self.shards], np.int64)
+        firsts = self.segment.shards.first_rows
         order = np.argsort(firsts)
         owners = order[np.searchsorted(firsts[order], rows, side="right") - 1]
         within = rows - firsts[owners]

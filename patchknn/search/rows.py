@@ -20,7 +20,7 @@ class RowReader:
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
-        self._first_rows = np.array([shard.first_row for shard in snapshot.shards], np.int64)
+        self._first_rows = snapshot.shards.first_rows
         self._groups = GroupNumbers()
 
     def by_shard(

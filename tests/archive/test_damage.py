@@ -45,7 +45,7 @@ def _reseal(path, number, change):
     file.write_bytes(sealed_text(value))
     manifest_file = path / "manifests" / "00000002.json"
     manifest = json.loads(manifest_file.read_bytes())
-    manifest["shards"][number]["checksum"] = sealed(value)["checksum"]
+    manifest["shards"]["checksum"][number] = sealed(value)["checksum"]
     manifest_file.write_bytes(sealed_text(manifest))
     return file
 

@@ -78,9 +78,9 @@ def read(path):
                 else:
                     labels[uuid, row] = words[new[place]]
     found = {}
-    for entry in manifest["shards"]:
-        head = sealed(path / "shards" / f"{entry['uuid']}.json")
-        arrays, uuid = shard_arrays(path, head), entry["uuid"]
+    for uuid in manifest["shards"]["uuid"]:
+        head = sealed(path / "shards" / f"{uuid}.json")
+        arrays = shard_arrays(path, head)
         names, patients = texts(arrays, "source_name"), texts(arrays, "source_patient")
         words = [*head["classes"], None]
         for row, source in enumerate(arrays["source"].tolist()):

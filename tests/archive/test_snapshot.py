@@ -73,11 +73,11 @@ def test_an_older_snapshot_stays_as_it_was(archive):
 
 def test_an_empty_archive_is_valid(empty):
     snapshot = open_archive(empty)
-    assert (snapshot.n_rows, snapshot.n_sources, snapshot.classes, snapshot.shards) == (
+    assert (snapshot.n_rows, snapshot.n_sources, snapshot.classes, list(snapshot.shards)) == (
         0,
         0,
         (),
-        (),
+        [],
     )
     assert snapshot.locate("a") is None
     assert snapshot.find_source("a") is None

@@ -27,10 +27,18 @@ def _reseal(file, **changes):
     file.write_bytes(sealed_text({k: v for k, v in value.items() if v is not ...}))
 
 
+def _as_before_3(file, version, without=()):
+    columns = json.loads(file.read_text())["shards"]
+    entries = [
+        dict(zip(columns, entry, strict=True)) for entry in zip(*columns.values(), strict=True)
+    ]
+    _reseal(file, format_version=version, shards=entries, **dict.fromkeys(without, ...))
+
+
 def test_manifests_of_version_1_are_read_and_continued(archive):
     before = totals_of(open_archive(archive))
     for file in (archive / "manifests").glob("*.json"):
-        _reseal(file, format_version=1, **dict.fromkeys(_SINCE_2, ...))
+        _as_before_3(file, 1, without=("changes", *_SINCE_2))
     snapshot = open_archive(archive)
     assert snapshot.manifest.totals is None
     assert totals_of(snapshot) == before
@@ -39,6 +47,22 @@ def test_manifests_of_version_1_are_read_and_continued(archive):
     manifest = open_archive(archive).manifest
     assert (manifest.rows, manifest.rows_removed) == (19, 5)
     assert manifest.totals is not None
+    assert verify_archive(archive) == []
+
+
+def test_manifests_of_version_2_are_read_and_continued(archive):
+    remove_rows(archive, Choice(slides=["s1.svs"]))
+    before = open_archive(archive).manifest
+    for file in (archive / "manifests").glob("*.json"):
+        _as_before_3(file, 2)
+    assert open_archive(archive).manifest == before
+    assert verify_archive(archive) == []
+    assert remove_rows(archive, Choice(slides=["t1"])).number == before.number + 1
+    versions = [
+        json.loads(file.read_text())["format_version"]
+        for file in sorted((archive / "manifests").glob("*.json"))
+    ]
+    assert versions == [2] * (before.number + 1) + [3]
     assert verify_archive(archive) == []
 
 

@@ -41,15 +41,15 @@ class Forge:
 
     def shard(self, edit: Edit, *, text: Callable[[bytes], bytes] = bytes, at: int = 0) -> None:
         """Edit the JSON of a shard of the newest snapshot; the manifest names what it became."""
-        uuid = json.loads(self.newest.read_bytes())["shards"][at]["uuid"]
+        uuid = json.loads(self.newest.read_bytes())["shards"]["uuid"][at]
         value = _edit(self.path / "shards" / f"{uuid}.json", edit, text)
 
         def named(manifest: Json) -> None:
-            entry = manifest["shards"][at]
-            entry["checksum"] = sealed(value)["checksum"]
+            shards = manifest["shards"]
+            shards["checksum"][at] = sealed(value)["checksum"]
             for name, count in (("rows", "rows"), ("sources", "new_sources")):
                 if count in value:
-                    entry[name] = value[count]
+                    shards[name][at] = value[count]
             manifest["rows"] = _live(manifest)
 
         self.manifest(named)
@@ -167,7 +167,7 @@ def _edit(file: Path, edit: Edit, text: Callable[[bytes], bytes]) -> Json:
 def _live(manifest: Json) -> Any:
     try:
         removed = sum(e["rows"] for e in manifest.get("changes", ()) if e["kind"] == "remove")
-        return sum(entry["rows"] for entry in manifest["shards"]) - removed
+        return sum(manifest["shards"]["rows"]) - removed
     except TypeError:
         return manifest["rows"]
 

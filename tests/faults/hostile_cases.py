@@ -122,19 +122,34 @@ def _manifest_cases() -> Mapping[str, Case]:
     def entries(key: str, **entry: Any) -> Case:
         return lambda f: f.manifest(lambda v: v[key][0].update(entry))
 
+    def column(key: str, value: Any) -> Case:
+        return lambda f: f.manifest(lambda v: v["shards"][key].__setitem__(0, value))
+
     cases: dict[str, Case] = {
         "ten thousand shards": lambda f: f.manifest(
             lambda v: v.update(
-                shards=[
-                    {**v["shards"][0], "uuid": f"{n:032x}", "rows": 10**9} for n in range(10_000)
-                ],
+                shards={
+                    **{name: values[:1] * 10_000 for name, values in v["shards"].items()},
+                    "uuid": [f"{n:032x}" for n in range(10_000)],
+                    "rows": [10**9] * 10_000,
+                },
                 rows=10**13,
                 changes=[],
             )
         ),
         "a billion shards in words": lambda f: f.manifest(lambda v: v.update(shards=10**9)),
-        "an entry more": entries("shards", more=1),
-        "a shard twice": lambda f: f.manifest(lambda v: v["shards"].append(v["shards"][0])),
+        "an entry more": entries("changes", more=1),
+        "a shard twice": lambda f: f.manifest(
+            lambda v: v.update(shards={k: [some[0], *some] for k, some in v["shards"].items()})
+        ),
+        "a column too short": lambda f: f.manifest(lambda v: v["shards"]["rows"].pop()),
+        "a column that is text": lambda f: f.manifest(
+            lambda v: v["shards"].update(uuid="".join(v["shards"]["uuid"]))
+        ),
+        "no column of checksums": lambda f: f.manifest(lambda v: v["shards"].pop("checksum")),
+        "shards as objects": lambda f: f.manifest(
+            lambda v: v.update(shards=[dict.fromkeys(v["shards"], 1)])
+        ),
         "a key twice": lambda f: f.manifest(lambda v: None, text=twice("rows", -5)),
         "too deep": lambda f: f.manifest(
             lambda v: None, text=lambda _: b'{"a":' * 100_000 + b"1" + b"}" * 100_000
@@ -169,7 +184,7 @@ def _manifest_cases() -> Mapping[str, Case]:
             cases[f"{key} is {how}"] = _setting(Forge.manifest, key, value)
     for key in ("uuid", "rows", "sources", "checksum"):
         for how, value in _STRANGE.items():
-            cases[f"{key} of a shard is {how}"] = entries("shards", **{key: value})
+            cases[f"{key} of a shard is {how}"] = column(key, value)
     for key in ("uuid", "kind", "rows", "checksum"):
         for how, value in _STRANGE.items():
             cases[f"{key} of a change is {how}"] = entries("changes", **{key: value})

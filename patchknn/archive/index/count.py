@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from math import prod
+from operator import add
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,7 +55,7 @@ def count_indexed(path: Path, settings: ArchiveSettings, manifest: Manifest) -> 
         except _Unusable as error:
             if f"{SUPERSEDED}{name}" not in present:
                 problems.append(passed_over(path, str(error)))
-    free = {bytes.fromhex(entry.uuid + entry.checksum) for entry in manifest.shards}
+    free = set(map(bytes.fromhex, map(add, manifest.shards.uuid, manifest.shards.checksum)))
     segments = rows = 0
     for own, keys in sorted(found, key=lambda pair: -pair[0]):  # stable: then by name
         if keys and free.issuperset(keys):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from patchknn.archive.index.heads import Head
+import numpy as np
+
 from patchknn.archive.index.layout import SegmentError
 from patchknn.archive.index.names import passed_over
+from patchknn.archive.index.seen import Seen
 from patchknn.archive.settings import ArchiveSettings
 from patchknn.archive.shard import Shard
+from patchknn.archive.shards import Shards
 
 if TYPE_CHECKING:
     from patchknn.archive.index.segment import Segment
@@ -33,34 +35,28 @@ class Cover(NamedTuple):
         return Cover(kept, tuple(bare), (*self.problems, problem))
 
 
-def choose_cover(
-    path: Path,
-    settings: ArchiveSettings,
-    shards: Sequence[tuple[Shard, str]],
-    heads: Iterable[Head],
-    problems: Iterable[str] = (),
-) -> Cover:
-    """Cover the shards (shard, checksum) of a snapshot: of overlapping segments the largest.
+def choose_cover(path: Path, settings: ArchiveSettings, shards: Shards, seen: Seen) -> Cover:
+    """Cover the shards of a snapshot: of overlapping segments the largest.
 
     Segments with a shard that the snapshot lacks are of other snapshots.
     """
-    live = {(shard.uuid, checksum): shard for shard, checksum in shards}
-    free = dict(live)
-    segments, sentences = [], list(problems)
-    for head in sorted(heads, key=lambda head: (-head.head.rows, head.folder.name)):
-        if not all(shard in free for shard in head.shards) or not head.shards:
+    free = np.ones(len(shards), bool)
+    segments, sentences = [], list(seen.problems)
+    pairs = zip(seen.heads, seen.places, strict=True)
+    for head, places in sorted(pairs, key=lambda pair: (-pair[0].head.rows, pair[0].folder.name)):
+        is_of_this = len(places) and places.min() >= 0 and free[places].all()
+        if not is_of_this or len(np.unique(places)) < len(places):
             continue
         from patchknn.archive.index.segment import Segment  # an archive without an index is fast
 
         try:
-            segment = Segment(head, [live[shard] for shard in head.shards], settings)
+            segments.append(Segment(head, shards.select(places), settings))
         except SegmentError as error:
             sentences.append(passed_over(path, str(error)))
             continue
-        segments.append(segment)
-        for shard in head.shards:
-            del free[shard]
-    return Cover(tuple(segments), tuple(free.values()), tuple(sentences))
+        free[places] = False
+    bare = shards.select(np.flatnonzero(free))
+    return Cover(tuple(segments), tuple(bare), tuple(sentences))
 
 
 def segment_damaged(path: Path, segment: Segment, error: Exception) -> str:

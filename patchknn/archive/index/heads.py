@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -52,22 +51,23 @@ class Head:
         uuids, checksums = (_pieces(self.lines[name]) for name in ("uuid", "checksum"))
         return tuple(zip(uuids, checksums, strict=True))
 
-    def vouchers(self) -> dict[str, Voucher]:
-        """What it knows of its shards, by uuid; nothing of those that it makes no sense of."""
-        found = {}
-        every, file_sets = self.sizes.tolist(), self.head.file_sets
-        columns = (self.lines[name].tolist() for name in _COLUMNS)
-        digests = _pieces(self.lines["json_checksum"])
-        for (uuid, checksum), digest, rows, sources, offset, file, file_set, first in zip(
-            self.shards, digests, *columns, strict=True
+    def vouchers(self, which: npt.NDArray[np.int64]) -> list[Voucher | None]:
+        """What it knows of the shards of these lines; None where it makes no sense."""
+        lines, file_sets = self.lines[which], self.head.file_sets
+        columns = (lines[name].tolist() for name in _COLUMNS)
+        digests = (_pieces(lines[name]) for name in ("checksum", "json_checksum"))
+        found: list[Voucher | None] = []
+        for checksum, digest, rows, sources, offset, file, file_set, first in zip(
+            *digests, *columns, strict=True
         ):
-            if not 0 <= file_set < len(file_sets) or offset < 0 or first < 0:
-                continue
-            names = file_sets[file_set]
-            sizes = every[first : first + len(names)]
-            if len(sizes) == len(names) and 0 <= file < len(names):
-                place = (names[file], offset)
-                found[uuid] = Voucher(checksum, digest, rows, sources, names, sizes, place)
+            voucher = None
+            if 0 <= file_set < len(file_sets) and min(offset, first, file) >= 0:
+                names = file_sets[file_set]
+                sizes = self.sizes[first : first + len(names)].tolist()
+                if len(sizes) == len(names) > file:
+                    place = (names[file], offset)
+                    voucher = Voucher(checksum, digest, rows, sources, names, sizes, place)
+            found.append(voucher)
         return found
 
 
@@ -103,11 +103,6 @@ def read_one(folder: Path, path: Path) -> Head:
     lines = _small(folder, head, "shards", "|u1", (-1, SHARD_LINE.itemsize))
     sizes = _small(folder, head, "shard_sizes", "<i8", (-1,))
     return Head(folder, head, lines.view(SHARD_LINE)[:, 0], sizes)
-
-
-def vouchers(heads: Sequence[Head]) -> dict[str, Voucher]:
-    """What these segments know of shards, by uuid."""
-    return {uuid: known for head in heads for uuid, known in head.vouchers().items()}
 
 
 def _small(

@@ -16,6 +16,7 @@ from patchknn.archive.index.hash_table import HashTable, mixed, prefix_bits
 from patchknn.archive.index.layout import SegmentError, SegmentHead, open_array
 from patchknn.archive.locate import SourcePlace, Wanted
 from patchknn.archive.shard import Shard
+from patchknn.archive.shards import Shards
 from patchknn.archive.strings import encode, name_key
 
 Found = Iterator[SourcePlace]
@@ -29,16 +30,19 @@ class Lookups:
     shard does.
     """
 
-    def __init__(self, folder: Path, head: SegmentHead, shards: Sequence[Shard]) -> None:
-        """Raise SegmentError where a table does not fit."""
+    def __init__(
+        self, folder: Path, head: SegmentHead, shards: Shards, sources: npt.NDArray[np.int64]
+    ) -> None:
+        """``sources`` (S,) of each shard. Raise SegmentError where a table does not fit."""
         self._shards = shards
-        self._first_rows = np.cumsum([0, *map(len, shards)])
-        self._first_sources = np.cumsum([0, *(shard.n_sources for shard in shards)])
-        rows, sources = int(self._first_rows[-1]), int(self._first_sources[-1])
-        self._ids = _open(folder, head, ID, rows, rows)
-        self._names = _open(folder, head, NAME, sources, sources)
-        self._quickhashes = _open(folder, head, QUICKHASH, sources, sources)
-        self._patients = _open(folder, head, PATIENT, sources, None)
+        self._sources = sources
+        self._first_rows = np.cumsum([0, *shards.lengths])
+        self._first_sources = np.cumsum([0, *sources])
+        n_rows, n_sources = int(self._first_rows[-1]), int(self._first_sources[-1])
+        self._ids = _open(folder, head, ID, n_rows, n_rows)
+        self._names = _open(folder, head, NAME, n_sources, n_sources)
+        self._quickhashes = _open(folder, head, QUICKHASH, n_sources, n_sources)
+        self._patients = _open(folder, head, PATIENT, n_sources, None)
 
     def rows_of(self, wanted: Wanted) -> npt.NDArray[np.int64]:
         """Rows (m,) of the snapshot that hold these patches, −1 where this segment has none."""
@@ -100,7 +104,11 @@ class Lookups:
         edges = np.flatnonzero(np.diff(owners[order])) + 1
         for places in np.split(order, edges):
             owner = int(owners[places[0]])
-            yield self._shards[owner], places, found[places] - firsts[owner]
+            shard = self._shards[owner]
+            if shard.n_sources != self._sources[owner]:
+                message = f"shard {shard.uuid} has {shard.n_sources} sources"
+                raise ValueError(message)
+            yield shard, places, found[places] - firsts[owner]
 
 
 def _open(folder: Path, head: SegmentHead, name: str, limit: int, count: int | None) -> HashTable:

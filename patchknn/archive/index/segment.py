@@ -16,7 +16,7 @@ from patchknn.archive.index.lookups import Found, Lookups
 from patchknn.archive.index.sketches import open_sketch
 from patchknn.archive.locate import Wanted
 from patchknn.archive.settings import ArchiveSettings
-from patchknn.archive.shard import Shard
+from patchknn.archive.shards import Shards
 from patchknn.hamming.code_table import CodeTable
 from patchknn.hamming.feature_table import FeatureTable
 
@@ -29,19 +29,20 @@ class Segment:
     What it holds on disk is checked as it is used: ValueError where a value is out of range.
     """
 
-    def __init__(self, found: Head, shards: Sequence[Shard], settings: ArchiveSettings) -> None:
+    def __init__(self, found: Head, shards: Shards, settings: ArchiveSettings) -> None:
         """Map its arrays; SegmentError where one is missing, too short, or ends wrongly."""
         folder, head = found.folder, found.head
         self.folder: Path = folder
         self.head = head
-        self.shards = tuple(shards)
-        self.first_rows: npt.NDArray[np.int64] = np.cumsum([0, *map(len, self.shards)])
+        self.shards = shards
+        self.first_rows: npt.NDArray[np.int64] = np.cumsum([0, *shards.lengths])
         self.n_rows = int(self.first_rows[-1])
-        sources = sum(shard.n_sources for shard in self.shards)
+        sources = found.lines["sources"].clip(min=0)
         if (head.archive_id, head.bits) != (settings.archive_id, settings.bits):
             message = f"{folder} belongs to another archive."
             raise SegmentError(message)
-        if (head.rows, head.sources) != (self.n_rows, sources) or not 0 < head.codes <= head.rows:
+        counts = (self.n_rows, int(sources.sum()))
+        if (head.rows, head.sources) != counts or not 0 < head.codes <= head.rows:
             message = f"{folder} disagrees with its shards on their rows."
             raise SegmentError(message)
         self.code_arrays = open_codes(folder, head)
@@ -49,7 +50,7 @@ class Segment:
         if len(self.shards) > 1:
             self.rows = open_array(folder, head, "rows", "<u4", (self.n_rows,))
         self.sketch = open_sketch(folder, head, settings.feature_dim)
-        self._lookups = Lookups(folder, head, self.shards)
+        self._lookups = Lookups(folder, head, shards, sources)
         try:
             self.table = CodeTable(self.code_arrays)
         except ValueError as error:
@@ -75,14 +76,15 @@ class Segment:
     def snapshot_rows(self, segment_rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Rows (m,) of the snapshot that are these rows of the segment."""
         if len(self.shards) == 1:
-            return segment_rows + self.shards[0].first_row
+            return segment_rows + int(self.shards.first_rows[0])
         owners = np.searchsorted(self.first_rows, segment_rows, side="right") - 1
         moved: npt.NDArray[np.int64] = segment_rows + self._shifts[owners]
         return moved
 
     @cached_property
     def _shifts(self) -> npt.NDArray[np.int64]:
-        return np.array([shard.first_row for shard in self.shards]) - self.first_rows[:-1]
+        shifts: npt.NDArray[np.int64] = self.shards.first_rows - self.first_rows[:-1]
+        return shifts
 
     @property
     def constant_shift(self) -> int | None:

@@ -12,7 +12,6 @@ from pathlib import Path
 from patchknn.archive.deleting import remove_whole
 from patchknn.archive.index.build import TEMPORARY, build_segment
 from patchknn.archive.index.cover import Cover, choose_cover
-from patchknn.archive.index.heads import read_heads, vouchers
 from patchknn.archive.index.layout import MAX_ROWS
 from patchknn.archive.index.names import (
     INDEX,
@@ -22,6 +21,7 @@ from patchknn.archive.index.names import (
     segments_folder,
 )
 from patchknn.archive.index.plan import plan_merge
+from patchknn.archive.index.seen import Seen
 from patchknn.archive.index.segment import Segment
 from patchknn.archive.manifests import read_manifest
 from patchknn.archive.opening import open_shards
@@ -122,13 +122,11 @@ def update_index(
 
 def _state(path: Path, settings: ArchiveSettings) -> _State:
     present = frozenset(entry.name for entry in segments_folder(path).iterdir())
-    heads, problems = read_heads(path)
     manifest = read_manifest(path, settings.archive_id)
-    shards = open_shards(path, settings, manifest, known={}, vouchers=vouchers(heads))
-    checked = tuple(
-        (shard, entry.checksum) for shard, entry in zip(shards, manifest.shards, strict=True)
-    )
-    return _State(checked, choose_cover(path, settings, checked, heads, problems), present)
+    seen = Seen(path, manifest.shards)
+    shards = open_shards(path, settings, manifest, witness=seen)
+    checked = tuple(zip(shards, manifest.shards.checksum, strict=True))
+    return _State(checked, choose_cover(path, settings, shards, seen), present)
 
 
 def _due(state: _State) -> list[list[tuple[Shard, str]]]:

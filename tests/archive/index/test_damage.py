@@ -158,7 +158,7 @@ def test_files_cut_anywhere_are_noticed_on_opening(indexed, ids_of):
             assert problem.count(folder.name) == 1
             remedy = f"; searches do without it until 'patchknn archive index {indexed}' mends it."
             assert problem.endswith(remedy)
-            assert snapshot.cover.bare == snapshot.shards
+            assert snapshot.cover.bare == tuple(snapshot.shards)
             assert snapshot.locate(ids[5]) == 5
             assert _findings(indexed)
         file.unlink()

@@ -162,9 +162,10 @@ def test_a_donor_whose_shards_are_in_another_order_or_are_not_all_there(path):
     donor = _only(path)
     (head,), _ = read_heads(path)
     pairs = list(zip(snapshot.shards, [checksum for _, checksum in head.shards], strict=True))
-    for chosen in (pairs[::-1], pairs[:2], pairs[1:], pairs[2:]):
+    for places in ([2, 1, 0], [0, 1], [1, 2], [2]):
+        chosen = [pairs[place] for place in places]
         name = build_segment(path, snapshot.settings, chosen, donor=donor)
         found = read_one(donor.folder.with_name(name), path)
-        segment = Segment(found, [shard for shard, _ in chosen], snapshot.settings)
+        segment = Segment(found, snapshot.shards.select(np.array(places)), snapshot.settings)
         assert segment.n_rows == sum(len(shard) for shard, _ in chosen)
         _check(segment)

@@ -106,7 +106,7 @@ def test_a_segment_of_an_older_format_is_replaced(new_archive, ids_of, monkeypat
     snapshot = open_archive(path)
     (problem,) = snapshot.cover.problems
     assert f"{old.name}/segment.json is of format 2, " in problem
-    assert snapshot.cover.bare == snapshot.shards
+    assert snapshot.cover.bare == tuple(snapshot.shards)
     ids = ids_of(snapshot)
     assert np.array_equal(snapshot.locate_many(ids), np.arange(len(ids)))
     report = update_index(path)
