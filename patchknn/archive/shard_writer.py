@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
-from collections import defaultdict
+from collections import defaultdict, deque
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy.typing as npt
-
 from patchknn import __version__
-from patchknn.archive.checksums import array_checksum, outside_checksum
-from patchknn.archive.containers import WRITERS, Places, holds_plain_bytes
+from patchknn.archive.checksums import outside_checksum
+from patchknn.archive.containers import CREATORS, Places
 from patchknn.archive.deleting import remove_any
 from patchknn.archive.description import (
     MAX_SHARD_BYTES,
@@ -27,12 +28,12 @@ from patchknn.archive.description import (
 from patchknn.archive.rows import Rows
 from patchknn.archive.sealed import sealed, sealed_text
 from patchknn.archive.settings import ArchiveSettings
-from patchknn.archive.shard_arrays import Arrays, nbytes, shard_arrays
+from patchknn.archive.shard_arrays import shard_arrays
 from patchknn.archive.shard_list import ShardEntry
-from patchknn.errors import ConflictError
+from patchknn.archive.streaming import Column, write_columns
 from patchknn.files import errors_named, fsync_directory, fsync_file
 
-_SYNC_THREADS = 16
+_SYNC_THREADS = 8
 # HDF5 takes attributes of up to 64 KiB; the shard's JSON names all classes in any case.
 _MAX_ATTRIBUTE = 60_000
 
@@ -83,8 +84,9 @@ def write_shard(
     goes wrong, nothing of it is left.
     """
     arrays = shard_arrays(rows, settings)
-    if nbytes(arrays) > MAX_SHARD_BYTES:
-        message = f"a shard holds at most {MAX_SHARD_BYTES} bytes; these rows are {nbytes(arrays)}"
+    nbytes = sum(column.nbytes for column in arrays.values())
+    if nbytes > MAX_SHARD_BYTES:
+        message = f"a shard holds at most {MAX_SHARD_BYTES} bytes; these rows are {nbytes}"
         raise ValueError(message)
     uuid = secrets.token_hex(16)
     name = container_name(uuid, container)
@@ -102,12 +104,11 @@ def write_shard(
         del attributes["classes"]
     try:
         with errors_named(path, folder):
-            with ThreadPoolExecutor(1) as hasher:  # hashing and writing wait for different things
-                checksums = hasher.submit(_checksums, arrays)
-                places = WRITERS[container](temporary, arrays, attributes)
-                array_places = _array_places(name, temporary, arrays, places, checksums.result())
+            places = CREATORS[container](temporary, arrays, attributes)
+            checksums = write_columns(temporary, arrays, places)
+            array_places = _array_places(name, arrays, places, checksums)
             files = _file_records(folder, name, temporary, array_places)
-            n_sources = len(arrays["source_key"])
+            n_sources = arrays["source_key"].shape[0]
             description = ShardDescription(
                 uuid=uuid,
                 container=container,
@@ -131,26 +132,15 @@ def write_shard(
     return WrittenShard(folder, description, entry)
 
 
-def _checksums(arrays: Arrays) -> dict[str, str]:
-    return {name: array_checksum(values) for name, values in arrays.items()}
-
-
 def _array_places(
-    name: str, temporary: Path, arrays: Arrays, places: Places, checksums: dict[str, str]
+    name: str, arrays: Mapping[str, Column], places: Places, checksums: Mapping[str, str]
 ) -> dict[str, ArrayPlace]:
     result = {}
-    for array, values in arrays.items():
+    for array, column in arrays.items():
         inner, offset = places[array]
-        if not holds_plain_bytes(temporary / inner, offset, values):
-            message = (
-                f"{temporary} does not hold {array} as plain bytes: this version of zarr or h5py "
-                "writes otherwise; install another, or use the other --format."
-            )
-            raise ConflictError(message)
         file = f"{name}/{inner}" if inner else name
-        result[array] = ArrayPlace(
-            file, offset, _dtype(values), tuple(values.shape), checksums[array]
-        )
+        dtype = column.dtype.newbyteorder("<").str
+        result[array] = ArrayPlace(file, offset, dtype, column.shape, checksums[array])
     return result
 
 
@@ -174,13 +164,11 @@ def _synced_files(container: Path) -> list[Path]:
     if container.is_file():
         fsync_file(container)
         return [container]
-    paths = [container, *container.rglob("*")]
-    files = [path for path in paths if not path.is_dir()]
+    folders, files = [], []
+    for folder, _, names in os.walk(container):
+        folders.append(Path(folder))
+        files += [Path(folder, name) for name in names]
     with ThreadPoolExecutor(_SYNC_THREADS) as pool:  # each waits for the disk, not for a CPU
-        list(pool.map(fsync_file, files))
-        list(pool.map(fsync_directory, (path for path in paths if path.is_dir())))
+        synced = (pool.map(fsync_file, files), pool.map(fsync_directory, folders))
+        deque(chain(*synced), maxlen=0)
     return files
-
-
-def _dtype(values: npt.NDArray[Any]) -> str:
-    return values.dtype.newbyteorder("<").str

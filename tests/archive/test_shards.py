@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from patchknn.archive import shard_writer
+from patchknn.archive import streaming
 from patchknn.archive.checksums import array_checksum
 from patchknn.archive.create import create_archive
 from patchknn.archive.rows import Rows, Source
@@ -45,7 +45,11 @@ def _both(tmp_path, bundle, rows, **settings):
 
 @pytest.mark.parametrize("thumbnails", [False, True])
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_zarr_h5py_and_memory_maps_see_equal_arrays(tmp_path, bundle, make_rows, thumbnails, dtype):
+@pytest.mark.parametrize("block_bytes", [32, 4 << 20])
+def test_zarr_h5py_and_memory_maps_see_equal_arrays(  # noqa: PLR0917
+    tmp_path, bundle, make_rows, monkeypatch, thumbnails, dtype, block_bytes
+):
+    monkeypatch.setattr(streaming, "_BLOCK_BYTES", block_bytes)
     rows = make_rows(bundle, thumbnails=thumbnails, dtype=dtype)
     shards = _both(tmp_path, bundle, rows, feature_dtype=dtype)
     names = set(shards[0].description.arrays)
@@ -166,9 +170,15 @@ def test_rows_lie_in_the_order_of_their_codes_whatever_order_they_came_in(
         assert first.array(name).tobytes() == second.array(name).tobytes()
 
 
-def test_a_library_that_writes_no_plain_bytes_is_noticed(empty, bundle, make_rows, monkeypatch):
-    monkeypatch.setattr(shard_writer, "holds_plain_bytes", lambda *_: False)
-    with ArchiveWriter(empty) as writer:
+def test_a_library_that_has_no_plain_bytes_is_noticed(empty, bundle, make_rows, monkeypatch):
+    usual = h5py.Group.create_dataset
+
+    def create(self, *arguments, dcpl, **settings):  # which allocates nothing before it writes
+        del dcpl
+        return usual(self, *arguments, **settings)
+
+    monkeypatch.setattr(h5py.Group, "create_dataset", create)
+    with ArchiveWriter(empty, format="hdf5") as writer:
         writer.add(make_rows(bundle))
         with pytest.raises(ConflictError, match="plain bytes"):
             writer.publish()

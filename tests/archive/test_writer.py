@@ -279,7 +279,9 @@ with ArchiveWriter(path, format={format!r}) as writer:
 @pytest.mark.parametrize(
     "step",
     [
-        ("shard_writer", "module.holds_plain_bytes = kill"),
+        ("shard_writer", "module.write_columns = kill"),
+        ("shard_writer", "module.outside_checksum = kill"),
+        ("streaming", "module.os.pwrite = kill"),
         ("shard_writer", "module.fsync_directory = kill"),
         ("shard_writer", "writer.flush(); kill()"),
         ("manifests", "module.os.link = kill"),
