@@ -22,6 +22,7 @@ from patchknn.archive.manifests import publish
 from patchknn.archive.rows import Rows, Source
 from patchknn.archive.settings import read_settings
 from patchknn.archive.shard import Shard
+from patchknn.archive.shard_list import ShardList
 from patchknn.archive.shard_writer import write_shard
 from patchknn.archive.snapshot import Snapshot, open_archive
 from patchknn.archive.totals import NOTHING
@@ -99,7 +100,7 @@ def write_shards(path: Path, bits: int, dim: int, parts: Iterable[Rows]) -> None
         patients = {name for shard in opened for name in shard.patients.distinct()} - {None}
         sources = sum(entry.sources for entry in entries)
         return parent._replace(
-            shards=entries,
+            shards=ShardList(entries),
             classes=CLASSES,
             sources=sources,
             rows_added=sum(entry.rows for entry in entries),
