@@ -53,7 +53,7 @@ def publish_revision(
 
     def on_newest(parent: Manifest) -> Manifest | None:
         nonlocal snapshot, written
-        if snapshot is None or snapshot.number != parent.number:
+        if snapshot is None or snapshot.manifest.nonce != parent.nonce:
             snapshot = open_snapshot(path, settings, manifest=parent, known=snapshot, check=False)
         try:
             revision = revise(snapshot)

@@ -274,7 +274,7 @@ class ArchiveWriter:
         return self._opened
 
     def _at(self, parent: Manifest) -> Snapshot:
-        if self._opened.number != parent.number:
+        if self._opened.manifest.nonce != parent.nonce:
             self._opened = self._opened_at(parent)
         return self._opened
 
@@ -284,7 +284,7 @@ class ArchiveWriter:
 
     def _drop_taken(self, parent: Manifest) -> list[str]:
         """Leave out the sources that others published since; the sentences of real conflicts."""
-        if parent.number == self._newest.number:
+        if parent.nonce == self._newest.nonce:  # after a repair a number may be another's
             return []
         newer = self._at(parent)
         seen = set(self._newest.shards.uuid)

@@ -15,6 +15,7 @@ import pytest
 
 from patchknn.archive.create import create_archive
 from patchknn.archive.rows import Rows
+from patchknn.archive.sealed import sealed_text
 from patchknn.archive.snapshot import open_archive
 from patchknn.archive.verify import verify_archive
 from patchknn.archive.writer import ArchiveWriter
@@ -45,6 +46,23 @@ def test_rows_are_seen_from_publish_on(empty, bundle, make_rows):
     assert open_archive(empty).number == 1
     assert open_archive(empty, at=0).n_rows == 0
     assert verify_archive(empty) == []
+
+
+def test_a_manifest_that_a_repair_put_in_the_place_of_the_known_one_is_followed(
+    archive, bundle, make_rows
+):
+    file = archive / "manifests" / "00000002.json"
+    with ArchiveWriter(archive) as writer:
+        writer.add(make_rows(bundle, images=["k.png"], slides=[]))
+        value = json.loads(file.read_bytes())
+        shards = {name: column[:1] for name, column in value["shards"].items()}
+        value |= {"nonce": "f" * 32, "shards": shards, "rows": 12, "sources": 4, "totals": None}
+        del value["checksum"]
+        file.write_bytes(sealed_text(value))
+        assert writer.publish() == 3
+    manifest = open_archive(archive).manifest
+    assert (manifest.parent, manifest.rows, manifest.sources) == ("f" * 32, 13, 5)
+    assert verify_archive(archive) == []
 
 
 def test_what_was_not_published_is_removed(empty, bundle, make_rows):

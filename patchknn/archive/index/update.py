@@ -184,8 +184,10 @@ def _tidy(path: Path, used: set[str], grace: float) -> int:
             if mark.name not in names and grace:
                 mark.touch()
             elif not grace or _is_older(mark, time.time() - grace):
-                removed += _removed(folder / name)
-                mark.unlink(missing_ok=True)
+                gone = _removed(folder / name)
+                removed += gone
+                if gone:
+                    mark.unlink(missing_ok=True)
     return removed
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from patchknn.archive.index import layout, names
+from patchknn.archive.index import layout, names, update
 from patchknn.archive.index.after_publishing import try_update_index
 from patchknn.archive.index.update import update_index
 from patchknn.archive.snapshot import open_archive
@@ -130,6 +130,28 @@ def test_a_segment_that_is_of_use_again_loses_its_mark(new_archive):
     assert update_index(path).removed == 0
     assert not mark.exists()
     assert open_archive(path).cover.segments
+
+
+def test_a_segment_that_another_user_owns_stays_and_is_in_nobodys_way(new_archive, grow):
+    path = new_archive(20)
+    update_index(path)
+    (old,) = _segments(path)
+    grow(path, open_archive(path).bundle(), 400, name="n", seed=1)
+    update_index(path)
+    mark = old.with_name(f".superseded-{old.name}")
+    _age(mark)
+
+    def refused(folder):
+        raise PermissionError(1, "Operation not permitted", str(folder))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(update, "remove_whole", refused)
+        report = update_index(path)
+    assert (report.removed, report.problems, report.rows) == (0, (), 420)
+    assert old.exists()
+    assert verify_archive(path) == []
+    assert update_index(path).removed == 1  # its owner may
+    assert not old.exists()
 
 
 def test_what_killed_processes_leave_goes_after_a_day(indexed):
