@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any, NamedTuple, Self, overload
 
 _HEX = re.compile(r"[0-9a-f]*")
+_MOST = 1 << 32  # rows of a shard, whose bytes are no more
 
 
 class ShardEntry(NamedTuple):
@@ -69,6 +70,7 @@ class ShardList(Sequence[ShardEntry]):
             set(map(type, counts)) <= {int}
             and min(self.rows, default=1) > 0
             and min(self.sources, default=0) >= 0
+            and max(counts, default=0) < _MOST
             and are_hexadecimal(self.uuid, 32)
             and are_hexadecimal(self.checksum, 64)
             and len(set(self.uuid)) == len(self)

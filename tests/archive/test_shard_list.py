@@ -58,6 +58,8 @@ def test_columns_that_are_none_are_refused(change):
         ("rows", 0),
         ("rows", True),
         ("rows", 1.0),
+        ("rows", 1 << 32),
+        ("sources", 10**30),
         ("sources", -1),
         ("sources", "1"),
         ("uuid", "0" * 31),
