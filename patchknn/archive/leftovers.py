@@ -1,4 +1,4 @@
-"""What killed writers leave behind: ``.tmp-*`` files that nobody reads."""
+"""What killed writers leave behind: ``.tmp-*`` files that nobody reads, and their claims."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from patchknn.archive.manifest import RECORDS
 from patchknn.archive.manifests import MANIFESTS
 from patchknn.archive.runs import RUNS
 
+CLAIMS = ".claims"
 _AGE = 7 * 24 * 3600
 # Of a whole shard or change; of one file or folder, beside it; of a table of records; a segment.
 _TEMPORARY = re.compile(
@@ -23,22 +24,29 @@ _TEMPORARY = re.compile(
     r"|[0-9a-f]{16}-[0-9a-f]{12})",
     re.DOTALL,
 )
+# Of who claims, before that is whole too; of a unit, called by its slide.
+_CLAIM = re.compile(
+    r"(\.tmp-[0-9a-f]{16}|holder-.+-[0-9a-f]{16}|.+-[0-9a-f]{16}\.\d+)",
+    re.DOTALL,
+)
 
 
 def leftovers(path: Path) -> Iterator[Path]:
-    """Temporary files and folders of the archive at ``path``, of running writers too."""
-    folders = (".", SHARDS, CHANGES, MANIFESTS, RECORDS, RUNS, f"{INDEX}/{SEGMENTS}")
-    for folder in (path / name for name in folders):
+    """Temporary files and folders of the archive at ``path``, and claims; of running writers too.
+
+    A running writer's claims are never old: it renews them.
+    """
+    names = (".", SHARDS, CHANGES, MANIFESTS, RECORDS, RUNS, f"{INDEX}/{SEGMENTS}")
+    for folder, own in [*((path / name, _TEMPORARY) for name in names), (path / CLAIMS, _CLAIM)]:
         try:
             every = os.listdir(folder)  # noqa: PTH208  a Path for each of thousands is slow
         except OSError:
             continue
-        names = [name for name in every if name.startswith(".tmp-")]
-        yield from (folder / name for name in names if _TEMPORARY.fullmatch(name))
+        yield from (folder / name for name in filter(own.fullmatch, every))
 
 
 def remove_leftovers(path: Path) -> None:
-    """Delete temporary files older than a week; what may not be deleted stays."""
+    """Delete what is older than a week of these; what may not be deleted stays."""
     oldest = time.time() - _AGE
     for file in leftovers(path):
         try:

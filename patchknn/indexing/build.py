@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from patchknn.archive.index.after_publishing import try_update_index
+from patchknn.archive.leftovers import CLAIMS
 from patchknn.archive.runs import write_run
 from patchknn.archive.writer import ArchiveWriter
 from patchknn.bundle import Bundle
@@ -26,8 +27,6 @@ from patchknn.indexing.prepare import Preparation, Prepared
 from patchknn.indexing.signals import signals_deferred
 from patchknn.indexing.units import WorkUnit, iter_units
 from patchknn.jobs.claims import Claims
-
-CLAIMS = ".claims"
 
 
 @dataclass(frozen=True)

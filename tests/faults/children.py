@@ -13,11 +13,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import corruptions
 import forks
+import many
 import observed
 import steps
 from operations import OPERATIONS
 
 from patchknn.archive.manifests import manifest_numbers
+from patchknn.archive.writer import ArchiveWriter
 
 
 def operate(arguments: dict[str, Any], tell: forks.Tell) -> None:
@@ -35,11 +37,16 @@ def operate(arguments: dict[str, Any], tell: forks.Tell) -> None:
 
 
 def command(arguments: dict[str, Any], tell: forks.Tell) -> None:
-    """One command line of patchknn: its exit code; what it prints is in the reply's ``err``."""
+    """One command line of patchknn: its exit code; what it prints is in the reply's ``err``.
+
+    With ``publications`` each snapshot that it adds rows by is told of as soon as it is there.
+    """
     import gc
 
     from patchknn.cli.main import run
 
+    if arguments.get("publications"):
+        _tell_of_publications(tell)
     _prepare(arguments, Path(arguments["archive"]))
     sys.argv = ["patchknn", *arguments["command"]]
     code = run(arguments["command"])
@@ -85,6 +92,14 @@ def corrupt(arguments: dict[str, Any], tell: forks.Tell) -> None:
         tell(["result", number, result])
 
 
+def at_once(arguments: dict[str, Any], tell: forks.Tell) -> None:
+    """Many processes at one archive: what each of them has done."""
+    path, other = Path(arguments["archive"]), Path(arguments["other"])
+    asked = (arguments["seconds"], arguments["readers"], arguments["writers"])
+    for result in many.at_once(path, other, *asked):
+        tell(result)
+
+
 def _prepare(arguments: dict[str, Any], path: Path) -> None:
     if arguments.get("file_size") is not None:
         import resource
@@ -99,11 +114,35 @@ def _prepare(arguments: dict[str, Any], path: Path) -> None:
         steps.arm(path, **arguments["fault"])
 
 
+def _tell_of_publications(tell: forks.Tell) -> None:
+    usual = ArchiveWriter.publish
+
+    def publish(writer: ArchiveWriter) -> int | None:
+        number = usual(writer)
+        if number is not None:
+            tell(["published", number])
+        return number
+
+    ArchiveWriter.publish = publish  # type: ignore[method-assign]
+
+
+def _import_what_embeds() -> None:
+    # Nothing is computed here: threads that compute do not live on in a child.
+    os.environ["OMP_NUM_THREADS"] = "1"
+    import tifffile  # noqa: F401
+    import timm  # noqa: F401
+    import typer._adapters  # noqa: F401
+
+    import patchknn.cli.embed
+    import patchknn.indexing.build  # noqa: F401
+
+
 TASKS: dict[str, forks.Task] = {
     "operate": operate,
     "command": command,
     "corrupt": corrupt,
     "commands": commands,
+    "at once": at_once,
 }
 
 
@@ -116,4 +155,6 @@ if __name__ == "__main__":
     import patchknn.cli.app
     import patchknn.cli.archive  # noqa: F401
 
+    if "--torch" in sys.argv[1:]:
+        _import_what_embeds()
     forks.serve(TASKS)

@@ -41,6 +41,13 @@ def children() -> Iterator[forks.Forker]:
         yield forker
 
 
+@pytest.fixture(scope="session")
+def encoding_children() -> Iterator[forks.Forker]:
+    """The same where torch and timm are imported too: that takes seconds, once for all tests."""
+    with forks.Forker(HERE / "children.py", "--torch") as forker:
+        yield forker
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
     """A folder in memory where there is one: no kill asks what had reached the disk."""

@@ -53,9 +53,9 @@ class Reply(NamedTuple):
 class Forker:
     """The parent's end: ``program`` calls ``serve``; a context manager."""
 
-    def __init__(self, program: Path) -> None:
+    def __init__(self, program: Path, *words: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, str(program)],
+            [sys.executable, str(program), *words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

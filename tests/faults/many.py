@@ -1,25 +1,21 @@
-"""Writers of every kind and readers, each in a process of its own, at one archive for a while.
-
-``python many.py ARCHIVE OTHER SECONDS READERS WRITERS…``, each writer being one of ``WRITERS``;
-what each has done is printed as a line of JSON.
-"""
+"""Writers of every kind and readers, each in a process of its own, at one archive for a while."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
-import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
+import embedding
 import numpy as np
-from small_archives import add, build_rows, bundle_of
+from small_archives import Labels, add, build_rows, bundle_of
 
 from patchknn.archive.choice import Choice
 from patchknn.archive.compact import compact
@@ -29,6 +25,7 @@ from patchknn.archive.merge import Other, merge_archives
 from patchknn.archive.relabel import Correction, relabel_patches
 from patchknn.archive.remove import remove_rows
 from patchknn.archive.snapshot import Snapshot, open_archive
+from patchknn.cli.main import run as run_command
 from patchknn.search.engine import Searcher
 from patchknn.search.query import Query
 from patchknn.search.settings import SearchSettings
@@ -43,7 +40,7 @@ Result = dict[str, Any]
 
 
 def batch_of(identity: str) -> str:
-    """What was published together: the prefix of a merge, or the name before its ending."""
+    """What was published together: the prefix of a merge, or the name before its first point."""
     site, separator, _ = identity.partition("/")
     return site if separator else identity.partition(".")[0]
 
@@ -68,6 +65,39 @@ def _adder(path: Path, _: Path, name: str, number: int, result: Result) -> None:
     _add(path, batch, number)
     result["published"] += 1
     result["rows"].update(dict.fromkeys(ids_of(batch), "A"))
+
+
+def _embed(path: Path, parts: Sequence[embedding.Part], result: Result) -> Mapping[str, int]:
+    """Run the command; its counts."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        code = run_command(embedding.command(path, [part.argument for part in parts]))
+    assert code == 0, f"embed ended with {code}: {printed.getvalue()}"
+    for part in parts:
+        result["rows"].update(part.rows)
+    return embedding.summary_of(printed.getvalue())
+
+
+def _embedder(path: Path, _: Path, name: str, number: int, result: Result) -> None:
+    """New images and a new slide, which are published at once."""
+    batch = f"{name}-{number}"
+    folder = path.parent / "sources" / batch
+    image = embedding.image_list(folder / "images", {f"{batch}.png": "A"}, number)
+    slide = embedding.listed_slide(folder / "slide", f"{batch}.svs", ["A", None, "B"], number)
+    counts = _embed(path, [image, slide], result)
+    assert (counts["rows"], counts["sources"], counts["held"]) == (BATCH, 2, 0), counts
+    result["published"] += 1
+
+
+def _sharer(path: Path, _: Path, name: str, number: int, result: Result) -> None:
+    """Images that all sharers embed; every third time the others' come from other places."""
+    batch = f"shared-{number}"
+    folder = path.parent / "sources" / batch / ("" if number % 3 else name)
+    names: Labels = {f"{batch}.{image}.png": "A" for image in range(BATCH)}
+    counts = _embed(path, [embedding.image_list(folder, names, number)], result)
+    assert counts["rows"] in {0, BATCH}, counts
+    result["published"] += counts["rows"] > 0
+    result["left to others"] += counts["rows"] == 0
 
 
 def _remover(path: Path, other: Path, name: str, number: int, result: Result) -> None:
@@ -109,6 +139,8 @@ def _merger(path: Path, other: Path, name: str, number: int, result: Result) -> 
 
 WRITERS: dict[str, Callable[[Path, Path, str, int, Result], None]] = {
     "adder": _adder,
+    "embedder": _embedder,
+    "sharer": _sharer,
     "remover": _remover,
     "relabeller": _relabeller,
     "compactor": _compactor,
@@ -118,6 +150,7 @@ WRITERS: dict[str, Callable[[Path, Path, str, int, Result], None]] = {
 
 def _write(path: Path, other: Path, kind: str, name: str, end: float) -> Result:
     result: Result = {"kind": kind, "name": name, "done": 0, "published": 0, "rows": {}}
+    result["left to others"] = 0
     while time.monotonic() < end or result["done"] < _AT_LEAST:
         WRITERS[kind](path, other, name, result["done"], result)
         result["done"] += 1
@@ -198,20 +231,13 @@ def _results(children: list[tuple[int, int]]) -> Iterator[Result]:
         yield json.loads(text) if text else {"error": f"ended with status {status}"}
 
 
-def main(arguments: list[str]) -> None:
-    """Start all of them, and print what they have done."""
-    import h5py  # noqa: F401
-    import zarr  # noqa: F401
-
-    path, other = Path(arguments[0]), Path(arguments[1])
-    end = time.monotonic() + float(arguments[2])
-    children = [_started(lambda: _read(path, other, end)) for _ in range(int(arguments[3]))]
-    for number, kind in enumerate(arguments[4:]):
+def at_once(
+    path: Path, other: Path, seconds: float, readers: int, writers: Sequence[str]
+) -> Iterator[Result]:
+    """Start all of them, each writer being one of ``WRITERS``; what each has done."""
+    end = time.monotonic() + seconds
+    children = [_started(lambda: _read(path, other, end)) for _ in range(readers)]
+    for number, kind in enumerate(writers):
         name = f"{kind}{number}"
         children.append(_started(lambda k=kind, n=name: _write(path, other, k, n, end)))
-    for result in _results(children):
-        sys.stdout.write(json.dumps(result) + "\n")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+    yield from _results(children)

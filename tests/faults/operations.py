@@ -6,10 +6,12 @@ Another operation is one more line in ``OPERATIONS``.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import combinations
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
+import embedding
 from small_archives import Labels, add, build_rows, bundle_of, labels_of_rows, listed
 
 from patchknn.archive.choice import Choice
@@ -26,9 +28,11 @@ from patchknn.archive.rollback import roll_back
 from patchknn.archive.runs import new_run_id, write_run
 from patchknn.archive.snapshot import open_archive
 from patchknn.archive.writer import ArchiveWriter
+from patchknn.cli.main import run as run_command
 
 Arguments = dict[str, Any]
 KEPT = 6  # snapshots that gc leaves
+_THUMBNAILS = ["--thumbnails", "16"]
 _BACK = 3  # how far rollback goes: no further than what is kept after a round's other operations
 
 
@@ -59,13 +63,15 @@ class Operation(NamedTuple):
     """``plan`` says what is asked for, given what is held (None: it would make no sense).
 
     ``run`` does it, ``after`` says what is held then; arguments can be written as JSON.
-    ``command``: the same as arguments of ``patchknn``, None where that needs torch.
+    ``command``: the same as arguments of ``patchknn``, None where they cannot say it. ``partly``:
+    what less may be done where a failure is noticed on the way.
     """
 
     plan: Callable[[World, Labels, Random], Arguments | None]
     run: Callable[[Path, Arguments], object]
     after: Callable[[World, Labels, Arguments], Labels]
     command: Callable[[Path, Arguments], list[str]] | None = None
+    partly: Callable[[Arguments], list[Arguments]] = lambda _: []
 
 
 def _some(rows: Labels, random: Random, most: int) -> list[str]:
@@ -197,6 +203,70 @@ def _after_replace(world: World, rows: Labels, arguments: Arguments) -> Labels:
     return {**kept, **labels_of_rows(_rows_instead(world.bundle, arguments))}
 
 
+def _sources(world: World) -> Path:
+    """A folder for new images and slides, outside of the archive's."""
+    world.batch += 1
+    return world.path.parent.parent / "sources" / str(world.batch)
+
+
+def _plan_embed(world: World, _: Labels, random: Random) -> Arguments:
+    folder, seed = _sources(world), random.randrange(1 << 30)
+    tag = f"e{world.batch}-{seed}"
+    images = {f"{tag}-{n}.png": random.choice("AB") for n in range(random.randint(1, 4))}
+    write = random.choice([embedding.image_folder, embedding.image_list])
+    slides = [
+        embedding.listed_slide(folder / "slide", f"{tag}.svs", ["A", None, "E"], seed),
+        embedding.tiled_slide(folder / "tiled", f"{tag}-whole.svs", "B", seed),
+    ]
+    parts = [write(folder / "images", images, seed), *random.sample(slides, random.randint(0, 2))]
+    container, thumbnails = random.choice(["zarr", "hdf5"]), random.choice([[], _THUMBNAILS])
+    return _embedded(parts, ["--format", container, *thumbnails])
+
+
+def _plan_embed_replace(world: World, rows: Labels, random: Random) -> Arguments | None:
+    # None of those that are merged again: one name would have two contents.
+    others = {_source(identity) for identity in world.other_rows}
+    images = sorted({i for i in rows if "@" not in i} - others)
+    slides = sorted({_source(i) for i in rows if "@" in i} - others)
+    folder, seed = _sources(world), random.randrange(1 << 30)
+    parts = []
+    if images:
+        chosen = random.sample(images, min(random.randint(1, 2), len(images)))
+        labels: Labels = dict.fromkeys(chosen, f"R{world.batch}")
+        parts.append(embedding.image_list(folder / "images", labels, seed))
+    if slides and (random.random() < 0.5 or not images):
+        name = random.choice(slides)
+        parts.append(embedding.listed_slide(folder / "slide", name, ["B", "A"], seed))
+    return _embedded(parts, ["--replace"]) if parts else None
+
+
+def _embedded(parts: list[embedding.Part], options: list[str]) -> Arguments:
+    rows = [part.rows for part in parts]
+    return {"sources": [part.argument for part in parts], "rows": rows, "options": options}
+
+
+def _embed_command(path: Path, arguments: Arguments) -> list[str]:
+    return embedding.command(path, arguments["sources"], *arguments["options"])
+
+
+def _run_embed(path: Path, arguments: Arguments) -> None:
+    code = run_command(_embed_command(path, arguments))
+    assert code == 0, f"embed ended with {code}"
+
+
+def _after_embed(_: World, rows: Labels, arguments: Arguments) -> Labels:
+    for part in arguments["rows"]:
+        names = {_source(identity) for identity in part}
+        rows = {**{i: label for i, label in rows.items() if _source(i) not in names}, **part}
+    return rows
+
+
+def _some_parts(arguments: Arguments) -> list[Arguments]:
+    parts = arguments["rows"]
+    chosen = (some for count in range(1, len(parts)) for some in combinations(parts, count))
+    return [{**arguments, "rows": list(some)} for some in chosen]
+
+
 def _plan_purge(world: World, rows: Labels, random: Random) -> Arguments | None:
     if not rows:
         return None
@@ -286,6 +356,10 @@ OPERATIONS: Mapping[str, Operation] = {
         ],
     ),
     "replace": Operation(_plan_replace, _run_replace, _after_replace),
+    "embed": Operation(_plan_embed, _run_embed, _after_embed, _embed_command, _some_parts),
+    "embed --replace": Operation(
+        _plan_embed_replace, _run_embed, _after_embed, _embed_command, _some_parts
+    ),
     "purge": Operation(
         _plan_purge,
         lambda path, a: purge_rows(path, Choice(slides=a["slides"]), run_id=_run_id(path, "purge")),

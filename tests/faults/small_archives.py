@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from patchknn.archive.choice import Choice
 from patchknn.archive.compact import compact
 from patchknn.archive.create import create_archive
@@ -18,9 +20,10 @@ from patchknn.archive.rows import Rows
 from patchknn.archive.runs import write_run
 from patchknn.archive.snapshot import open_archive, patch_id
 from patchknn.archive.writer import ArchiveWriter
-from patchknn.bundle import Bundle, load_bundle
+from patchknn.bundle import Bundle, load_bundle, write_bundle
 
 Labels = dict[str, str | None]
+SIZE = 32  # px of a patch
 
 _TESTS = Path(__file__).resolve().parents[1]
 
@@ -41,10 +44,41 @@ build_bundle = _fixtures.build_bundle
 build_rows = _fixtures.build_rows
 
 
+def build_encoder(folder: Path) -> Bundle:
+    """``build_bundle`` with a network that embeds images: a vision transformer without a block.
+
+    Written without torch, which takes seconds to import.
+    """
+    plain = build_bundle(folder)
+    dim = plain.description.feature_dim
+    description = plain.description._replace(
+        backbone="test_vit",
+        model_args={
+            "depth": 0,
+            "embed_dim": dim,
+            "num_heads": 1,
+            "class_token": False,
+            "global_pool": "avg",
+            "img_size": SIZE,
+        },
+        input_size=SIZE,
+    )
+    generator = np.random.default_rng(1)
+    backbone = {
+        "pos_embed": np.zeros((1, 4, dim), np.float32),
+        "patch_embed.proj.weight": generator.normal(size=(dim, 3, 16, 16)).astype(np.float32),
+        "patch_embed.proj.bias": np.zeros(dim, np.float32),
+        "fc_norm.weight": np.ones(dim, np.float32),
+        "fc_norm.bias": np.zeros(dim, np.float32),
+    }
+    write_bundle(folder, description, plain.hash_map, backbone=backbone)
+    return load_bundle(folder)
+
+
 def new_archive(folder: Path, **settings: Any) -> Path:
     """An archive without rows; its encoder lies beside it."""
-    bundle = build_bundle(folder / "encoder")
-    create_archive(folder / "archive", bundle, patch_px=224, mpp=0.5, **settings)
+    bundle = build_encoder(folder / "encoder")
+    create_archive(folder / "archive", bundle, patch_px=SIZE, mpp=0.5, **settings)
     return folder / "archive"
 
 

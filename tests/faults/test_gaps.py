@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from forge import Forge
 from small_archives import add, build_rows, bundle_of, listed, new_archive, worn_archive
-from wholeness import assert_whole
+from wholeness import assert_whole, files_that_tell_of
 
 from patchknn.archive import manifests, purge
 from patchknn.archive.choice import Choice
@@ -28,6 +28,7 @@ from patchknn.archive.snapshot import open_archive
 from patchknn.archive.verify import verify_archive
 from patchknn.archive.writer import ArchiveWriter
 from patchknn.errors import ConflictError, DamageError, PatchknnError
+from patchknn.jobs.claims import Claims
 
 _MONTH = 30 * 24 * 3600
 
@@ -353,6 +354,23 @@ def test_a_purge_forgets_what_a_killed_writer_left(plain, how):
     else:
         collect_garbage(plain, older_than=0)  # as its warning says
     assert [file for file in plain.rglob("*") if name.encode() in _bytes(file)] == []
+    assert_whole(plain)
+
+
+@pytest.mark.parametrize("how", ["a day later", "by gc"])
+def test_a_purge_forgets_what_a_killed_embed_had_claimed(plain, how):
+    killed = Claims(plain / ".claims")
+    assert killed.claim("s1.svs")  # and no more: as if it had been killed now
+    assert purge_rows(plain, Choice(slides=["s1.svs"])).leftovers == 2  # a unit and who has it
+    collect_garbage(plain)
+    assert killed.holds("s1.svs")
+    if how == "a day later":
+        _aged(plain)
+        assert purge_rows(plain, Choice(slides=["s1.svs"])).leftovers == 0
+    else:
+        collect_garbage(plain, older_than=0)  # as its warning says
+    assert files_that_tell_of(plain, "s1.svs") == []
+    killed.close()
     assert_whole(plain)
 
 

@@ -10,11 +10,17 @@ from random import Random
 import pytest
 from operations import OPERATIONS, World
 from small_archives import listed
-from wholeness import assert_nothing_left, assert_one_of, assert_whole
+from wholeness import assert_nothing_left, assert_one_of, assert_whole, files_that_tell_of
 
 _ROUNDS, _LONG_ROUNDS = 12, 200
 _STEPS = 1  # of each operation beside the last, where not all are tried
-_WEIGHTS = {"add": 4, "remove": 2, "relabel": 2, "rename": 1, "compact": 2, "gc": 2}
+_WEIGHTS = {"add": 4, "embed": 4, "remove": 2, "relabel": 2, "rename": 1, "compact": 2, "gc": 2}
+
+
+@pytest.fixture
+def children(encoding_children):
+    """Some of what is done needs torch."""
+    return encoding_children
 
 
 class _Pace:
@@ -139,7 +145,7 @@ def test_a_process_killed_at_any_step_has_done_all_or_nothing(  # noqa: PLR0917
         assert reply.code == 0, (at, reply)
         assert_one_of(path, [operation.after(world, rows, arguments)])
         for slide in arguments.get("slides", ()) if name == "purge" else ():
-            assert _files_that_tell_of(path, slide) == []
+            assert files_that_tell_of(path, slide) == []
 
 
 def test_a_purge_killed_while_it_deletes_the_index_leaves_no_half_segment(copied, other, children):
@@ -159,10 +165,3 @@ def test_a_purge_killed_while_it_deletes_the_index_leaves_no_half_segment(copied
         path, reply = run(at)
         assert reply.code == -9
         assert_whole(path)
-
-
-def _files_that_tell_of(path, name):
-    """Files below an archive that hold a name, or are called so."""
-    word = name.encode()
-    files = [file for file in path.rglob("*") if file.is_file()]
-    return [file for file in files if word in file.read_bytes() or name in file.name]

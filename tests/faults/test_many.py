@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
+import pytest
 from small_archives import listed, new_archive
 from wholeness import assert_nothing_left, assert_whole
 
 from patchknn.archive.manifests import manifest_numbers
 from patchknn.archive.snapshot import open_archive
 
-_PROGRAM = Path(__file__).resolve().parent / "many.py"
-_SHORT = (3, 2, ["adder", "remover", "relabeller", "compactor"])
+_SHORT = (3, 2, ["embedder", "remover", "relabeller", "compactor"])
 _LONG = (
     *(120, 4),
-    ["adder", "adder", "adder", "remover", "remover", "relabeller", "compactor", "merger"],
+    ["embedder", "embedder", "embedder", "remover", "remover", "relabeller", "compactor", "merger"],
 )
+_SHARED = (1, 1, ["sharer", "sharer"])
+_SHARED_LONG = (60, 2, ["sharer", "sharer", "sharer", "sharer", "compactor", "remover"])
 
 
-def test_writers_and_readers_at_once(folder, other, long_faults, tally):
+@pytest.mark.parametrize(
+    ("short", "long"), [(_SHORT, _LONG), (_SHARED, _SHARED_LONG)], ids=["each its own", "shared"]
+)
+def test_writers_and_readers_at_once(  # noqa: PLR0917
+    folder, other, encoding_children, long_faults, tally, short, long
+):
     path = new_archive(folder)
-    seconds, readers, writers = _LONG if long_faults else _SHORT
-    words = [str(path), str(other), str(seconds), str(readers), *writers]
-    finished = subprocess.run(
-        [sys.executable, str(_PROGRAM), *words], capture_output=True, text=True, timeout=800
-    )
-    assert finished.returncode == 0, finished.stderr
-    results = [json.loads(line) for line in finished.stdout.splitlines()]
+    seconds, readers, writers = long if long_faults else short
+    asked = {"archive": str(path), "other": str(other), "seconds": seconds}
+    asked |= {"readers": readers, "writers": writers}
+    reply = encoding_children.ask("at once", asked, timeout=800)
+    assert (reply.error, reply.code) == (None, 0), reply
+    results = reply.told
     errors = [result["error"] for result in results if "error" in result]
     assert not errors, "\n".join(errors)
     assert len(results) == readers + len(writers)
@@ -42,6 +43,7 @@ def test_writers_and_readers_at_once(folder, other, long_faults, tally):
             tally["snapshots seen"] += result["snapshots"]
         else:
             tally[f"{result['kind']}: done"] += result["done"]
+            tally["left to others"] += result["left to others"]
     assert listed(path) == expected
     numbers = manifest_numbers(path)
     assert numbers == list(range(published + 1))

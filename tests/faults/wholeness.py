@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import unquote
 
 from small_archives import Labels, listed
 
@@ -28,6 +29,7 @@ def assert_nothing_left(path: Path) -> None:
     """After garbage was collected, there is nothing but what the snapshots name."""
     collect_garbage(path, older_than=0)
     assert [file for file in path.rglob("*") if file.name.startswith(".tmp-")] == []
+    assert list(path.glob(".claims/*")) == []
     archive_id = read_settings(path).archive_id
     manifests = [read_manifest_file(path, archive_id, n) for n in manifest_numbers(path)]
     shards = {entry.uuid for manifest in manifests for entry in manifest.shards}
@@ -43,6 +45,12 @@ def assert_whole(path: Path) -> None:
     """Verify has nothing to say."""
     told = [f"{finding.file}: {finding.sentence}" for finding in verify_archive(path)]
     assert not told, "\n".join(told)
+
+
+def files_that_tell_of(path: Path, name: str) -> list[Path]:
+    """Files below an archive that hold a name, or are called so."""
+    files = [file for file in path.rglob("*") if file.is_file()]
+    return [f for f in files if name.encode() in f.read_bytes() or name in unquote(f.name)]
 
 
 def _stems(folder: Path) -> set[str]:
