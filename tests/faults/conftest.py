@@ -49,6 +49,18 @@ def encoding_children() -> Iterator[forks.Forker]:
 
 
 @pytest.fixture
+def children_for(request: pytest.FixtureRequest) -> Callable[[str], forks.Forker]:
+    """``children_for("add")``: those that can do it; without torch a fork takes a quarter."""
+
+    def able(name: str) -> forks.Forker:
+        torch = name.startswith("embed")
+        forker: forks.Forker = request.getfixturevalue("encoding_children" if torch else "children")
+        return forker
+
+    return able
+
+
+@pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
     """A folder in memory where there is one: no kill asks what had reached the disk."""
     memory = Path("/dev/shm")

@@ -9,7 +9,7 @@ from embedding import command, image_list, listed_slide, summary_of, tiled_slide
 from small_archives import listed
 from wholeness import assert_nothing_left, assert_one_of
 
-_STEPS = 4  # where not all are tried
+_STEPS = 3  # where not all are tried
 
 
 @pytest.fixture

@@ -29,12 +29,6 @@ def _in_turn(long_faults, name, turn):
 
 
 @pytest.fixture
-def children(encoding_children):
-    """Some of what is done needs torch."""
-    return encoding_children
-
-
-@pytest.fixture
 def planned(copied, other):
     """``planned(name)``: what is asked of a copy of the archive, and what it may hold.
 
@@ -91,8 +85,9 @@ def _check(path, done, states, tally):
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_calls_that_are_refused_one_by_one(  # noqa: PLR0917
-    planned, copied, children, long_faults, tally, name
+    planned, copied, children_for, long_faults, tally, name
 ):
+    children = children_for(name)
     arguments, states = planned(name)
 
     def run(at, *, lasting=True):
@@ -113,9 +108,10 @@ def test_calls_that_are_refused_one_by_one(  # noqa: PLR0917
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_files_that_may_not_grow(  # noqa: PLR0917
-    planned, copied, children, long_faults, tally, name
+    planned, copied, children_for, long_faults, tally, name
 ):
     _in_turn(long_faults, name, 0)
+    children = children_for(name)
     arguments, states = planned(name)
     sizes = [0, 100, 700, 2000, 5000, 20_000]
     for size in sizes if long_faults else [Random(name).choice(sizes)]:
@@ -152,9 +148,10 @@ def _leave(disk, blocks):
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_a_small_disk_that_fills(  # noqa: PLR0917
-    planned, worn, small_disk, children, long_faults, tally, name
+    planned, worn, small_disk, children_for, long_faults, tally, name
 ):
     _in_turn(long_faults, name, 1)
+    children = children_for(name)
     arguments, states = planned(name)
     path = small_disk / "copy" / "archive"
 

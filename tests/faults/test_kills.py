@@ -17,12 +17,6 @@ _STEPS = 1  # of each operation beside the last, where not all are tried
 _WEIGHTS = {"add": 4, "embed": 4, "remove": 2, "relabel": 2, "rename": 1, "compact": 2, "gc": 2}
 
 
-@pytest.fixture
-def children(encoding_children):
-    """Some of what is done needs torch."""
-    return encoding_children
-
-
 class _Pace:
     """How long an operation takes, as far as was measured: within that a round is cut."""
 
@@ -61,14 +55,14 @@ def _learn(world, pace, reply, asked, states):
 
 
 def test_processes_killed_at_random_instants_lose_nothing(
-    copied, other, children, long_faults, tally
+    copied, other, encoding_children, long_faults, tally
 ):
     random = Random(7)
     path = copied()
     world, pace = World(path, other), _Pace()
     # First each once and to its end, to learn its pace.
     asked, states = _planned(world, random, list(OPERATIONS))
-    reply = children.ask("operate", {"archive": str(path), "operations": asked})
+    reply = encoding_children.ask("operate", {"archive": str(path), "operations": asked})
     assert _learn(world, pace, reply, asked, states) == len(asked), reply
     assert_one_of(path, [world.rows])
     for _ in range(_LONG_ROUNDS if long_faults else _ROUNDS):
@@ -76,7 +70,7 @@ def test_processes_killed_at_random_instants_lose_nothing(
         names = random.choices(list(OPERATIONS), weights, k=random.randint(1, 3))
         asked, states = _planned(world, random, names)
         instant = pace.some_instant([name for name, _ in asked], random)
-        reply = children.ask(
+        reply = encoding_children.ask(
             "operate", {"archive": str(path), "operations": asked}, kill_after=instant
         )
         assert reply.error is None, (asked, reply.error)
@@ -106,9 +100,10 @@ def test_processes_killed_at_random_instants_lose_nothing(
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_a_process_killed_at_any_step_has_done_all_or_nothing(  # noqa: PLR0917
-    copied, other, children, long_faults, tally, name
+    copied, other, children_for, long_faults, tally, name
 ):
     random = Random(name)
+    children = children_for(name)
     path = copied()
     world = World(path, other)
     operation = OPERATIONS[name]
