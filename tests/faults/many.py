@@ -98,6 +98,7 @@ def _sharer(path: Path, _: Path, name: str, number: int, result: Result) -> None
     assert counts["rows"] in {0, BATCH}, counts
     result["published"] += counts["rows"] > 0
     result["left to others"] += counts["rows"] == 0
+    result["held by others"] += counts["held"] > 0
 
 
 def _remover(path: Path, other: Path, name: str, number: int, result: Result) -> None:
@@ -150,7 +151,7 @@ WRITERS: dict[str, Callable[[Path, Path, str, int, Result], None]] = {
 
 def _write(path: Path, other: Path, kind: str, name: str, end: float) -> Result:
     result: Result = {"kind": kind, "name": name, "done": 0, "published": 0, "rows": {}}
-    result["left to others"] = 0
+    result |= {"left to others": 0, "held by others": 0}
     while time.monotonic() < end or result["done"] < _AT_LEAST:
         WRITERS[kind](path, other, name, result["done"], result)
         result["done"] += 1
