@@ -1,7 +1,8 @@
 """The steps by which a process changes an archive, counted; at one of them something happens.
 
 Python announces them itself (``sys.addaudithook``), whichever library takes them: nothing of the
-archive's code is replaced. Only ``os.fsync``, which is not announced, is wrapped.
+archive's code is replaced. Only what is not announced is wrapped: ``os.fsync``,
+``os.fdatasync`` and ``os.pwrite``, of which half is written before it happens.
 """
 
 from __future__ import annotations
@@ -12,16 +13,23 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any, NoReturn
 
 _CHANGES = frozenset({"os.mkdir", "os.rename", "os.link", "os.remove", "os.rmdir", "os.truncate"})
-_GROWS = frozenset({"open", "os.mkdir", "os.rename", "os.link", "fsync"})
+_GROWS = frozenset({"open", "os.mkdir", "os.rename", "os.link", "sync", "write"})
 _count = 0
 
 
 def counted() -> int:
     """How many steps there were since ``arm``."""
     return _count
+
+
+def some(steps: int, random: Random, most: int) -> list[int]:
+    """The numbers of all steps, or of ``most`` of them and the last."""
+    every = range(1, steps + 1)
+    return list(every) if steps <= most else sorted({*random.sample(every, most), steps})
 
 
 def arm(path: Path, *, what: str, at: int, lasting: bool = True) -> None:
@@ -54,13 +62,21 @@ def arm(path: Path, *, what: str, at: int, lasting: bool = True) -> None:
             if writes and _is_inside(name, inside):
                 take(event)
 
-    usual: Callable[[int], None] = os.fsync
+    def syncing(usual: Callable[[int], None]) -> Callable[[int], None]:
+        def sync(descriptor: int) -> None:
+            take("sync")
+            usual(descriptor)
 
-    def fsync(descriptor: int) -> None:
-        take("fsync")
-        usual(descriptor)
+        return sync
 
-    os.fsync = fsync
+    usual_write = os.pwrite
+
+    def write(descriptor: int, data: memoryview, offset: int) -> int:
+        usual_write(descriptor, data[: len(data) // 2], offset)
+        take("write")
+        return usual_write(descriptor, data, offset)
+
+    os.fsync, os.fdatasync, os.pwrite = syncing(os.fsync), syncing(os.fdatasync), write
     sys.addaudithook(heard)
 
 

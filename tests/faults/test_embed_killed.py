@@ -7,9 +7,10 @@ from random import Random
 import pytest
 from embedding import command, image_list, listed_slide, summary_of, tiled_slide
 from small_archives import listed
+from steps import some
 from wholeness import assert_nothing_left, assert_one_of
 
-_STEPS = 3  # where not all are tried
+_STEPS, _LONG_STEPS = 2, 150  # and the last
 
 
 @pytest.fixture
@@ -52,9 +53,8 @@ def test_each_unit_is_there_or_not_and_the_same_command_adds_the_rest(
     assert (reply.code, _published(reply)) == (0, len(parts)), reply
     assert_one_of(path, states[-1:])
     steps = reply.told[-1][1]
-    chosen = range(1, steps + 1)
     sources = [len({identity.partition("@")[0] for identity in part.rows}) for part in parts]
-    for at in chosen if long_faults else sorted(Random("unit by unit").sample(chosen, _STEPS)):
+    for at in some(steps, Random("unit by unit"), _LONG_STEPS if long_faults else _STEPS):
         path, reply, states = killed(at)
         assert reply.code == -9, (at, reply)
         done = _published(reply)

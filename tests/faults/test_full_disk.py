@@ -15,11 +15,13 @@ from random import Random
 import pytest
 from operations import OPERATIONS, World
 from rich_archive import rich_archive
+from steps import some
 from wholeness import assert_nothing_left, assert_one_of, assert_whole
 
 _FULL = "the disk is full; free some space and run the same command again"
 _TOO_LARGE = "File too large"
 _BLOCK = 4096
+_EMBED_CALLS = 100  # in a long run too: it takes a second each
 
 
 def _in_turn(long_faults, name, turn):
@@ -100,8 +102,9 @@ def test_calls_that_are_refused_one_by_one(  # noqa: PLR0917
     assert reply.code == 0, reply
     steps = reply.told[-1][1]
     for lasting in (True, False):
-        chosen = range(1, steps + 1)
-        for at in chosen if long_faults else [Random(f"{name} {lasting}").choice(chosen)]:
+        random = Random(f"{name} {lasting}")
+        most = _EMBED_CALLS if name.startswith("embed") else steps
+        for at in some(steps, random, most) if long_faults else [random.randint(1, steps)]:
             path, reply = run(at, lasting=lasting)
             _check(path, _judge(reply, _FULL, tally), states, tally)
 

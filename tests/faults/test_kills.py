@@ -10,10 +10,12 @@ from random import Random
 import pytest
 from operations import OPERATIONS, World
 from small_archives import listed
+from steps import some
 from wholeness import assert_nothing_left, assert_one_of, assert_whole, files_that_tell_of
 
 _ROUNDS, _LONG_ROUNDS = 12, 200
 _STEPS = 1  # of each operation beside the last, where not all are tried
+_EMBED_STEPS = 100  # in a long run too: it takes a second each
 _WEIGHTS = {"add": 4, "embed": 4, "remove": 2, "relabel": 2, "rename": 1, "compact": 2, "gc": 2}
 
 
@@ -98,6 +100,10 @@ def test_processes_killed_at_random_instants_lose_nothing(
     assert world.rows == assert_one_of(path, [world.rows])[1]
 
 
+def _most_steps(name):
+    return _EMBED_STEPS if name.startswith("embed") else 10**6
+
+
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_a_process_killed_at_any_step_has_done_all_or_nothing(  # noqa: PLR0917
     copied, other, children_for, long_faults, tally, name
@@ -122,10 +128,7 @@ def test_a_process_killed_at_any_step_has_done_all_or_nothing(  # noqa: PLR0917
     steps = reply.told[-1][1]
     assert steps > 5
     tally["steps"] = steps
-    chosen = range(1, steps + 1)
-    if not long_faults:
-        chosen = sorted({*random.sample(chosen, _STEPS), steps})
-    for at in chosen:
+    for at in some(steps, random, _most_steps(name) if long_faults else _STEPS):
         path, reply = run(at)
         assert reply.code == -9, (at, reply)
         before = max(world.kept)
