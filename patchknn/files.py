@@ -190,7 +190,7 @@ def read_json_bytes(path: Path, *, limit: int = 64 << 20) -> bytes:
 def parse_json(data: bytes, path: Path) -> dict[str, Any]:
     """The JSON object in the bytes of the file ``path``; InputError where they are none."""
     try:
-        value = json.loads(data, parse_constant=_refuse_constant)
+        value = json.loads(data.decode(), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         message = f"{path} is not valid JSON: {error}"
         raise InputError(message) from None

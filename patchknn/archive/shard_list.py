@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple, Self, overload
 
-_HEX = re.compile(r"[0-9a-f]*")
 _MOST = 1 << 32  # rows of a shard, whose bytes are no more
 
 
@@ -108,8 +106,10 @@ class ShardList(Sequence[ShardEntry]):
 
 def are_hexadecimal(texts: Sequence[Any], digits: int) -> bool:
     """Whether all are hexadecimal of so many digits; at once, for there may be thousands."""
-    return (
-        set(map(type, texts)) <= {str}
-        and set(map(len, texts)) <= {digits}
-        and _HEX.fullmatch("".join(texts)) is not None
-    )
+    if not set(map(type, texts)) <= {str} or not set(map(len, texts)) <= {digits}:
+        return False
+    text = "".join(texts)
+    try:
+        return bytes.fromhex(text).hex() == text
+    except ValueError:
+        return False

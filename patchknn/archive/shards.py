@@ -54,3 +54,10 @@ class Shards(Sequence[Shard]):
 
     def __iter__(self) -> Iterator[Shard]:
         return (self[number] for number in range(len(self)))
+
+
+def firsts(lengths: Int64) -> Int64:
+    """Where each of S pieces begins, and where the last ends: (S + 1,) int64."""
+    result = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=result[1:])
+    return result

@@ -18,6 +18,7 @@ from patchknn.archive.leftovers import remove_leftovers
 from patchknn.archive.manifest import Manifest
 from patchknn.archive.manifests import (
     manifest_numbers,
+    now,
     publish,
     read_manifest,
     read_manifest_file,
@@ -75,7 +76,8 @@ class ArchiveWriter:
         self._removal: WrittenChange | None = None
         self._shards = PendingShards(path, self.settings, container=format, run_id=run_id)
         self._publishing = False
-        remove_leftovers(path)
+        if self._newest.time[:10] != now()[:10]:
+            remove_leftovers(path)  # once a day: folders of thousands of shards are listed for it
 
     def __enter__(self) -> Self:
         return self

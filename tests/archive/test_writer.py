@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from patchknn.archive import writer as writer_module
 from patchknn.archive.create import create_archive
 from patchknn.archive.rows import Rows
 from patchknn.archive.sealed import sealed_text
@@ -258,7 +259,7 @@ def test_an_archive_can_do_without_the_backbone(tmp_path, bundle, make_rows):
     assert verify_archive(path) == []
 
 
-def test_leftovers_are_ignored_and_removed_after_a_week(archive, bundle, make_rows):
+def test_leftovers_are_ignored_and_removed_after_a_week_by_the_first_of_a_day(archive, monkeypatch):
     old = archive / "shards" / f".tmp-{'a' * 32}.zarr"
     young = archive / "manifests" / f".tmp-{'b' * 12}-00000002.json"
     old.mkdir()
@@ -269,8 +270,10 @@ def test_leftovers_are_ignored_and_removed_after_a_week(archive, bundle, make_ro
     assert open_archive(archive).n_rows == 24
     assert verify_archive(archive) == []
     with ArchiveWriter(archive):
-        pass
-    assert not old.exists()
+        assert old.exists()
+    monkeypatch.setattr(writer_module, "now", lambda: "2999-01-01T00:00:00+00:00")
+    with ArchiveWriter(archive):
+        assert not old.exists()
     assert young.exists()
 
 

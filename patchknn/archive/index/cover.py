@@ -45,7 +45,7 @@ def choose_cover(path: Path, settings: ArchiveSettings, shards: Shards, seen: Se
     pairs = zip(seen.heads, seen.places, strict=True)
     for head, places in sorted(pairs, key=lambda pair: (-pair[0].head.rows, pair[0].folder.name)):
         is_of_this = len(places) and places.min() >= 0 and free[places].all()
-        if not is_of_this or len(np.unique(places)) < len(places):
+        if not is_of_this or np.bincount(places).max() > 1:
             continue
         from patchknn.archive.index.segment import Segment  # an archive without an index is fast
 

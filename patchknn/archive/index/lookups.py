@@ -16,7 +16,7 @@ from patchknn.archive.index.hash_table import HashTable, mixed, prefix_bits
 from patchknn.archive.index.layout import SegmentError, SegmentHead, open_array
 from patchknn.archive.locate import SourcePlace, Wanted
 from patchknn.archive.shard import Shard
-from patchknn.archive.shards import Shards
+from patchknn.archive.shards import Shards, firsts
 from patchknn.archive.strings import encode, name_key
 
 Found = Iterator[SourcePlace]
@@ -36,8 +36,8 @@ class Lookups:
         """``sources`` (S,) of each shard. Raise SegmentError where a table does not fit."""
         self._shards = shards
         self._sources = sources
-        self._first_rows = np.cumsum([0, *shards.lengths])
-        self._first_sources = np.cumsum([0, *sources])
+        self._first_rows = firsts(shards.lengths)
+        self._first_sources = firsts(sources)
         n_rows, n_sources = int(self._first_rows[-1]), int(self._first_sources[-1])
         self._ids = _open(folder, head, ID, n_rows, n_rows)
         self._names = _open(folder, head, NAME, n_sources, n_sources)

@@ -16,7 +16,7 @@ from patchknn.archive.index.lookups import Found, Lookups
 from patchknn.archive.index.sketches import open_sketch
 from patchknn.archive.locate import Wanted
 from patchknn.archive.settings import ArchiveSettings
-from patchknn.archive.shards import Shards
+from patchknn.archive.shards import Shards, firsts
 from patchknn.hamming.code_table import CodeTable
 from patchknn.hamming.feature_table import FeatureTable
 
@@ -35,7 +35,7 @@ class Segment:
         self.folder: Path = folder
         self.head = head
         self.shards = shards
-        self.first_rows: npt.NDArray[np.int64] = np.cumsum([0, *shards.lengths])
+        self.first_rows = firsts(shards.lengths)
         self.n_rows = int(self.first_rows[-1])
         sources = found.lines["sources"].clip(min=0)
         if (head.archive_id, head.bits) != (settings.archive_id, settings.bits):
