@@ -30,7 +30,7 @@ from patchknn.files import read_json
 
 _DAY = 24 * 3600.0
 WEEK = 7.0
-_OWN = {
+OWN = {
     SHARDS: re.compile(r"[0-9a-f]{32}\.(json|zarr|h5)"),
     CHANGES: re.compile(r"[0-9a-f]{32}\.(json|bin)"),
     RECORDS: re.compile(r"[0-9a-f]{64}\.parquet"),
@@ -143,7 +143,7 @@ def _entries(path: Path, folder: str) -> Iterator[Path]:
     """What patchknn itself writes into a folder: it may be a link to where others keep theirs."""
     try:
         with os.scandir(path / folder) as entries:
-            yield from (Path(entry.path) for entry in entries if _OWN[folder].fullmatch(entry.name))
+            yield from (Path(entry.path) for entry in entries if OWN[folder].fullmatch(entry.name))
     except FileNotFoundError:
         return
 

@@ -139,6 +139,7 @@ def _plausible(manifest: Manifest) -> bool:
         _texts_fit(manifest)
         and all(isinstance(name, str) for name in manifest.classes)
         and len(set(manifest.classes)) == len(manifest.classes)
+        and are_hexadecimal([manifest.nonce], 32)
         and manifest.shards.is_plausible
         and are_hexadecimal([entry.uuid for entry in changes], 32)
         and are_hexadecimal([entry.checksum for entry in changes], 64)

@@ -61,7 +61,8 @@ def open_shards(
 ) -> Shards:
     """The shards of a snapshot in its order; those ``known`` by uuid are not looked at again.
 
-    Without ``check`` those that the witness has seen are looked at when they are first used.
+    Without ``check`` those that the witness has seen are taken on its word: what is missing or
+    too short shows when it is used.
     Raises DamageError where a file is missing, changed or of a wrong size.
     """
     entries, classes = manifest.shards, manifest.classes

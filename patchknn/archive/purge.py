@@ -19,6 +19,7 @@ import numpy as np
 from patchknn.archive.change import CHANGES, open_change
 from patchknn.archive.change_writer import WrittenChange
 from patchknn.archive.choice import Choice
+from patchknn.archive.collect import OWN
 from patchknn.archive.compact import compact
 from patchknn.archive.deleting import remove_any, remove_whole
 from patchknn.archive.description import SHARDS, parse_description
@@ -244,7 +245,7 @@ def _delete_what_knew(
             younger += 1
         else:
             doomed += [shard, *_containers(shard)]
-    doomed += [file for file in _files(path / DAMAGED) if file.is_dir()]
+    doomed += [file for file in _files(path / DAMAGED) if OWN[DAMAGED].fullmatch(file.name)]
     # Should this be killed, nobody else knows what these files were.
     journal = path / f".tmp-{os.urandom(6).hex()}{_JOURNAL}"
     write_json(journal, {"files": [file.relative_to(path).as_posix() for file in doomed]})
@@ -262,9 +263,10 @@ def _left_by_a_killed_purge(path: Path, live: set[tuple[str, str]]) -> list[Path
     found = []
     for journal in path.glob(f".tmp-*{_JOURNAL}"):
         with suppress(InputError):
-            for name in read_json(journal).get("files", []):
+            names = read_json(journal).get("files")
+            for name in names if isinstance(names, list) else ():
                 folder, _, file = str(name).partition("/")
-                is_own = folder in {SHARDS, CHANGES, RECORDS} and "/" not in file
+                is_own = folder in {SHARDS, CHANGES, RECORDS} and OWN[folder].fullmatch(file)
                 if is_own and (folder, file.split(".")[0]) not in live:
                     found.append(path / folder / file)
     return found

@@ -89,7 +89,9 @@ class Shard:
         description = described(self.path, content.entry, content.settings, content.classes)
         if description.sources != content.sources:
             file = self.path / SHARDS / f"{self.uuid}.json"
-            raise damage(self.path, f"{file} is not the file that the index saw.")
+            remedy = f"patchknn archive index {self.path} --rebuild"
+            message = f"The index is wrong about {file}: '{remedy}' mends it."
+            raise DamageError(message)
         return description
 
     @cached_property

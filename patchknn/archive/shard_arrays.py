@@ -49,8 +49,12 @@ def shard_arrays(rows: Rows, settings: ArchiveSettings) -> dict[str, Column]:
         others["thumbnail_bytes"], others["thumbnail_offsets"] = pack_blobs(images)
     return {
         **{name: Column(values, order) for name, values in by_row.items()},
-        **{name: Column(np.ascontiguousarray(values)) for name, values in others.items()},
+        **{name: Column(_little_endian(values)) for name, values in others.items()},
     }
+
+
+def _little_endian(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
 
 
 def _dtype_code(settings: ArchiveSettings) -> str:

@@ -283,8 +283,8 @@ def open_snapshot(
     """As ``open_archive``; the shards of a ``known`` snapshot are not looked at again.
 
     ``manifest`` is that of the snapshot where it has been read. Without ``check`` the files of
-    shards that an index vouches for are looked at when they are first used, and not all of them
-    now: for those who need a few of thousands.
+    shards that an index vouches for are not looked at: for those who need a few of thousands, and
+    meet what is missing or too short when they use it.
     """
     if manifest is None:
         manifest = read_manifest(path, settings.archive_id, at)

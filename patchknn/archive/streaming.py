@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ _BEHIND = 4  # blocks that are hashed and written
 _GATHERERS = 2
 _SYNCERS = 4  # they wait for the disk, not for a CPU
 _SYNC_BYTES = 16 << 20  # a disk that begins early ends early
+_sync: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,47 @@ class Column:
         """Rows of the array."""
         if self.order is None:
             return self.values[start:stop]
-        # The order is right; "clip" alone lets NumPy write without a copy between.
-        return np.take(self.values, self.order[start:stop], axis=0, mode="clip")
+        return np.take(self.values, self.order[start:stop], axis=0)
+
+
+class _File:
+    """A file that several threads write to, and that may be closed under them.
+
+    Signals end who waits for threads, and not the threads: into a number that is closed they
+    would write what belongs there into the next file to be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        self._busy = threading.Lock()
+
+    def write(self, data: memoryview, offset: int) -> None:
+        """All of the data, from this byte on; ValueError where the file is closed."""
+        with self._busy:
+            number = self._open_number()
+            while data:
+                written = os.pwrite(number, data, offset)
+                data, offset = data[written:], offset + written
+
+    def sync(self) -> None:
+        """Force to disk what is written by now."""
+        copy = os.dup(self._open_number())  # not to keep those waiting who write
+        try:
+            _sync(copy)
+        finally:
+            os.close(copy)
+
+    def close(self) -> None:
+        """Once nobody writes."""
+        with self._busy:
+            number, self._number = self._number, -1
+        os.close(number)
+
+    def _open_number(self) -> int:
+        if self._number < 0:
+            message = "the file is closed"
+            raise ValueError(message)
+        return self._number
 
 
 class _Block(NamedTuple):
@@ -68,7 +109,7 @@ class _Block(NamedTuple):
     name: str
     start: int
     stop: int
-    file: int
+    file: _File
     offset: int
     ends_file: bool
 
@@ -83,16 +124,16 @@ def write_columns(
     """
     digests = {name: hashlib.sha256() for name in columns}
     with ExitStack() as closing:
-        files: dict[str, int] = {}
+        files: dict[str, _File] = {}
         for file in dict.fromkeys(file for file, _ in places.values()):
-            files[file] = os.open(folder / file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            closing.callback(os.close, files[file])
+            files[file] = _File(folder / file)
+            closing.callback(files[file].close)
         blocks = _blocks(columns, {name: (files[file], at) for name, (file, at) in places.items()})
         if sum(column.nbytes for column in columns.values()) <= _BLOCK_BYTES:
             for block in blocks:  # threads would take longer to start
                 data = _data(columns[block.name], block)
                 digests[block.name].update(data)
-                _write(block, data)
+                block.file.write(data, block.offset)
         else:
             _stream(columns, blocks, digests)
     return {name: digest.hexdigest() for name, digest in digests.items()}
@@ -112,10 +153,10 @@ def _stream(
 
         def write(block: _Block, data: memoryview) -> None:
             nonlocal unsynced
-            _write(block, data)
+            block.file.write(data, block.offset)
             unsynced += len(data)
             if block.ends_file or unsynced >= _SYNC_BYTES:
-                syncs.append(syncers.submit(os.fdatasync, block.file))
+                syncs.append(syncers.submit(block.file.sync))
                 unsynced = 0
 
         def pass_on() -> None:
@@ -143,7 +184,7 @@ def _wait(*futures: Future[None]) -> None:
 
 
 def _blocks(
-    columns: Mapping[str, Column], places: Mapping[str, tuple[int, int]]
+    columns: Mapping[str, Column], places: Mapping[str, tuple[_File, int]]
 ) -> Iterator[_Block]:
     last = {file: name for name, (file, _) in places.items()}
     for name, column in columns.items():
@@ -158,10 +199,3 @@ def _blocks(
 
 def _data(column: Column, block: _Block) -> memoryview:
     return column.rows(block.start, block.stop).reshape(-1).view(np.uint8).data
-
-
-def _write(block: _Block, data: memoryview) -> None:
-    offset = block.offset
-    while data:
-        written = os.pwrite(block.file, data, offset)
-        data, offset = data[written:], offset + written

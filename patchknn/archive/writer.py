@@ -246,7 +246,7 @@ class ArchiveWriter:
         present = np.zeros(len(rows.sources), bool)
         used = [(number, rows.sources[number]) for number in np.unique(rows.source).tolist()]
         unknown = [source.name for _, source in used if source.name not in self._pending]
-        published = self._snapshot.find_sources(unknown) if unknown else {}
+        published = self._known(unknown) if unknown else {}
         seen: dict[str, Source] = {}
         for number, source in used:
             other = (
@@ -262,6 +262,17 @@ class ArchiveWriter:
                 raise ConflictError(_conflict(self.path, source, other))
         return present
 
+    def _known(self, names: list[str]) -> dict[str, Source]:
+        """The published sources of these names."""
+        try:
+            return self._snapshot.find_sources(names)
+        except DamageError:  # shards are looked at only now: purged or collected meanwhile?
+            newest = read_manifest(self.path, self.settings.archive_id)
+            if newest.nonce == self._opened.manifest.nonce:
+                raise
+            self._opened = self._opened_at(newest)
+            return self._opened.find_sources(names)
+
     @property
     def _snapshot(self) -> Snapshot:
         """What is published, as far as this process knows, or later; opened when it is needed."""
@@ -270,7 +281,7 @@ class ArchiveWriter:
                 self._opened = self._opened_at(self._newest)
             except DamageError:  # it may have been purged, or collected as garbage, meanwhile
                 newest = read_manifest(self.path, self.settings.archive_id)
-                if newest.number == self._newest.number:
+                if newest.nonce == self._newest.nonce:
                     raise
                 self._opened = self._opened_at(newest)
         return self._opened

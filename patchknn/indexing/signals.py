@@ -8,12 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_NAMES = (signal.SIGTERM, signal.SIGINT)
+_NAMES = [
+    getattr(signal, name)
+    for name in ("SIGTERM", "SIGINT", "SIGUSR1")  # the last by Slurm, and not everywhere
+    if hasattr(signal, name)
+]
 
 
 @contextmanager
 def signals_deferred() -> Iterator[None]:
-    """Hold SIGTERM and SIGINT back until the step is done, then let them act.
+    """Hold SIGTERM, SIGINT and SIGUSR1 back until the step is done, then let them act.
 
     Outside the main thread, where Python delivers no signals, nothing needs to be done.
     """

@@ -50,6 +50,16 @@ def _reseal(path, number, change):
     return file
 
 
+@pytest.mark.parametrize("nonce", ["", "\ud800", "f" * 31, 5])
+def test_a_nonce_that_decides_nothing_is_refused(archive, nonce):
+    file = archive / "manifests" / "00000002.json"
+    value = json.loads(file.read_bytes())
+    del value["checksum"]
+    file.write_bytes(sealed_text({**value, "nonce": nonce}))
+    with pytest.raises(DamageError, match="00000002"):
+        open_archive(archive)
+
+
 @pytest.mark.parametrize("number", [0, 1])
 @pytest.mark.parametrize("how", ["delete", "truncate", "grow", "link", "folder"])
 def test_a_missing_or_resized_file_is_named_on_opening(archive, number, how):

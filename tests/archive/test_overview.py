@@ -94,3 +94,28 @@ def test_errors_are_those_of_opening(worn, tmp_path):
     description.write_text(description.read_text().replace('"itq"', '"sign"'))
     with pytest.raises(DamageError, match="does not match its fingerprint"):
         look_at(worn)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda v: v["arrays"]["shards"].update(shape=[5]),
+        lambda v: v["arrays"]["shards"].update(shape=[10**13, "a"]),
+        lambda v: v["arrays"]["codes"].update(dtype=""),
+        lambda v: v["arrays"]["codes"].update(shape=[-1]),
+        lambda v: v.update(rows=10**40),
+        lambda v: v.update(rows=-1),
+    ],
+)
+def test_a_segment_that_says_what_cannot_be_is_passed_over(archive, change):
+    update_index(archive)
+    (file,) = segments_folder(archive).glob("*/segment.json")
+    value = json.loads(file.read_bytes())
+    del value["checksum"]
+    change(value)
+    file.write_bytes(sealed_text(value))
+    found = look_at(archive)
+    assert found.indexed[:2] == (0, 0)
+    assert len(found.indexed.problems) == 1
+    update_index(archive)
+    assert look_at(archive).indexed == (1, 24, ())

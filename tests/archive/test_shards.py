@@ -81,6 +81,30 @@ def test_each_zarr_array_is_one_uncompressed_chunk(archive):
         assert (archive / "shards" / place.file).stat().st_size == place.nbytes, name
 
 
+def test_a_zarr_group_says_of_itself_what_zarr_would(archive, tmp_path):
+    shard = open_archive(archive).shards[0]
+    own = archive / "shards" / f"{shard.uuid}.zarr"
+    group = zarr.create_group(
+        tmp_path / "theirs.zarr",
+        zarr_format=3,
+        attributes=json.loads((own / "zarr.json").read_text())["attributes"],
+    )
+    for name, place in shard.description.arrays.items():
+        group.create_array(
+            name,
+            shape=place.shape,
+            chunks=place.shape,
+            dtype=place.dtype,
+            compressors=None,
+            filters=None,
+        )
+    theirs = tmp_path / "theirs.zarr"
+    files = sorted(file.relative_to(theirs) for file in theirs.rglob("zarr.json"))
+    assert files == sorted(file.relative_to(own) for file in own.rglob("zarr.json"))
+    for file in files:
+        assert json.loads((own / file).read_text()) == json.loads((theirs / file).read_text())
+
+
 def test_each_hdf5_array_is_contiguous_and_page_aligned(archive):
     shard = open_archive(archive).shards[1]
     assert shard.description.container == "hdf5"

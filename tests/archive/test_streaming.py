@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +113,37 @@ def test_errors_of_a_sync_in_between_are_raised(tmp_path, monkeypatch):
     def broken(_):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(streaming.os, "fdatasync", broken)
+    monkeypatch.setattr(streaming, "_sync", broken)
     with pytest.raises(OSError, match="Input/output"):
         write_columns(tmp_path, _columns(), {name: (name, 0) for name in _columns()})
+
+
+def test_threads_that_signals_leave_alone_write_into_no_other_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(streaming, "_BLOCK_BYTES", 64)
+    usual, arrived = os.pwrite, []
+
+    def slow(file, data, offset):
+        time.sleep(0.03)
+        return usual(file, data, offset)
+
+    def stop(*_):
+        arrived.append(1)
+        if len(arrived) == 2:  # the second meets who waits for the threads
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(streaming.os, "pwrite", slow)
+    before = signal.signal(signal.SIGALRM, stop)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1, 0.01)
+        with pytest.raises(KeyboardInterrupt):
+            write_columns(tmp_path, _columns(), {name: (name, 0) for name in _columns()})
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    others = [(tmp_path / f"other {number}").open("wb", buffering=0) for number in range(8)]
+    time.sleep(0.5)
+    assert len(arrived) == 2
+    assert [os.fstat(other.fileno()).st_size for other in others] == [0] * 8
+    for other in others:
+        other.close()

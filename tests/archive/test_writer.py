@@ -14,7 +14,10 @@ import numpy as np
 import pytest
 
 from patchknn.archive import writer as writer_module
+from patchknn.archive.choice import Choice
 from patchknn.archive.create import create_archive
+from patchknn.archive.index.update import update_index
+from patchknn.archive.purge import purge_rows
 from patchknn.archive.rows import Rows
 from patchknn.archive.sealed import sealed_text
 from patchknn.archive.snapshot import open_archive
@@ -63,6 +66,17 @@ def test_a_manifest_that_a_repair_put_in_the_place_of_the_known_one_is_followed(
         assert writer.publish() == 3
     manifest = open_archive(archive).manifest
     assert (manifest.parent, manifest.rows, manifest.sources) == ("f" * 32, 13, 5)
+    assert verify_archive(archive) == []
+
+
+def test_a_writer_goes_on_when_what_it_has_not_looked_at_yet_is_purged(archive, bundle, make_rows):
+    update_index(archive)
+    with ArchiveWriter(archive) as writer:
+        purge_rows(archive, Choice(slides=["s1.svs", "t1"]))
+        assert writer.add(make_rows(bundle, images=["k.png", "a.png"], slides=["s1.svs"])) == 6
+        writer.publish()
+    assert writer.duplicates == 1  # a.png is there still
+    assert "s1.svs@0_896" in _ids(archive)
     assert verify_archive(archive) == []
 
 

@@ -150,7 +150,6 @@ if __name__ == "__main__":
     # What a child would otherwise import each time.
     import duckdb  # noqa: F401
     import h5py  # noqa: F401
-    import zarr  # noqa: F401
 
     import patchknn.cli.app
     import patchknn.cli.archive  # noqa: F401

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
@@ -335,6 +336,41 @@ def test_gc_removes_what_a_killed_indexer_left(plain):
     (left / "codes.bin").write_bytes(b"\0" * 1000)
     collect_garbage(plain, older_than=0)
     assert not left.exists()
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [
+            "changes/..",
+            "shards/.",
+            "shards/..",
+            "shards/docs",
+            "damaged/mine",
+            "records/\0",
+            5,
+            None,
+        ],
+        5,
+        {"changes/..": 1},
+    ],
+)
+def test_a_purge_deletes_nothing_that_its_journal_has_no_right_to_name(plain, tmp_path, names):
+    theirs, link = tmp_path / "thesis", plain / "shards" / "docs"
+    theirs.mkdir()
+    link.symlink_to(theirs)
+    (plain / "damaged" / "mine").mkdir(parents=True)
+    journal = plain / ".tmp-0123456789ab-purge.json"
+    journal.write_text(json.dumps({"files": names}))
+    before = listed(plain)
+    purge_rows(plain, Choice(slides=["s1.svs"]))
+    assert listed(plain) == {i: label for i, label in before.items() if "s1.svs" not in i}
+    assert theirs.is_dir()
+    assert link.is_symlink()
+    assert (plain / "damaged" / "mine").is_dir()
+    assert not journal.exists()
+    link.unlink()
+    assert_whole(plain)
 
 
 @pytest.mark.parametrize("how", ["a day later", "by gc"])

@@ -79,19 +79,22 @@ def _read(folder: Path, path: Path, settings: ArchiveSettings) -> tuple[int, lis
         raise _Unusable(message)
     try:
         return _shards(folder, head)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         message = f"{file} lacks an entry or holds one that cannot be ({error})."
         raise _Unusable(message) from None
 
 
 def _shards(folder: Path, head: dict[str, Any]) -> tuple[int, list[bytes]]:
     rows, width = head["rows"], head["arrays"]["shards"]["shape"][1]
-    if type(rows) is not int or type(width) is not int or width < _KEY:
+    if not _is_count(rows) or not _is_count(width) or width < _KEY:
         message = "its shards"
         raise ValueError(message)
     small = {"shards": b"", "shard_sizes": b""}
     for name, record in head["arrays"].items():
         file = folder / f"{name}.bin"
+        if not all(map(_is_count, record["shape"])):
+            message = f"the shape of {name}"
+            raise ValueError(message)
         length = prod(record["shape"]) * int(record["dtype"][-1])
         try:
             if file.stat().st_size != length:
@@ -108,3 +111,7 @@ def _shards(folder: Path, head: dict[str, Any]) -> tuple[int, list[bytes]]:
             raise _Unusable(message)
     data = small["shards"]
     return rows, [data[start : start + _KEY] for start in range(0, len(data), width)]
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 48

@@ -83,7 +83,7 @@ def update_index(
         built = indexed = added = 0
         grace = 0.0 if rebuild else _DAY
         for _ in range(_ROUNDS):
-            state = _state(path, settings)
+            state = _state(path, settings, trusting=not rebuild)
             chosen = _groups(list(state.shards)) if rebuild else _due(state)
             if not chosen:
                 break
@@ -120,11 +120,12 @@ def update_index(
     )
 
 
-def _state(path: Path, settings: ArchiveSettings) -> _State:
+def _state(path: Path, settings: ArchiveSettings, *, trusting: bool = True) -> _State:
     present = frozenset(entry.name for entry in segments_folder(path).iterdir())
     manifest = read_manifest(path, settings.archive_id)
     seen = Seen(path, manifest.shards)
-    shards = open_shards(path, settings, manifest, witness=seen)
+    # What is built anew owes nothing to what there was.
+    shards = open_shards(path, settings, manifest, witness=seen if trusting else None)
     checked = tuple(zip(shards, manifest.shards.checksum, strict=True))
     return _State(checked, choose_cover(path, settings, shards, seen), present)
 

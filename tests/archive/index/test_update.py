@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -15,8 +17,11 @@ import pytest
 from patchknn.archive.index import layout, names, update
 from patchknn.archive.index.after_publishing import try_update_index
 from patchknn.archive.index.update import update_index
+from patchknn.archive.listing import list_rows
+from patchknn.archive.sealed import sealed_text
 from patchknn.archive.snapshot import open_archive
 from patchknn.archive.verify import verify_archive
+from patchknn.errors import DamageError
 
 _HELPERS = Path(__file__).parents[1]
 
@@ -154,6 +159,25 @@ def test_a_segment_that_another_user_owns_stays_and_is_in_nobodys_way(new_archiv
     assert not old.exists()
 
 
+def test_an_index_that_is_wrong_about_a_shard_is_built_anew(new_archive):
+    path = new_archive(20, 30)
+    update_index(path)
+    (folder,) = _segments(path)
+    lines = np.fromfile(folder / "shards.bin", layout.SHARD_LINE)
+    lines["sources"] = lines["sources"] + [1, -1]
+    data = lines.tobytes()
+    (folder / "shards.bin").write_bytes(data)
+    head = json.loads((folder / "segment.json").read_bytes())
+    del head["checksum"]
+    head["arrays"]["shards"]["checksum"] = hashlib.sha256(data).hexdigest()
+    (folder / "segment.json").write_bytes(sealed_text(head))
+    with pytest.raises(DamageError, match=r"'patchknn archive index .* --rebuild' mends it"):
+        list(list_rows(open_archive(path)))
+    assert update_index(path, rebuild=True).built == 1
+    assert len(list(list_rows(open_archive(path)))) == 50
+    assert verify_archive(path) == []
+
+
 def test_what_killed_processes_leave_goes_after_a_day(indexed):
     folder = indexed / "index" / "segments"
     for name in (".tmp-old", ".tmp-young"):
@@ -259,6 +283,8 @@ from contextlib import contextmanager
 from pathlib import Path
 import conftest
 from patchknn.archive.index import update
+from patchknn.archive.listing import list_rows
+from patchknn.archive.sealed import sealed_text
 from patchknn.archive.snapshot import open_archive
 from patchknn.archive.writer import ArchiveWriter
 number, locks = int(sys.argv[1]), sys.argv[2] == "locks"
