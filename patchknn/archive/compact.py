@@ -87,20 +87,21 @@ def compact(
                             run_id=run_id,
                             new_sources=0,
                         )
+            written = [ready[key] for key in plan.groups]
+            new = [one for one in written if one is not None]
+            manifest = _next(manifest, plan, written)._replace(
+                totals=totals_of(snapshot).changed(
+                    {},
+                    shards=[one.description for one in new],
+                    without=[shard.description for some in plan.groups.values() for shard in some],
+                )
+            )
         except BaseException:
             for one in ready.values():
                 if one is not None:
                     one.remove()
             raise
-        written = [ready[key] for key in plan.groups]
-        manifest = _next(manifest, plan, written)._replace(
-            totals=totals_of(snapshot).changed(
-                {},
-                shards=[one.description for one in written if one is not None],
-                without=[shard.description for some in plan.groups.values() for shard in some],
-            )
-        )
-        return Revision(manifest, [one for one in written if one is not None])
+        return Revision(manifest, new)
 
     if dry_run:
         compacted(open_snapshot(path, settings))

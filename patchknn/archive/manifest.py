@@ -89,6 +89,10 @@ class Manifest(NamedTuple):
             rows_added=0, sources_added=0, rows_removed=0, sources_removed=0, rows_relabelled=0
         )
 
+    def followed_by(self, change: ChangeEntry) -> Manifest:
+        """The same with one more change."""
+        return self._replace(changes=(*self.changes, change))
+
     def as_json(self) -> dict[str, Any]:
         """The content of its file, not yet sealed."""
         fields = self._asdict()

@@ -13,7 +13,7 @@ import numpy as np
 from patchknn.archive.change_writer import WrittenChange
 from patchknn.archive.counting import Labels, new_patients, totals_of
 from patchknn.archive.locate import Wanted
-from patchknn.archive.manifest import ChangeEntry
+from patchknn.archive.manifest import ChangeEntry, Manifest
 from patchknn.archive.paths import moved_path
 from patchknn.archive.revisions import Revision, publish_revision
 from patchknn.archive.rows import Rows, Source
@@ -99,35 +99,19 @@ def merge_archives(
                     ready[key] = used[key]
                 if len(used) > before:
                     told += told_of(snapshot, newest, taking.taken_ids, _before(other))
+            report = Merge(
+                taking.rows, taking.duplicates, taking.sources, tuple(taking.label_conflicts), None
+            )
+            if not used:
+                return None
+            manifest = _next(newest, taking, list(used.values()), [entry for _, entry in told])
         except BaseException:
             for written in ready.values():
                 written.remove()
             for change, _ in told:
                 change.remove()
             raise
-        manifest = newest.manifest.unchanged()
-        report = Merge(
-            taking.rows, taking.duplicates, taking.sources, tuple(taking.label_conflicts), None
-        )
-        if not used:
-            return None
-        names = [name for one in used.values() for name in one.description.classes]
-        return Revision(
-            manifest._replace(
-                shards=manifest.shards.followed_by(one.entry for one in used.values()),
-                classes=tuple(dict.fromkeys([*manifest.classes, *names])),
-                sources=manifest.sources + taking.sources,
-                label_history=(*manifest.label_history, *(entry for _, entry in told)),
-                rows_added=taking.rows,
-                sources_added=taking.sources,
-                totals=totals_of(newest).changed(
-                    taking.labels,
-                    patients=new_patients(newest, taking.patients),
-                    shards=[one.description for one in used.values()],
-                ),
-            ),
-            [*used.values(), *(change for change, _ in told)],
-        )
+        return Revision(manifest, [*used.values(), *(change for change, _ in told)])
 
     if dry_run:
         merged(open_archive(path))
@@ -238,6 +222,29 @@ class _Taking:
             name = rows.sources[number].name
             if name in self._repeated:
                 self._ids[patch_id(name, *rows.coords[row].tolist())] = labels[label]
+
+
+def _next(
+    newest: Snapshot,
+    taking: _Taking,
+    written: Sequence[WrittenShard],
+    told: Sequence[ChangeEntry],
+) -> Manifest:
+    manifest = newest.manifest.unchanged()
+    names = [name for one in written for name in one.description.classes]
+    return manifest._replace(
+        shards=manifest.shards.followed_by(one.entry for one in written),
+        classes=tuple(dict.fromkeys([*manifest.classes, *names])),
+        sources=manifest.sources + taking.sources,
+        label_history=(*manifest.label_history, *told),
+        rows_added=taking.rows,
+        sources_added=taking.sources,
+        totals=totals_of(newest).changed(
+            taking.labels,
+            patients=new_patients(newest, taking.patients),
+            shards=[one.description for one in written],
+        ),
+    )
 
 
 def _prefixed(source: Source, other: Other, archive: Path) -> Source:

@@ -43,8 +43,10 @@ class PendingShards:
         """Write rows as so many shards: all of them or none, so that it can be tried again."""
         names, before = set(self._names), len(self._shards)
         try:
-            for part in np.array_split(np.arange(len(rows)), min(pieces, len(rows))):
-                self._shards.append(self._written(rows.take(part)))
+            parts = np.array_split(np.arange(len(rows)), min(pieces, len(rows)))
+            for part in parts:
+                # To take all of them would be one more copy of half a gigabyte.
+                self._shards.append(self._written(rows if len(parts) == 1 else rows.take(part)))
         except BaseException:
             for shard in self._shards[before:]:
                 shard.remove()

@@ -47,7 +47,8 @@ def prepared(rows: Rows, settings: ArchiveSettings, bundle: Bundle) -> Rows:
         raise InputError(message)
     dtype = np.dtype(settings.feature_dtype)
     with np.errstate(over="ignore", invalid="ignore"):
-        features = np.asarray(rows.features).astype(dtype)
+        # In C order, for a shard takes rows of it block by block.
+        features = np.asarray(rows.features).astype(dtype, order="C")
     finite = np.isfinite(features).all(axis=1)
     if not finite.all():
         name = rows.sources[int(rows.source[int(np.argmin(finite))])].name

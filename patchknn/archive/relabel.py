@@ -130,24 +130,22 @@ def _publish(
         report = Relabelling(count, found.unchanged, found.missing, None)
         if dry_run or not count:
             return None
-        written = write_relabelling(
-            path, found.rows, found.labels, run_id=run_id, events=found.events, rename=rename
-        )
         manifest = snapshot.manifest.unchanged()
         labels: LabelCounts = Counter(label for some in found.labels.values() for label in some)
         for shard in snapshot.shards_named(found.rows):
             labels.subtract(labels_of(shard, snapshot.classes, found.rows[shard.uuid]))
         named = [label for some in found.labels.values() for label in some if label is not None]
         told = [event.old for event in found.events or () if event.old is not None]
-        return Revision(
-            manifest._replace(
-                changes=(*manifest.changes, written.entry),
-                classes=tuple(dict.fromkeys([*manifest.classes, *named, *told])),
-                rows_relabelled=count,
-                totals=totals_of(snapshot).changed(labels),
-            ),
-            (written,),
+        manifest = manifest._replace(
+            classes=tuple(dict.fromkeys([*manifest.classes, *named, *told])),
+            rows_relabelled=count,
+            totals=totals_of(snapshot).changed(labels),
         )
+        # Last, so that what fails leaves nothing.
+        written = write_relabelling(
+            path, found.rows, found.labels, run_id=run_id, events=found.events, rename=rename
+        )
+        return Revision(manifest.followed_by(written.entry), (written,))
 
     if dry_run:
         relabelled(open_snapshot(path, settings))

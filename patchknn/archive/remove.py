@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from patchknn.archive.change_writer import WrittenChange, write_removal
+from patchknn.archive.change_writer import write_removal
 from patchknn.archive.choice import Choice, Chosen, chosen_rows, rows_of_sources
 from patchknn.archive.counting import Labels, labels_of, lost_patients, totals_of
 from patchknn.archive.manifest import Manifest
@@ -49,9 +49,10 @@ def remove_rows(
         report = Removal(len(chosen), len(names), chosen.missing, None)
         if dry_run or not len(chosen):
             return None
+        manifest = after_removal(snapshot, snapshot.manifest.unchanged(), chosen)
+        # Last, so that what fails leaves nothing.
         written = write_removal(path, chosen.rows, dead, run_id=run_id)
-        manifest = after_removal(snapshot, snapshot.manifest.unchanged(), written, chosen)
-        return Revision(manifest, (written,))
+        return Revision(manifest.followed_by(written.entry), (written,))
 
     if dry_run:
         without(open_snapshot(path, settings))
@@ -60,16 +61,16 @@ def remove_rows(
     return report._replace(number=None if published is None else published.number)
 
 
-def after_removal(
-    snapshot: Snapshot, manifest: Manifest, removal: WrittenChange, chosen: Chosen
-) -> Manifest:
-    """``manifest``, that of the next snapshot, once the removal of rows of this one applies."""
+def after_removal(snapshot: Snapshot, manifest: Manifest, chosen: Chosen) -> Manifest:
+    """``manifest``, that of the next snapshot, as it counts without rows of this one.
+
+    It lacks the change that removes them: all is counted before anything is written.
+    """
     dead, names = left_empty(snapshot, chosen)
     labels: Labels = Counter()
     for shard in snapshot.shards_named(chosen.rows):
         labels.subtract(labels_of(shard, snapshot.classes, chosen.rows[shard.uuid]))
     return manifest._replace(
-        changes=(*manifest.changes, removal.entry),
         sources=manifest.sources - len(names),
         rows_removed=len(chosen),
         sources_removed=len(names),

@@ -94,21 +94,10 @@ def repair(path: Path, *, run_id: str | None = None) -> Repair:
         for entry in found.bad_changes
         if entry in newest.changes
     ]
-    rewritten: list[WrittenShard] = []
     number = None
     if undone or broken or found.bad_shards or found.bad_changes or older:
+        rewritten = _rewritten(place, newest, found, run_id)
         try:
-            for shard in found.again:
-                rows = salvaged_rows(shard, bundle, newest.classes)
-                if len(rows):
-                    rewritten.append(
-                        write_shard(
-                            *(path, settings, rows),
-                            container=shard.description.container,
-                            run_id=run_id,
-                            new_sources=0,
-                        )
-                    )
             manifest = _published(place, newest, found, rewritten, run_id)
         except PatchknnError:
             for one in rewritten:
@@ -168,6 +157,30 @@ def _damaged_before(place: Place, manifests: Iterable[Manifest], found: _Found) 
                 if any(change_findings(place.path, change, lambda _: None)):
                     found.bad_changes.append(change)
     return bad
+
+
+def _rewritten(
+    place: Place, newest: Manifest, found: _Found, run_id: str | None
+) -> list[WrittenShard]:
+    """What is whole of the shards to be written again, written: all of them or none."""
+    written: list[WrittenShard] = []
+    try:
+        for shard in found.again:
+            rows = salvaged_rows(shard, place.bundle, newest.classes)
+            if len(rows):
+                written.append(
+                    write_shard(
+                        *(place.path, place.settings, rows),
+                        container=shard.description.container,
+                        run_id=run_id,
+                        new_sources=0,
+                    )
+                )
+    except BaseException:
+        for one in written:
+            one.remove()
+        raise
+    return written
 
 
 def _published(

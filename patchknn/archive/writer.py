@@ -144,6 +144,7 @@ class ArchiveWriter:
         conflicts: list[str] = []
 
         def with_shards(parent: Manifest) -> Manifest | None:
+            self._drop_removal()  # of a race that was lost, or a publication that failed
             conflicts.extend(self._drop_taken(parent))
             if not self._shards:
                 return None
@@ -187,9 +188,6 @@ class ArchiveWriter:
 
     def _without_replaced(self, parent: Manifest) -> tuple[Manifest, Dead]:
         """The parent without the rows of sources that come anew with other content, and these."""
-        if self._removal is not None:
-            self._removal.remove()  # of a race that was lost
-            self._removal = None
         if not self._replaced:
             return parent, {}
         snapshot = self._at(parent)
@@ -197,26 +195,35 @@ class ArchiveWriter:
         if not len(chosen):
             return parent, {}
         dead, _ = left_empty(snapshot, chosen)
+        manifest = after_removal(snapshot, parent, chosen)
         self._removal = write_removal(self.path, chosen.rows, dead, run_id=self.run_id)
         self._removal.rename()
         fsync_directory(self._removal.folder)
-        return after_removal(snapshot, parent, self._removal, chosen), dead
+        return manifest.followed_by(self._removal.entry), dead
+
+    def _drop_removal(self) -> None:
+        if self._removal is not None:
+            self._removal.remove()
+            self._removal = None
 
     def close(self) -> None:
         """Remove what was written and not published."""
         try:
             self._settle()
         except (PatchknnError, OSError):
-            self._shards.clear()  # perhaps published: what cannot be known is not deleted
+            self._removal = None  # perhaps published: what cannot be known is not deleted
+            self._shards.clear()
         self._shards.remove()
+        self._drop_removal()
         self._buffer = []
         self._buffered_bytes = 0
         self._forget()
 
     def _forget(self) -> None:
+        # Before the shards: by them alone it is known to be published.
+        self._removal = None
         self._shards.clear()
         self._replaced = set()
-        self._removal = None
         self._pending = {}
         self._publishing = False
 
@@ -234,6 +241,8 @@ class ArchiveWriter:
                 if published:
                     for name in find_sources(published, list(self._pending)):
                         del self._pending[name]
+                    self._removal = None  # before the shards, as in _forget
+                    self._replaced &= self._pending.keys()
                     self._shards.forget({shard.uuid for shard in published}, self._pending)
                     self._opened, self._newest = snapshot, manifest
                     break

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import numpy as np
 import pytest
 
@@ -17,6 +19,7 @@ from patchknn.archive.rollback import roll_back
 from patchknn.archive.snapshot import open_archive
 from patchknn.archive.verify import verify_archive
 from patchknn.archive.writer import ArchiveWriter
+from patchknn.errors import DamageError
 from patchknn.search.engine import Searcher
 from patchknn.search.query import Query
 from patchknn.search.settings import SearchSettings
@@ -191,3 +194,26 @@ def test_compact_joins_no_rows_with_thumbnails_to_others_without(archive, bundle
     assert compact(archive).shards_written == 2
     assert pictures() == before
     assert compact(archive).number is None
+
+
+@pytest.mark.parametrize(
+    ("module", "change"),
+    [
+        ("compact", compact),
+        ("relabel", lambda path: relabel_patches(path, {"d.png": Correction("NEW")})),
+        ("remove", lambda path: remove_rows(path, Choice(ids=["d.png"]))),
+    ],
+)
+def test_a_change_that_cannot_be_counted_leaves_nothing(archive, monkeypatch, module, change):
+    remove_rows(archive, Choice(ids=["a.png"]))
+    before = sorted(archive.rglob("*"))
+
+    def damaged(_):
+        message = "a shard is damaged"
+        raise DamageError(message)
+
+    module = importlib.import_module(f"patchknn.archive.{module}")
+    monkeypatch.setattr(module, "totals_of", damaged)
+    with pytest.raises(DamageError):
+        change(archive)
+    assert sorted(archive.rglob("*")) == before

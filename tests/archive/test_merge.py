@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from patchknn.archive import merge as merge_module
 from patchknn.archive.choice import Choice
 from patchknn.archive.compact import compact
 from patchknn.archive.create import create_archive, create_like
@@ -16,7 +17,7 @@ from patchknn.archive.remove import remove_rows
 from patchknn.archive.snapshot import open_archive
 from patchknn.archive.verify import verify_archive
 from patchknn.archive.writer import ArchiveWriter
-from patchknn.errors import ConflictError
+from patchknn.errors import ConflictError, DamageError
 
 
 @pytest.fixture
@@ -43,6 +44,10 @@ def _content(path):
     return rows
 
 
+def _files(path):
+    return sorted(file for file in path.rglob("*") if file.is_file())
+
+
 def test_what_the_others_have_is_added_once(site, archive):
     other = site("other", seed=7, images=["x.png"], slides=["u1"])
     relabel_patches(other, {"x.png": Correction("NEW")})
@@ -55,6 +60,23 @@ def test_what_the_others_have_is_added_once(site, archive):
     assert verify_archive(archive) == []
     again = merge_archives(archive, [Other(other)])
     assert (again.rows, again.duplicates, again.number) == (0, 5, None)
+
+
+@pytest.mark.parametrize("step", ["new_patients", "totals_of"])
+def test_a_merge_that_fails_after_writing_leaves_nothing(site, archive, monkeypatch, step):
+    other = site("other", seed=7, images=["x.png"], slides=["u1"])
+    relabel_patches(other, {"x.png": Correction("NEW")})
+    before = _files(archive)
+
+    def damaged(*_):
+        assert len(list(archive.rglob(".tmp-*.json"))) == 2  # a shard, and what was relabelled
+        message = "a shard is damaged"
+        raise DamageError(message)
+
+    monkeypatch.setattr(merge_module, step, damaged)
+    with pytest.raises(DamageError):
+        merge_archives(archive, [Other(other)])
+    assert _files(archive) == before
 
 
 def test_one_name_of_two_contents_is_an_error_unless_sites_are_told_apart(site, tmp_path):

@@ -46,6 +46,18 @@ def test_every_source_is_counted_once(shards, rows):
     assert sum(shard.entry.rows for shard in shards) == 24
 
 
+def test_one_shard_of_all_rows_is_written_without_a_copy(shards, rows, monkeypatch):
+    def copied(*_):
+        raise AssertionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(rows), "take", copied)
+        shards.write(rows, 1)
+    shards.rename()
+    (shard,) = shards.opened()
+    assert sorted(map(bytes, shard.features)) == sorted(map(bytes, rows.features))
+
+
 def test_all_of_some_rows_are_written_or_none(shards, rows, archive, monkeypatch):
     shards.write(rows, 1)
     before = sorted(archive.rglob("*"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from patchknn.archive import repair as repair_module
 from patchknn.archive.choice import Choice
 from patchknn.archive.index.update import update_index
 from patchknn.archive.listing import list_rows
@@ -121,6 +122,28 @@ def test_a_run_record_and_an_earlier_shard(changed):
     (changed / "runs" / "r1.json").write_text("{")
     done = repair(changed)
     assert (done.aside, done.number) == (("runs/r1.json",), None)
+    assert verify_archive(changed) == []
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_repair_that_cannot_go_on_leaves_no_shard(changed, monkeypatch, error):
+    usual, calls = repair_module.write_shard, []
+
+    def write(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 2:
+            raise error
+        return usual(*arguments, **options)
+
+    _flip(*_file(changed, 0, "codes"))
+    before = sorted(changed.rglob("*"))
+    with monkeypatch.context() as patch:
+        patch.setattr(repair_module, "write_shard", write)
+        with pytest.raises(type(error)):
+            repair(changed)
+    assert len(calls) == 2
+    assert sorted(changed.rglob("*")) == before
+    repair(changed)
     assert verify_archive(changed) == []
 
 

@@ -23,7 +23,7 @@ from patchknn.archive.sealed import sealed_text
 from patchknn.archive.snapshot import open_archive
 from patchknn.archive.verify import verify_archive
 from patchknn.archive.writer import ArchiveWriter
-from patchknn.errors import ConflictError, InputError, StoppedError, UsageError
+from patchknn.errors import ConflictError, DamageError, InputError, StoppedError, UsageError
 
 
 def _ids(path):
@@ -409,6 +409,70 @@ def test_a_signal_just_after_publishing_does_not_take_it_back(
     ids = _ids(archive)
     assert ("z.png" in ids, "zz.png" in ids) == (True, then == "publish")
     assert len(ids) == len(set(ids))
+    assert verify_archive(archive) == []
+
+
+def _every_file(path):
+    return sorted(file for file in path.rglob("*") if file.is_file())
+
+
+def _other_content(rows):
+    return rows.with_sources(tuple(source._replace(size=4711) for source in rows.sources))
+
+
+@pytest.mark.parametrize("step", ["after_removal", "new_patients", "manifest"])
+def test_what_would_have_been_replaced_is_removed_with_the_rest(
+    archive, bundle, make_rows, monkeypatch, step
+):
+    from patchknn.archive import manifests
+
+    def damaged(*_, **__):
+        message = "a shard is damaged"
+        raise DamageError(message)
+
+    where = (manifests, "_link") if step == "manifest" else (writer_module, step)
+    before = _every_file(archive)
+    with ArchiveWriter(archive) as writer:
+        writer.add(_other_content(make_rows(bundle, images=["b.png"], slides=[])), replace=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(*where, damaged)
+            with pytest.raises(DamageError):
+                writer.publish()
+    assert _every_file(archive) == before
+
+
+@pytest.mark.parametrize("then", ["close", "close, uncertain", "publish"])
+def test_what_was_replaced_before_a_signal_stays_replaced(
+    archive, bundle, make_rows, monkeypatch, then
+):
+    from patchknn.archive import manifests
+
+    usual = manifests.fsync_directory
+
+    def stopped(folder):  # the first thing after the link
+        usual(folder)
+        message = "stopped by SIGTERM"
+        raise StoppedError(message)
+
+    def damaged(_):
+        message = "the newest is missing"
+        raise DamageError(message)
+
+    with ArchiveWriter(archive) as writer:
+        writer.add(_other_content(make_rows(bundle, images=["b.png"], slides=[])), replace=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(manifests, "fsync_directory", stopped)
+            with pytest.raises(StoppedError):
+                writer.publish()
+        if then == "publish":
+            writer.add(make_rows(bundle, images=["zz.png"], slides=[]))
+            assert writer.publish() == 4
+        elif then == "close, uncertain":
+            with monkeypatch.context() as patch:
+                patch.setattr(writer_module, "manifest_numbers", damaged)
+                writer.close()
+    assert open_archive(archive).find_source("b.png").size == 4711
+    assert len(list(archive.glob("changes/*.json"))) == 1
     assert verify_archive(archive) == []
 
 
