@@ -102,6 +102,8 @@ def merge_archives(
             report = Merge(
                 taking.rows, taking.duplicates, taking.sources, tuple(taking.label_conflicts), None
             )
+            for key in ready.keys() - used.keys():
+                ready.pop(key).remove()  # of a race that was lost
             if not used:
                 return None
             manifest = _next(newest, taking, list(used.values()), [entry for _, entry in told])

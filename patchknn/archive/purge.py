@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from patchknn.archive.change import CHANGES, open_change
-from patchknn.archive.change_writer import WrittenChange
 from patchknn.archive.choice import Choice
 from patchknn.archive.collect import OWN
 from patchknn.archive.compact import compact
@@ -33,7 +32,7 @@ from patchknn.archive.opening import open_shards
 from patchknn.archive.records_forget import without_keys
 from patchknn.archive.remove import remove_rows
 from patchknn.archive.repair import DAMAGED
-from patchknn.archive.revisions import Revision, publish_revision
+from patchknn.archive.revisions import Revision, Written, publish_revision
 from patchknn.archive.runs import RUNS
 from patchknn.archive.sealed import read_sealed
 from patchknn.archive.settings import ArchiveSettings, read_settings
@@ -107,12 +106,18 @@ def purge_rows(path: Path, choice: Choice, *, run_id: str | None = None) -> Purg
         nonlocal events
         if any(_holds(shard, names) for shard in snapshot.shards):
             return None
-        history, written, events = _without_events(path, snapshot.manifest, names)
         manifest = snapshot.manifest.unchanged()
-        records, tables = without_keys(path, manifest.records, names.slides, names.patients)
+        written: list[Written] = []
+        try:
+            history, events = _without_events(path, manifest, names, written)
+            records = without_keys(path, manifest.records, names.slides, names.patients, written)
+        except BaseException:
+            for one in written:
+                one.remove()
+            raise
         return Revision(
             manifest._replace(label_history=history, records=records, purged=manifest.number + 1),
-            [*written, *tables],
+            written,
         )
 
     for _ in range(_ATTEMPTS):
@@ -177,11 +182,13 @@ def _all_shards(path: Path, settings: ArchiveSettings) -> Iterator[Shard]:
 
 
 def _without_events(
-    path: Path, manifest: Manifest, names: _Names
-) -> tuple[tuple[ChangeEntry, ...], list[WrittenChange], int]:
-    """The label history without the patches that are forgotten, and what was written for it."""
+    path: Path, manifest: Manifest, names: _Names, written: list[Written]
+) -> tuple[tuple[ChangeEntry, ...], int]:
+    """The label history without the patches that are forgotten, and how many events those had.
+
+    What is written for it joins ``written``.
+    """
     kept: list[ChangeEntry] = []
-    written: list[WrittenChange] = []
     dropped = 0
     for entry in manifest.label_history:
         change = open_change(path, entry)
@@ -195,7 +202,7 @@ def _without_events(
             one = written_again(path, change, keep)
             written.append(one)
             kept.append(one.entry._replace(kind=entry.kind))
-    return tuple(kept), written, dropped
+    return tuple(kept), dropped
 
 
 def _scrub_run(file: Path, names: _Names) -> bool:

@@ -11,6 +11,7 @@ from patchknn.archive.records import load_table, records_file, sha256_of
 from patchknn.archive.records_attach import WrittenTable
 from patchknn.archive.records_duckdb import new_connection
 from patchknn.archive.records_given import write_sorted
+from patchknn.archive.revisions import Written
 
 
 def without_keys(
@@ -18,14 +19,14 @@ def without_keys(
     entries: Sequence[RecordsEntry],
     slides: Collection[str],
     patients: Collection[str],
-) -> tuple[tuple[RecordsEntry, ...], list[WrittenTable]]:
-    """The tables of a snapshot without the rows of these, and the new files that this took.
+    written: list[Written],
+) -> tuple[RecordsEntry, ...]:
+    """The tables of a snapshot without the rows of these; new files of them join ``written``.
 
     A table without any such row stays as it is. The files with them are there until they are
     deleted, as those of earlier snapshots. Raises DamageError where a table cannot be read.
     """
     kept: list[RecordsEntry] = []
-    written: list[WrittenTable] = []
     for entry in entries:
         forgotten = sorted(slides if entry.key == "slide" else patients)
         connection = new_connection(threads=1)
@@ -44,4 +45,4 @@ def without_keys(
         sha256 = sha256_of(file)
         kept.append(entry._replace(sha256=sha256, rows=rows))
         written.append(WrittenTable(file, records_file(path, sha256)))
-    return tuple(kept), written
+    return tuple(kept)

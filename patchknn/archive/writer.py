@@ -104,7 +104,7 @@ class ArchiveWriter:
         check_shapes(rows, self.settings)
         if not len(rows):
             return 0
-        published = self._published_sources(rows, replace=replace)
+        published, replaced = self._published_sources(rows, replace=replace)
         if published.any():
             kept = ~published[rows.source]
             self.duplicates += int(len(rows) - kept.sum())
@@ -112,6 +112,7 @@ class ArchiveWriter:
             if not len(rows):
                 return 0
         rows = prepared(rows, self.settings, self._bundle)
+        self._replaced |= replaced  # not before: what is not taken in replaces nothing
         for number in np.unique(rows.source).tolist():
             self._pending.setdefault(rows.sources[number].name, rows.sources[number])
         self._buffer.append(self._with_stored_paths(rows))
@@ -250,8 +251,9 @@ class ArchiveWriter:
 
     def _published_sources(
         self, rows: Rows, *, replace: bool
-    ) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Which of the sources (S,) readers see already; those to be replaced they do not."""
+    ) -> tuple[np.ndarray[Any, np.dtype[np.bool_]], set[str]]:
+        """Which of the sources (S,) readers see already, and the names of those to be replaced."""
+        replaced = set[str]()
         present = np.zeros(len(rows.sources), bool)
         used = [(number, rows.sources[number]) for number in np.unique(rows.source).tolist()]
         unknown = [source.name for _, source in used if source.name not in self._pending]
@@ -266,10 +268,10 @@ class ArchiveWriter:
             if other.same_content(source):
                 present[number] = source.name in published
             elif replace and source.name in published:
-                self._replaced.add(source.name)
+                replaced.add(source.name)
             else:
                 raise ConflictError(_conflict(self.path, source, other))
-        return present
+        return present, replaced
 
     def _known(self, names: list[str]) -> dict[str, Source]:
         """The published sources of these names."""

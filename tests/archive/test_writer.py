@@ -80,6 +80,26 @@ def test_a_writer_goes_on_when_what_it_has_not_looked_at_yet_is_purged(archive, 
     assert verify_archive(archive) == []
 
 
+@pytest.mark.parametrize("fault", ["a clash", "a feature that is not finite"])
+def test_what_was_to_be_replaced_and_was_not_taken_in_stays(archive, bundle, make_rows, fault):
+    before = _ids(archive)
+    rows = make_rows(bundle, images=["a.png", "k.png"], slides=[], content=1)
+    with ArchiveWriter(archive) as writer:
+        writer.add(make_rows(bundle, images=["k.png"], slides=[]))
+        if fault == "a clash":  # k.png is not published: it cannot be replaced
+            with pytest.raises(ConflictError):
+                writer.add(rows, replace=True)
+        else:
+            rows = make_rows(bundle, images=["a.png"], slides=[], content=1)
+            rows.features[0, 0] = np.nan
+            with pytest.raises(InputError):
+                writer.add(rows, replace=True)
+        writer.publish()
+    manifest = open_archive(archive).manifest
+    assert (manifest.rows, manifest.rows_removed) == (len(before) + 1, 0)
+    assert open_archive(archive).locate("a.png") is not None
+
+
 def test_what_was_not_published_is_removed(empty, bundle, make_rows):
     with ArchiveWriter(empty) as writer:
         writer.add(make_rows(bundle))
