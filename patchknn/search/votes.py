@@ -55,8 +55,10 @@ def weights(distances: Sequence[float], norm: float) -> list[float]:
     distance 0 weighs 1, not infinitely much. The query's own length is known for every query and
     needs no statistic of the archive, which would change with each addition.
     """
-    # s² / (s² + d²), and nothing overflows.
-    return [1.0 if d == 0 else (norm / math.hypot(norm, d)) ** 2 for d in distances]
+    # The product of what is infinite is so too, where a power would be an error; and the smallest
+    # numbers there are have a ratio, but no hypotenuse of their own.
+    ratios = [0.0 if d == 0 else math.inf if norm == 0 else d / norm for d in distances]
+    return [1.0 / (1.0 + ratio * ratio) for ratio in ratios]
 
 
 def _mean(values: Sequence[float]) -> float:

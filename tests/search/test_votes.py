@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from patchknn.search.votes import Tally, tally, weights
@@ -49,6 +49,8 @@ def test_lengths_and_distances_of_zero_are_no_special_case():
     assert vote.weighted_confidence == pytest.approx(2 / 3)
 
 
+@example([("a", 5e-324)], 5e-324)
+@example([("a", 1e300), ("b", 5e-324)], 5e-324)
 @given(
     st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 1e300)), min_size=1),
     st.floats(0, 1e300),
