@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from patchknn.archive import manifests
 from patchknn.archive import writer as writer_module
 from patchknn.archive.choice import Choice
 from patchknn.archive.create import create_archive
@@ -386,8 +387,6 @@ def test_a_disk_that_takes_no_more_loses_nothing(archive, container):
 
 
 def test_a_full_disk_while_publishing_can_be_tried_again(archive, bundle, make_rows, monkeypatch):
-    from patchknn.archive import manifests
-
     def full(_):
         raise OSError(28, "No space left on device", "manifest")
 
@@ -404,12 +403,7 @@ def test_a_full_disk_while_publishing_can_be_tried_again(archive, bundle, make_r
     assert verify_archive(archive) == []
 
 
-@pytest.mark.parametrize("then", ["close", "publish"])
-def test_a_signal_just_after_publishing_does_not_take_it_back(
-    archive, bundle, make_rows, monkeypatch, then
-):
-    from patchknn.archive import manifests
-
+def _publish_and_be_stopped(writer, monkeypatch):
     usual = manifests.fsync_directory
 
     def stopped(folder):  # the first thing after the link
@@ -417,12 +411,19 @@ def test_a_signal_just_after_publishing_does_not_take_it_back(
         message = "stopped by SIGTERM"
         raise StoppedError(message)
 
+    with monkeypatch.context() as patch:
+        patch.setattr(manifests, "fsync_directory", stopped)
+        with pytest.raises(StoppedError):
+            writer.publish()
+
+
+@pytest.mark.parametrize("then", ["close", "publish"])
+def test_a_signal_just_after_publishing_does_not_take_it_back(
+    archive, bundle, make_rows, monkeypatch, then
+):
     with ArchiveWriter(archive) as writer:
         writer.add(make_rows(bundle, images=["z.png"], slides=[]))
-        with monkeypatch.context() as patch:
-            patch.setattr(manifests, "fsync_directory", stopped)
-            with pytest.raises(StoppedError):
-                writer.publish()
+        _publish_and_be_stopped(writer, monkeypatch)
         if then == "publish":
             writer.add(make_rows(bundle, images=["zz.png"], slides=[]))
             assert writer.publish() == 4
@@ -444,8 +445,6 @@ def _other_content(rows):
 def test_what_would_have_been_replaced_is_removed_with_the_rest(
     archive, bundle, make_rows, monkeypatch, step
 ):
-    from patchknn.archive import manifests
-
     def damaged(*_, **__):
         message = "a shard is damaged"
         raise DamageError(message)
@@ -465,25 +464,13 @@ def test_what_would_have_been_replaced_is_removed_with_the_rest(
 def test_what_was_replaced_before_a_signal_stays_replaced(
     archive, bundle, make_rows, monkeypatch, then
 ):
-    from patchknn.archive import manifests
-
-    usual = manifests.fsync_directory
-
-    def stopped(folder):  # the first thing after the link
-        usual(folder)
-        message = "stopped by SIGTERM"
-        raise StoppedError(message)
-
     def damaged(_):
         message = "the newest is missing"
         raise DamageError(message)
 
     with ArchiveWriter(archive) as writer:
         writer.add(_other_content(make_rows(bundle, images=["b.png"], slides=[])), replace=True)
-        with monkeypatch.context() as patch:
-            patch.setattr(manifests, "fsync_directory", stopped)
-            with pytest.raises(StoppedError):
-                writer.publish()
+        _publish_and_be_stopped(writer, monkeypatch)
         if then == "publish":
             writer.add(make_rows(bundle, images=["zz.png"], slides=[]))
             assert writer.publish() == 4

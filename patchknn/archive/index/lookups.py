@@ -95,11 +95,11 @@ class Lookups:
                     yield which, shard, int(sources[place])
 
     def _by_shard(
-        self, firsts: npt.NDArray[np.int64], found: npt.NDArray[np.int64]
+        self, starts: npt.NDArray[np.int64], found: npt.NDArray[np.int64]
     ) -> Iterator[tuple[Shard, npt.NDArray[np.intp], npt.NDArray[np.int64]]]:
         if not len(found):
             return
-        owners = np.searchsorted(firsts, found, side="right") - 1
+        owners = np.searchsorted(starts, found, side="right") - 1
         order = np.argsort(owners, kind="stable")
         edges = np.flatnonzero(np.diff(owners[order])) + 1
         for places in np.split(order, edges):
@@ -108,7 +108,7 @@ class Lookups:
             if shard.n_sources != self._sources[owner]:
                 message = f"shard {shard.uuid} has {shard.n_sources} sources"
                 raise ValueError(message)
-            yield shard, places, found[places] - firsts[owner]
+            yield shard, places, found[places] - starts[owner]
 
 
 def _open(folder: Path, head: SegmentHead, name: str, limit: int, count: int | None) -> HashTable:
