@@ -24,6 +24,7 @@ _COMMANDS = {
     "doctor": "Check this installation.",
 }
 _GROUPS = {
+    "jobs": "How far the processes of a run are.",
     "archive": "What an archive holds, its history, is it whole?",
     "simulate": "Make synthetic data to try things on.",
 }

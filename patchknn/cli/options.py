@@ -90,3 +90,9 @@ EncoderElsewhere = Annotated[
     Path | None,
     typer.Option("--encoder", metavar="DIR", help="The archive's encoder, if kept elsewhere."),
 ]
+Retries = Annotated[
+    int, typer.Option("--retries", min=0, help="How often what failed is tried again, in the end.")
+]
+OnlyFailed = Annotated[
+    bool, typer.Option("--only-failed", help="Only what 'patchknn jobs status' calls failed.")
+]

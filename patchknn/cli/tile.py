@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from collections.abc import Generator, Mapping
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from patchknn.cli import console
-from patchknn.cli.options import DefaultMpp, DryRun, Format, Size, SlideMpp, Workers
+from patchknn.cli.options import (
+    DefaultMpp,
+    DryRun,
+    Format,
+    OnlyFailed,
+    Retries,
+    Size,
+    SlideMpp,
+    Workers,
+)
 from patchknn.errors import UsageError
 
 if TYPE_CHECKING:
-    from patchknn.jobs.run import Outcome, Unit
+    from patchknn.jobs.units import Outcome, Unit
     from patchknn.slides.units import SlideUnit
 
 _COLUMNS = ("name", "status", "tiles", "path", "detail")
 _TABLE = ("name", "status", "tiles", "detail")
-_CLAIMS = ".claims"
 _COUNTED = ("done", "planned", "skipped", "empty", "failed")
 
 
@@ -72,17 +81,26 @@ def tile(
         typer.Option("--images", help="Also write tiles to NAME/LABEL/X_Y."),
     ] = "none",
     workers: Workers = None,
+    retries: Retries = 1,
+    only_failed: OnlyFailed = False,
     dry_run: DryRun = False,
     format: Format = None,
 ) -> int:
     """Cut slides into tiles that hold tissue, labelled by annotations where there are any.
 
     Slides done before with the same settings are skipped. The same command may be started many
-    times at once, on any machine: each slide is done by one of them.
+    times at once, on any machine: each slide is done by one of them, the largest first; 'patchknn
+    jobs status TILES' tells how far they are.
     """
+    from patchknn.jobs.claims import CLAIMS
     from patchknn.jobs.cpus import available_cpus
-    from patchknn.jobs.run import Unit, run_units
+    from patchknn.jobs.engines import local_engine
+    from patchknn.jobs.ledger import Ledger
+    from patchknn.jobs.records import RECORDS
+    from patchknn.jobs.run import run_units
+    from patchknn.jobs.units import Unit
     from patchknn.slides.listing import list_slides
+    from patchknn.slides.pixels import file_size
     from patchknn.slides.tiling import TilingSettings
     from patchknn.slides.units import plan_units
 
@@ -106,29 +124,52 @@ def tile(
     if output.exists() and not output.is_dir():
         message = f"{output} is a file, not a folder; choose another -o."
         raise UsageError(message)
+    stack = ExitStack()
+    ledger = None
     if not dry_run:
         output.mkdir(parents=True, exist_ok=True)
-    outcomes = run_units(
-        units,
-        plan_tiles if dry_run else make_tiles,
-        claims_folder=None if dry_run else output / _CLAIMS,
-        workers=available_cpus() if workers is None else workers,
-    )
+        ledger = Ledger(
+            *(output / CLAIMS, output / RECORDS, "tile"), retries=retries, only_failed=only_failed
+        )
+        stack.enter_context(ledger)
+    with stack:
+        if ledger is not None:
+            ledger.plan([unit.name for unit in units])
+            if only_failed:
+                failed = ledger.failed_before()
+                units = [unit for unit in units if unit.name in failed]
+        units.sort(key=lambda unit: -file_size(unit.payload.entry.path))
+        engine = local_engine(
+            plan_tiles if dry_run else make_tiles,
+            min(available_cpus() if workers is None else workers, len(units)),
+        )
+        outcomes = run_units(units, engine, ledger)
+        return _told(outcomes, by_name, output, console.output_format(format), dry_run=dry_run)
+
+
+def _told(
+    outcomes: Generator[Outcome, None, None],
+    by_name: Mapping[str, SlideUnit],
+    output: Path,
+    style: str,
+    *,
+    dry_run: bool,
+) -> int:
+    """Print what becomes of the slides as it comes; the exit code."""
     counts = dict.fromkeys(_COUNTED, 0)
 
     def rows() -> Any:
-        with console.ProgressBar(len(units), "tile", "slide") as bar:
+        with console.ProgressBar(len(by_name), "tile", "slide") as bar:
             for outcome in outcomes:
                 bar.advance()
                 yield _row(by_name[outcome.unit], outcome, counts)
 
-    style = console.output_format(format)
     columns = _TABLE if style == "table" else _COLUMNS
     with closing(outcomes):  # a signal ends the workers at once, not when Python tidies up
         console.write_rows(rows(), columns, style, title=f"Tile sets in {output}")
     console.message(_summary(counts, dry_run=dry_run))
     if counts["failed"]:
-        return 1 if counts["failed"] == len(units) else 3
+        return 1 if counts["failed"] == sum(counts.values()) else 3
     return 0
 
 
@@ -143,7 +184,7 @@ def plan_tiles(unit: Unit[SlideUnit]) -> Outcome:
 
 
 def _work(unit: Unit[SlideUnit], *, dry_run: bool) -> Outcome:
-    from patchknn.jobs.run import Outcome
+    from patchknn.jobs.units import Outcome
     from patchknn.slides.units import tile_unit
 
     result = tile_unit(unit.payload, dry_run=dry_run)

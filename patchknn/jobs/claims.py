@@ -16,7 +16,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 from pathlib import Path
 from typing import Self
@@ -24,7 +24,9 @@ from urllib.parse import quote
 
 from patchknn.errors import PatchknnError
 from patchknn.files import errors_named
+from patchknn.jobs.process import has_ended, task_name, this_process
 
+CLAIMS = ".claims"
 _HOLDER = "holder-"
 _NAME_LIMIT = 120
 _ATTEMPTS = 100
@@ -61,7 +63,7 @@ class Claims:
     def holder(self, unit: str) -> str | None:
         """``HOST, process PID`` of whoever holds a unit, or None."""
         numbers = self._numbers(unit)
-        owner = self._read(self._link(unit, numbers[-1])) if numbers else None
+        owner = _owner(self._link(unit, numbers[-1])) if numbers else None
         return f"{owner['host']}, process {owner['pid']}" if owner else None
 
     def holds(self, unit: str) -> bool:
@@ -134,7 +136,7 @@ class Claims:
             os.utime(self._holder)
             return
         self._folder.mkdir(parents=True, exist_ok=True)
-        identity = {**_this_process(), "token": self._token}
+        identity = {**this_process(), "task": task_name() or "", "token": self._token}
         temporary = self._holder.with_name(f".tmp-{self._token}")
         with errors_named(self._folder):
             temporary.write_text(json.dumps(identity), encoding="utf-8")
@@ -151,14 +153,14 @@ class Claims:
                 continue
 
     def _is_stale(self, link: Path) -> bool:
-        owner = self._read(link)
+        owner = _owner(link)
         try:
             renewed = link.stat().st_mtime
             # This process's own file was renewed just now by the same clock, the file server's.
             now = self._holder.stat().st_mtime
         except FileNotFoundError:  # released in between: the next look will tell
             return False
-        if owner is not None and _has_ended(owner):
+        if owner is not None and has_ended(owner):
             return True
         return now - renewed > self._stale_after
 
@@ -176,12 +178,12 @@ class Claims:
         now = time.time()
         for file in self._files():
             if file.name.startswith((_HOLDER, ".tmp-")):
-                owner = self._read(file)
+                owner = _owner(file)
                 try:
                     old = now - file.stat().st_mtime > 10 * self._stale_after
                 except FileNotFoundError:
                     continue
-                if old or (owner is not None and _has_ended(owner)):
+                if old or (owner is not None and has_ended(owner)):
                     file.unlink(missing_ok=True)
 
     def _files(self) -> Iterator[Path]:
@@ -198,49 +200,42 @@ class Claims:
     def _link(self, unit: str, number: int) -> Path:
         return self._folder / f"{_file_name(unit)}.{number}"
 
-    def _read(self, link: Path) -> dict[str, str] | None:
+
+def living_owners(
+    folder: Path, units: Iterable[str], stale_after: float = 120.0
+) -> dict[str, dict[str, str]]:
+    """Who has which of ``units``: what each living owner says of itself, by unit."""
+    names = {_file_name(unit): unit for unit in units}
+    highest: dict[str, int] = {}
+    try:
+        files = os.listdir(folder)  # noqa: PTH208  there may be thousands
+    except OSError:
+        return {}
+    for file in files:
+        prefix, _, number = file.rpartition(".")
+        if prefix in names and number.isdigit():
+            highest[prefix] = max(highest.get(prefix, 0), int(number))
+    owners: dict[str, dict[str, str]] = {}
+    for prefix, last in highest.items():
+        link = folder / f"{prefix}.{last}"
+        owner = _owner(link)
         try:
-            value = json.loads(link.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        return value if isinstance(value, dict) and {"host", "pid", "node"} <= set(value) else None
+            age = time.time() - link.stat().st_mtime
+        except OSError:
+            continue
+        if owner is not None and not has_ended(owner) and age <= stale_after:
+            owners[names[prefix]] = owner
+    return owners
+
+
+def _owner(link: Path) -> dict[str, str] | None:
+    try:
+        value = json.loads(link.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) and {"host", "pid", "node"} <= set(value) else None
 
 
 def _file_name(unit: str) -> str:
     digest = blake2b(unit.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
     return f"{quote(unit, safe='', errors='replace')[:_NAME_LIMIT]}-{digest}"
-
-
-def _this_process() -> dict[str, str]:
-    return {
-        "host": socket.gethostname(),
-        "pid": str(os.getpid()),
-        "node": _node(),
-        "started": _start_time(os.getpid()) or "",
-    }
-
-
-def _has_ended(owner: dict[str, str]) -> bool:
-    """Whether a process of this very machine (and pid namespace) is gone; else unknown: False."""
-    if not owner["node"] or owner["node"] != _node() or not owner["pid"].isdigit():
-        return False
-    return _start_time(int(owner["pid"])) != (owner.get("started") or None)
-
-
-def _node() -> str:
-    # Hosts in containers share names, and their process numbers mean nothing to each other.
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
-    except OSError:
-        return ""
-
-
-def _start_time(pid: int) -> str | None:
-    """Clock ticks from boot to a process's start, which tell it from a later one of its number."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    fields = stat.rpartition(")")[2].split()
-    return None if fields[0] == "Z" else fields[19]

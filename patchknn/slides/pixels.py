@@ -78,6 +78,14 @@ def require_file(path: Path) -> None:
         raise InputError(message)
 
 
+def file_size(path: Path) -> int:
+    """Bytes of a file, 0 where there is none."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
 def check_flat_size(path: Path, size: tuple[int, int]) -> None:
     """Raise InputError where a flat image of (width, height) should not be decoded whole."""
     width, height = size

@@ -58,7 +58,10 @@ def test_a_folder_of_slides(patchknn, slides, tmp_path):
     assert (tileset.name, len(tileset)) == ("deep/zwei 😐.tif", 9)
     assert tileset.slide == slides / "deep" / "zwei 😐.tif"
     found = sorted(p.relative_to(tiles).as_posix() for p in tiles.rglob("*") if p.is_file())
-    assert found == ["deep/zwei 😐.h5", "one.h5"]
+    assert [name for name in found if not name.startswith(".jobs/")] == [
+        "deep/zwei 😐.h5",
+        "one.h5",
+    ]
 
 
 def test_what_is_done_is_skipped_and_a_changed_setting_or_slide_is_done_again(
@@ -238,8 +241,47 @@ def test_a_full_disk_ends_the_batch_and_keeps_what_is_done(
     assert "File too large." in result.err
     assert ".tmp-" not in result.err
     assert (tmp_path / "t" / "one.h5").read_bytes() == before
-    assert not list((tmp_path / "t").rglob(".*"))
+    assert [file.name for file in (tmp_path / "t").rglob(".*")] == [".jobs"]
     assert patchknn(*line).code == 0
+
+
+def test_what_failed_is_told_by_status_and_tried_alone(patchknn, slides, tmp_path):
+    tiles = tmp_path / "t"
+    line = ("tile", slides, "-o", tiles, *ARGUMENTS)
+    assert "no record of a run" in patchknn("jobs", "status", tiles).err
+    assert "no record tells" in patchknn(*line, "--only-failed").err
+    (slides / "bad.svs").write_bytes(b"no slide")
+    result = patchknn(*line, "--retries", 2)
+    assert result.code == 3
+    assert result.err.count("bad.svs") == 1
+    status = patchknn("jobs", "status", tiles)
+    assert status.code == 3
+    told = json.loads(status.out)
+    assert [told[name] for name in ("units", "done", "running", "failed", "pending")] == [
+        3, 2, 0, 1, 0,
+    ]  # fmt: skip
+    (failed,) = told["failed_units"]
+    assert (failed["unit"], failed["attempts"]) == ("bad.svs", 3)
+    assert failed["error"] == _rows(result)["bad.svs"]["error"]
+    lines = patchknn("jobs", "status", tiles, "--format", "tsv").out.splitlines()
+    assert [row.split("\t")[:2] for row in lines[1:]] == [
+        ["bad.svs", "failed"], ["deep/zwei 😐.tif", "done"], ["one.tif", "done"],
+    ]  # fmt: skip
+    _slide(slides / "bad.svs")
+    again = patchknn(*line, "--only-failed")
+    assert (again.code, list(_rows(again))) == (0, ["bad.svs"])
+    assert "done" in patchknn("jobs", "status", tiles, "--format", "table").out
+    assert json.loads(patchknn("jobs", "status", tiles).out)["done"] == 3
+
+
+def test_the_largest_slides_come_first(patchknn, tmp_path):
+    for number, side in enumerate((1, 3, 2)):
+        rgb = np.tile(_rgb(number), (side, 1, 1))
+        _slide(tmp_path / "s" / f"{number}.tif", rgb)
+    result = patchknn("tile", tmp_path / "s", "-o", tmp_path / "t", *ARGUMENTS)
+    assert [json.loads(row)["name"] for row in result.out.splitlines()] == [
+        "1.tif", "2.tif", "0.tif",
+    ]  # fmt: skip
 
 
 def test_upsampling_only_on_request(patchknn, slides, tmp_path):
@@ -316,7 +358,7 @@ def test_sigterm_keeps_what_is_done_and_leaves_no_claims(tmp_path, workers):
     assert "stopped by SIGTERM" in err
     assert "Traceback" not in err
     left = [p.name for p in (tmp_path / "t").iterdir() if p.name.startswith(".")]
-    assert left == []
+    assert left == [".jobs"]
     finished = list((tmp_path / "t").glob("*.h5"))
     assert 0 < len(finished) < 40
     for file in finished:

@@ -7,8 +7,8 @@ import os
 import signal
 from pathlib import Path
 
-from patchknn.errors import InputError, StoppedError
-from patchknn.jobs.run import Outcome
+from patchknn.errors import ConflictError, InputError, StoppedError
+from patchknn.jobs.units import Outcome
 
 
 def act(unit):
@@ -17,6 +17,12 @@ def act(unit):
     if kind == "bad":
         message = f"{unit.name} is bad."
         raise InputError(message)
+    if kind == "conflict":
+        message = f"{unit.name} is another's."
+        raise ConflictError(message)
+    if kind == "once" and not Path(argument).exists():
+        Path(argument).touch()
+        raise OSError(errno.EIO, "Input/output error", unit.name)
     if kind == "gone":
         raise FileNotFoundError(errno.ENOENT, "No such file", unit.name)
     if kind == "bug":
