@@ -17,6 +17,7 @@ from patchknn.archive.manifests import MANIFESTS
 from patchknn.archive.runs import RUNS
 
 CLAIMS = ".claims"
+JOBS = ".jobs"
 _AGE = 7 * 24 * 3600
 # Of a whole shard or change; of one file or folder, beside it; of a table of records; a segment.
 _TEMPORARY = re.compile(
@@ -28,6 +29,12 @@ _TEMPORARY = re.compile(
 _CLAIM = re.compile(
     r"(\.tmp-[0-9a-f]{16}|holder-.+-[0-9a-f]{16}|.+-[0-9a-f]{16}\.\d+)",
     re.DOTALL,
+)
+
+
+# By whom and how what is embedded was shared out: it names slides, and only informs.
+_JOB_RECORD = re.compile(
+    r"(\.tmp-[0-9a-f]{12}-)?(plan-[0-9a-f]{24}|\d{8}T\d{6}Z-[0-9a-f]{16})\.ndjson"
 )
 
 
@@ -43,6 +50,14 @@ def leftovers(path: Path) -> Iterator[Path]:
         except OSError:
             continue
         yield from (folder / name for name in filter(own.fullmatch, every))
+
+
+def job_records(path: Path) -> list[Path]:
+    """What the processes that embedded said of their units, which may be deleted at any time."""
+    try:
+        return [file for file in (path / JOBS).iterdir() if _JOB_RECORD.fullmatch(file.name)]
+    except OSError:
+        return []
 
 
 def remove_leftovers(path: Path) -> None:

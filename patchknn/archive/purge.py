@@ -24,7 +24,7 @@ from patchknn.archive.deleting import remove_any, remove_whole
 from patchknn.archive.description import SHARDS, parse_description
 from patchknn.archive.index.heads import read_heads
 from patchknn.archive.index.names import is_segment_name, segments_folder
-from patchknn.archive.leftovers import leftovers
+from patchknn.archive.leftovers import job_records, leftovers
 from patchknn.archive.locate import Identities, wanted_rows
 from patchknn.archive.manifest import RECORDS, ChangeEntry, Manifest
 from patchknn.archive.manifests import manifest_file, manifest_numbers, read_manifest_file
@@ -253,6 +253,7 @@ def _delete_what_knew(
         else:
             doomed += [shard, *_containers(shard)]
     doomed += [file for file in _files(path / DAMAGED) if OWN[DAMAGED].fullmatch(file.name)]
+    doomed += job_records(path)
     # Should this be killed, nobody else knows what these files were.
     journal = path / f".tmp-{os.urandom(6).hex()}{_JOURNAL}"
     write_json(journal, {"files": [file.relative_to(path).as_posix() for file in doomed]})

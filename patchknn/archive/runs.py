@@ -69,7 +69,7 @@ def write_run(path: Path, run_id: str, record: Mapping[str, Any], *, paths: bool
     folder = path / RUNS
     folder.mkdir(exist_ok=True)
     content = {"id": run_id, **_plain(record)}
-    write_json(folder / f"{run_id}.json", content if paths else _without_folders(content))
+    write_json(folder / f"{run_id}.json", content if paths else without_folders(content))
 
 
 def remove_run(path: Path, run_id: str) -> None:
@@ -88,11 +88,12 @@ def read_run(path: Path, run_id: str) -> dict[str, Any] | None:
         return None
 
 
-def _without_folders(value: Any) -> Any:
+def without_folders(value: Any) -> Any:
+    """JSON without the folders of absolute paths in its texts: they tell whose files are where."""
     if isinstance(value, dict):
-        return {key: _without_folders(entry) for key, entry in value.items()}
+        return {key: without_folders(entry) for key, entry in value.items()}
     if isinstance(value, list):
-        return [_without_folders(entry) for entry in value]
+        return [without_folders(entry) for entry in value]
     if isinstance(value, str):
         option, separator, rest = value.partition("=")
         is_sentence = ": " in value or value.endswith(".")

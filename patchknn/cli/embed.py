@@ -104,6 +104,8 @@ def embed(
             "--publish-every", metavar="SECONDS", min=0, help="What a killed process may lose."
         ),
     ] = 300.0,
+    retries: options.Retries = 1,
+    only_failed: options.OnlyFailed = False,
     replace: Annotated[
         bool,
         typer.Option("--replace", help="Files that have changed take the place of what they were."),
@@ -122,8 +124,9 @@ def embed(
 
     Sources that the archive has with the same content are skipped: after an interruption the
     same command goes on. It may be started many times at once, on any machine: each slide, and
-    each block of images, is done by one of them. Prints one summary; inputs that fail are named
-    on stderr (exit 3; 1 where all of them fail).
+    each block of images, is done by one of them, the largest slides first ('patchknn jobs status
+    ARCHIVE' tells how far they are). Prints one summary; inputs that fail are named on stderr
+    (exit 3; 1 where all of them fail).
     """
     from patchknn.archive.create import create_archive
     from patchknn.archive.settings import SETTINGS_FILE, read_settings
@@ -197,6 +200,8 @@ def embed(
         batch_size=batch_size,
         split=split,
         publish_seconds=publish_every,
+        retries=retries,
+        only_failed=only_failed,
         replace=replace,
         store_paths=store_paths,
     )

@@ -36,7 +36,11 @@ class Patch:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One input that cannot be used, and the sentence that says why."""
+    """One input that cannot be used, and the sentence that says why.
+
+    ``final``: it is not the file that fails, and another try will not mend it.
+    """
 
     name: str
     error: str
+    final: bool = False

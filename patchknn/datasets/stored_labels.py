@@ -77,7 +77,8 @@ def labelled(
     for cell, slide in slides.items():
         if cell not in owners:
             text = f"{table}, line {slide.line}: there are no features of {cell}."
-            yield Unmatched(cell, text, len(slide.patches) + (slide.whole is not None))
+            rows = len(slide.patches) + (slide.whole is not None)
+            yield Unmatched(cell, text, rows=rows)
 
 
 def _apply(
@@ -131,7 +132,7 @@ def _apply(
                 f"{part.origin.path}, the first at {x:g}, {y:g} (line {line}); its coordinates "
                 f"are in {part.origin.unit or 'a unit that it does not name'}."
             )
-            yield Unmatched(cell, text, len(missing))
+            yield Unmatched(cell, text, rows=len(missing))
     yield replace(part, labels=tuple(labels), patients=tuple(patients), splits=tuple(splits))
 
 

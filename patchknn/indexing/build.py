@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from patchknn.archive.index.after_publishing import try_update_index
-from patchknn.archive.leftovers import CLAIMS
-from patchknn.archive.runs import write_run
+from patchknn.archive.runs import without_folders, write_run
 from patchknn.archive.writer import ArchiveWriter
 from patchknn.bundle import Bundle
 from patchknn.datasets.entries import iter_entries
@@ -22,11 +19,15 @@ from patchknn.datasets.tiles import PatchSettings
 from patchknn.encoder.inference import FeatureExtractor
 from patchknn.errors import ConflictError, StoppedError
 from patchknn.indexing.collect import UnitRows
-from patchknn.indexing.features import Embedded, ReadSettings, embed_batches
+from patchknn.indexing.features import ReadSettings
 from patchknn.indexing.prepare import Preparation, Prepared
 from patchknn.indexing.signals import signals_deferred
 from patchknn.indexing.units import WorkUnit, iter_units
-from patchknn.jobs.claims import Claims
+from patchknn.indexing.work import LocalEmbedding, Work
+from patchknn.jobs.claims import CLAIMS
+from patchknn.jobs.ledger import Ledger
+from patchknn.jobs.records import RECORDS
+from patchknn.jobs.units import Outcome
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,10 @@ class BuildSettings:
     """How an archive is added to.
 
     What is complete is published every ``publish_seconds`` or ``publish_rows``, whichever comes
-    first: what a killed process loses is no more than that. With ``replace`` a source whose file
-    has changed takes the place of what is archived under its name; ``store_paths`` keeps absolute
-    paths, in the run's record too.
+    first: what a killed process loses is no more than that. A unit that fails is tried ``retries``
+    times more; ``only_failed``: only units that the archive's records call failed. With
+    ``replace`` a source whose file has changed takes the place of what is archived under its name;
+    ``store_paths`` keeps absolute paths, in the run's record too.
     """
 
     patches: PatchSettings
@@ -46,6 +48,8 @@ class BuildSettings:
     split: str | None = None
     publish_seconds: float = 300.0
     publish_rows: int = 200_000
+    retries: int = 1
+    only_failed: bool = False
     replace: bool = False
     store_paths: bool = False
 
@@ -68,11 +72,15 @@ class Counts:
 
 @dataclass(frozen=True)
 class Report:
-    """Where progress goes: patches embedded, each input that failed with its sentence, warnings."""
+    """Where progress goes: patches embedded, each input that failed with its sentence, warnings.
+
+    ``unit`` is told what became of each unit, as the records are.
+    """
 
     patches: Callable[[int], None]
     failure: Callable[[str, str], None]
     warning: Callable[[str], None] = lambda _: None
+    unit: Callable[[Outcome], None] = lambda _: None
 
 
 _KEPT_FAILURES = 1000
@@ -98,12 +106,15 @@ class ArchiveBuild:
     ) -> None:
         self.counts = Counts()
         self._archive, self._bundle, self._settings = archive, bundle, settings
-        self._make_extractor, self._report = make_extractor, report
+        self._report = report
         self._run_id, self._record = run_id, record
-        self._extractor: FeatureExtractor | None = None
-        self._in_flight: deque[tuple[_Work, bool]] = deque()
-        self._postponed: list[WorkUnit] = []
-        self._unpublished: list[_Work] = []
+        self._embedding = LocalEmbedding(
+            make_extractor, settings.reading, settings.batch_size, self._write, self._after_batch
+        )
+        self._again: list[WorkUnit] = []
+        self._looked_at_last = False
+        self._tried: set[str] = set()
+        self._unpublished: list[Work] = []
         self._indexed = True
         self._published_at = time.monotonic()
 
@@ -114,31 +125,33 @@ class ArchiveBuild:
         inputs are counted and reported; a full disk and the like end the run, with everything
         published so far kept.
         """
+        settings = self._settings
         self._write_record()
         with (
-            Claims(self._archive / CLAIMS) as claims,
+            Ledger(
+                *(self._archive / CLAIMS, self._archive / RECORDS, "embed"),
+                retries=settings.retries,
+                only_failed=settings.only_failed,
+                clean=(lambda text: text) if settings.store_paths else without_folders,
+            ) as ledger,
             ArchiveWriter(
                 self._archive,
-                format=self._settings.shard_format,
+                format=settings.shard_format,
                 run_id=self._run_id,
-                store_paths=self._settings.store_paths,
+                store_paths=settings.store_paths,
             ) as writer,
         ):
-            self._claims, self._writer = claims, writer
+            self._ledger, self._writer = ledger, writer
             self._preparation = Preparation(
-                self._archive, self._settings.patches, replace=self._settings.replace
+                self._archive, settings.patches, replace=settings.replace
             )
             try:
-                self._embed(iter_units(iter_entries(arguments, split=self._settings.split)))
-                postponed, self._postponed = self._postponed, []
-                self._embed(postponed)
-                for unit in self._postponed:
-                    self.counts.held += len(unit.entries)
+                self._embed(arguments)
                 self._publish()
                 self._index()
             except (StoppedError, KeyboardInterrupt):
                 with signals_deferred():
-                    self._keep_complete_images()
+                    self._embedding.keep_complete_images()
                     self._publish()
                 raise
             except BaseException:
@@ -151,88 +164,88 @@ class ArchiveBuild:
                     self._write_record()
         return self.counts
 
-    def _embed(self, units: Iterable[WorkUnit | Problem]) -> None:
-        batches = self._batches(units)
-        first = next(batches, None)
-        if first is None:
-            return
-        extractor = self._extractor = self._extractor or self._make_extractor()
-        results = embed_batches(chain([first], batches), extractor, self._settings.reading)
-        for batch in results:
-            with signals_deferred():  # a batch is taken in as a whole or not at all
-                self._take(batch)
-            self._index()
-
-    def _take(self, batch: list[Embedded]) -> None:
-        work, last = self._in_flight.popleft()
-        work.rows.add(batch)
-        self.counts.patches += len(batch)
-        self._report.patches(len(batch))
-        if last:
-            for problem in work.rows.failures():
-                self._failed(problem)
-            self._write(work)
-        if self._is_time():
+    def _embed(self, arguments: Iterable[str | Path]) -> None:
+        self._embedding.run(self._works(self._listed(arguments)))
+        self._publish()  # only then is it known what is to be tried again
+        while self._again:
+            units, self._again = self._again, []
+            self._looked_at_last = True
+            self._embedding.run(self._works(units))
             self._publish()
 
-    def _batches(self, units: Iterable[WorkUnit | Problem]) -> Iterator[list[Patch]]:
-        size = self._settings.batch_size
+    def _listed(self, arguments: Iterable[str | Path]) -> Iterator[WorkUnit]:
+        """The units that the arguments name; those of the run are all known when this ends."""
+        wanted = self._ledger.failed_before() if self._settings.only_failed else None
+        entries = iter_entries(arguments, split=self._settings.split)
+        for unit in iter_units(entries, self._ledger.plan):
+            if wanted is not None and unit.name not in wanted:
+                continue
+            if isinstance(unit, WorkUnit):
+                yield unit
+                continue
+            self._ledger.settle(Outcome(unit.name, "failed", unit.error, final=True))
+            self._failed(unit)
+
+    def _works(self, units: Iterable[WorkUnit]) -> Iterator[tuple[Work, UnitRows, list[Patch]]]:
         for unit in units:
-            if isinstance(unit, Problem):
-                self._failed(unit)
-                continue
             prepared = self._claimed(unit)
-            if prepared is None or not prepared.patches:
+            if prepared is None:
                 continue
-            dtype = self._writer.settings.feature_dtype
-            rows = UnitRows(unit, prepared.sources, self._bundle, dtype)
-            work = _Work(unit.name, rows)
-            for start in range(0, len(prepared.patches), size):
-                batch = prepared.patches[start : start + size]
-                self._in_flight.append((work, start + size >= len(prepared.patches)))
-                yield batch
+            work = Work(unit, prepared.problems)
+            if prepared.patches:
+                dtype = self._writer.settings.feature_dtype
+                rows = UnitRows(unit, prepared.sources, self._bundle, dtype)
+                yield work, rows, prepared.patches
+            else:
+                self._settle(work)
 
     def _claimed(self, unit: WorkUnit) -> Prepared | None:
-        """What is left to do of a unit, which is then this process's; None where it is not."""
+        """What is left to do of a unit, which is then this process's; None where there is nothing.
+
+        What is archived already needs no claim.
+        """
         wanted = self._preparation.look(unit)
-        if wanted.unit is not None:
-            if not self._claims.claim(unit.name):
-                self._postponed.append(unit)
+        if wanted.unit is not None or wanted.problems:
+            refusal = self._ledger.take(unit.name)
+            if refusal is not None:
+                self._refused(unit, refusal)
                 return None
             # Whoever had it before may have published it between the look and the claim.
             wanted = self._preparation.look(unit)
+        if unit.name not in self._tried:  # what a first try has archived was not skipped
+            self.counts.skipped += wanted.skipped
+            self.counts.replaced += wanted.replaced
+        self._tried.add(unit.name)
+        if wanted.unit is None and not wanted.problems:
+            self._ledger.settle(Outcome(unit.name, "skipped"))
+            return None
         prepared = self._preparation.open(wanted)
-        self.counts.skipped += prepared.skipped
-        self.counts.replaced += prepared.replaced
         self.counts.empty += prepared.empty
-        for problem in prepared.problems:
-            self._failed(problem)
-        if not prepared.patches:
-            self._claims.release(unit.name)
         return prepared
 
-    def _write(self, work: _Work) -> None:
-        rows = work.rows.rows()
-        if rows is not None:
-            try:
-                self._writer.add(rows, replace=self._settings.replace)
-            except ConflictError as error:
-                self._failed(Problem(work.unit, str(error)))
-            else:
-                work.count, work.sources = len(rows), work.rows.archived_sources
+    def _refused(self, unit: WorkUnit, refusal: Outcome) -> None:
+        if refusal.held and not self._looked_at_last:
+            self._again.append(unit)
+        elif refusal.status == "failed":
+            self._failed(Problem(unit.name, refusal.detail))
+        else:
+            self.counts.held += len(unit.entries)
+            if not refusal.held:
+                self._report.warning(f"{unit.name}: {refusal.detail}")
+
+    def _write(self, work: Work) -> None:
+        """Take in what was embedded of a unit."""
+        work.taken_in(self._writer, replace=self._settings.replace)
         self._unpublished.append(work)
 
-    def _keep_complete_images(self) -> None:
-        """Of a block of images in hand, those that are done are whole sources already."""
-        unfinished = {id(work): work for work, _ in self._in_flight}
-        for work in unfinished.values():
-            if not work.rows.unit.is_slide:
-                self._write(work)
-
-    def _is_time(self) -> bool:
+    def _after_batch(self, patches: int) -> None:
+        self.counts.patches += patches
+        self._report.patches(patches)
         waiting = sum(work.count for work in self._unpublished)
         late = time.monotonic() - self._published_at >= self._settings.publish_seconds
-        return bool(waiting) and (late or waiting >= self._settings.publish_rows)
+        if waiting and (late or waiting >= self._settings.publish_rows):
+            self._publish()
+        self._index()
 
     def _publish(self) -> None:
         duplicates = self._writer.duplicates
@@ -244,11 +257,24 @@ class ArchiveBuild:
                 self._indexed = False
             works, self._unpublished = self._unpublished, []
             for work in works:
-                self._claims.release(work.unit)
+                self._settle(work)
             self.counts.rows += sum(work.count for work in works)
             self.counts.rows -= self._writer.duplicates - duplicates
             self.counts.sources += sum(work.sources for work in works)
             self._published_at = time.monotonic()
+
+    def _settle(self, work: Work) -> None:
+        """Say what became of a unit: done, or to be tried again, or failed for good."""
+        if not work.complete:
+            self._ledger.release(work.unit.name)
+            return
+        outcome = work.outcome()
+        if not self._ledger.settle(outcome):
+            self._again.append(work.unit)
+            return
+        for problem in work.problems:
+            self._failed(problem)
+        self._report.unit(outcome)
 
     def _index(self) -> None:
         """What was published is found without an index too, only later: a signal may end this."""
@@ -269,13 +295,3 @@ class ArchiveBuild:
         numbers = {name: value for name, value in vars(counts).items() if name not in {"failures"}}
         record = {**self._record, "counts": numbers, "failures": counts.failures}
         write_run(self._archive, self._run_id, record, paths=self._settings.store_paths)
-
-
-@dataclass
-class _Work:
-    """A unit in this process's hands: its rows, and what of them the writer took."""
-
-    unit: str
-    rows: UnitRows
-    count: int = 0
-    sources: int = 0

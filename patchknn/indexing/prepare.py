@@ -16,7 +16,7 @@ from patchknn.datasets.entries import Entry
 from patchknn.datasets.patches import Patch, Problem
 from patchknn.datasets.tiles import PatchSettings, entry_patches
 from patchknn.datasets.torch_data import explain
-from patchknn.errors import PatchknnError
+from patchknn.errors import ConflictError, PatchknnError, UsageError
 from patchknn.indexing.sources import (
     conflict,
     describe_source,
@@ -121,7 +121,8 @@ class Preparation:
             try:
                 return work(entry)
             except (PatchknnError, OSError) as error:
-                return Problem(entry.name, explain(error))
+                final = isinstance(error, ConflictError | UsageError)
+                return Problem(entry.name, explain(error), final)
 
         if len(entries) < 2:
             return [attempt(entry) for entry in entries]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from patchknn.datasets.entries import Entry
 from patchknn.datasets.patches import Problem
+from patchknn.slides.pixels import file_size
+
+# In a tile set its corner, tissue and label; in a slide its JPEG.
+_BYTES_OF_A_PATCH = {"tileset": 40, "slide": 20_000, "rows": 20_000, "image": 20_000}
 
 BLOCK = 512
 """Plain images in one unit: enough to fill batches, few enough to share among processes."""
@@ -27,25 +31,42 @@ class WorkUnit:
 
 
 def iter_units(
-    items: Iterable[Entry | Problem], block: int = BLOCK
+    items: Iterable[Entry | Problem],
+    listed: Callable[[list[str]], None] = lambda _: None,
+    block: int = BLOCK,
 ) -> Iterator[WorkUnit | Problem]:
-    """Units in the order of the entries; images are gathered into blocks as they come.
+    """Units: images in blocks as they come, then slides and tile sets, the largest first.
 
-    The same list gives the same blocks in every process, whatever was done before.
+    The same list gives the same blocks in every process, whatever was done before. ``listed`` is
+    given the names of all of them, Problems too, once they are known: of slides alone, before the
+    first.
     """
+    names: list[str] = []
     images: list[Entry] = []
+    slides: list[WorkUnit] = []
     for item in items:
         if isinstance(item, Problem):
+            names.append(item.name)
             yield item
-        elif item.kind == "image":
+        elif item.kind != "image":
+            slides.append(WorkUnit(item.name, (item,)))
+        else:
             images.append(item)
             if len(images) == block:
-                yield _block(images)
-                images = []
-        else:
-            yield WorkUnit(item.name, (item,))
-    if images:
-        yield _block(images)
+                unit, images = _block(images), []
+                names.append(unit.name)
+                yield unit
+    rest = [_block(images)] if images else []
+    # What is begun last should be small: the others have ended by then, and wait for it.
+    slides.sort(key=lambda unit: -_size(unit.entries[0]))
+    left = [*rest, *slides]
+    listed([*names, *(unit.name for unit in left)])
+    yield from left
+
+
+def _size(entry: Entry) -> float:
+    """About how many patches a slide has, from what is known without opening it."""
+    return len(entry.rows) or file_size(entry.path) / _BYTES_OF_A_PATCH[entry.kind]
 
 
 def _block(images: list[Entry]) -> WorkUnit:

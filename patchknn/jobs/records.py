@@ -26,7 +26,7 @@ from patchknn.jobs.process import array_name, task_name, this_process
 
 RECORDS = ".jobs"
 DONE = frozenset({"done", "skipped", "empty"})
-OWN = re.compile(r"(\.tmp-[0-9a-f]{12}-)?(plan-[0-9a-f]{24}|\d{8}T\d{6}Z-[0-9a-f]{16})\.ndjson")
+_OWN = re.compile(r"(\.tmp-[0-9a-f]{12}-)?(plan-[0-9a-f]{24}|\d{8}T\d{6}Z-[0-9a-f]{16})\.ndjson")
 
 _KEPT_SECONDS = 30 * 24 * 3600.0
 
@@ -120,7 +120,8 @@ class Record:
         self._write({"event": "end", "how": how, "time": time.time()})
         file, self._file = self._file, None
         os.close(file)
-        _forget_old(self._folder)
+        with suppress(OSError):
+            _forget_old(self._folder)
 
     def _write(self, event: Mapping[str, Any]) -> None:
         with suppress(OSError):
@@ -159,7 +160,7 @@ class Records:
         except OSError:  # none yet, or the server is away
             return
         for name in names:
-            if OWN.fullmatch(name) and not name.startswith((".", "plan-")):
+            if _OWN.fullmatch(name) and not name.startswith((".", "plan-")):
                 self._read(name)
 
     def latest(self, unit: str) -> Event | None:
@@ -232,26 +233,11 @@ class Records:
                 self._done_at[one.unit] = max(at, self._done_at.get(one.unit, at))
 
 
-def forget(folder: Path) -> int:
-    """Delete all records below a folder; how many files. Who still writes one is not disturbed."""
-    files = [file for file in _files(folder) if OWN.fullmatch(file.name)]
-    for file in files:
-        file.unlink(missing_ok=True)
-    return len(files)
-
-
 def _forget_old(folder: Path) -> None:
     oldest = time.time() - _KEPT_SECONDS
-    for file in _files(folder):
+    for file in folder.iterdir():
         try:
-            if OWN.fullmatch(file.name) and file.stat().st_mtime < oldest:
+            if _OWN.fullmatch(file.name) and file.stat().st_mtime < oldest:
                 file.unlink(missing_ok=True)
         except OSError:
             continue
-
-
-def _files(folder: Path) -> list[Path]:
-    try:
-        return list(folder.iterdir())
-    except OSError:
-        return []

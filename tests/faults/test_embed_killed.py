@@ -15,12 +15,12 @@ _STEPS, _LONG_STEPS = 2, 150  # and the last
 
 @pytest.fixture
 def parts(folder):
-    """Four units in the order in which they are done: images come last."""
+    """Four units in the order in which they are done: images, then what has most patches."""
     return [
-        listed_slide(folder / "1", "new 1.svs", ["A", None, "B"], 1),
-        tiled_slide(folder / "2", "new 2.svs", "A", 2),
+        image_list(folder / "1", {"new ü.png": "A", "new 2.png": None, "new 3.png": "E"}, 4),
+        listed_slide(folder / "2", "new 1.svs", ["A", None, "B"], 1),
         listed_slide(folder / "3", "new 3.svs", ["E"], 3),
-        image_list(folder / "4", {"new ü.png": "A", "new 2.png": None, "new 3.png": "E"}, 4),
+        tiled_slide(folder / "4", "new 2.svs", "A", 2),
     ]
 
 

@@ -10,7 +10,7 @@ import pytest
 from patchknn.errors import InputError
 from patchknn.jobs.claims import Claims
 from patchknn.jobs.ledger import Ledger
-from patchknn.jobs.records import Record, Records, forget
+from patchknn.jobs.records import Record, Records
 from patchknn.jobs.status import run_status
 from patchknn.jobs.units import Outcome
 
@@ -109,16 +109,6 @@ def test_what_is_a_month_old_goes_with_the_next_run(folder):
     assert _read(folder).units() == []
     assert (folder / "keep.txt").exists()
     assert len(list(folder.iterdir())) == 3
-
-
-def test_all_of_it_can_be_forgotten(folder):
-    record = Record(folder, "tile")
-    record.plan(["a"])
-    (folder / "keep.txt").write_text("another's")
-    assert forget(folder) == 2
-    assert [file.name for file in folder.iterdir()] == ["keep.txt"]
-    record.note("a", "done")  # does not disturb who still writes
-    record.end("done")
 
 
 def test_a_status_of_each_kind(folder, claims):
