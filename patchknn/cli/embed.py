@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
@@ -16,7 +17,8 @@ from patchknn.errors import UsageError
 
 if TYPE_CHECKING:
     from patchknn.datasets.tiles import PatchSettings
-    from patchknn.indexing.build import Counts
+    from patchknn.indexing.build import BuildSettings, Counts
+    from patchknn.indexing.work import Embedding
 
 _COUNTED = ("rows", "sources", "skipped", "replaced", "empty", "failed", "held")
 
@@ -106,6 +108,7 @@ def embed(
     ] = 300.0,
     retries: options.Retries = 1,
     only_failed: options.OnlyFailed = False,
+    dask: options.Dask = None,
     replace: Annotated[
         bool,
         typer.Option("--replace", help="Files that have changed take the place of what they were."),
@@ -178,13 +181,14 @@ def embed(
         make_archive(dry_run=True)
         return _plan(arguments, archive if existing is not None else None, patches, split)
 
-    from patchknn.archive.runs import describe_run, new_run_id
     from patchknn.encoder.devices import choose_device, limit_threads
     from patchknn.encoder.inference import FeatureExtractor
-    from patchknn.indexing.build import ArchiveBuild, BuildSettings, Report
+    from patchknn.indexing.build import BuildSettings
     from patchknn.indexing.features import ReadSettings
+    from patchknn.indexing.work import EmbeddingSettings
 
-    chosen = choose_device(device)
+    # With workers elsewhere this process only looks whether the encoder is of use.
+    chosen = choose_device(device if dask is None else "cpu")
     limit_threads()
     make_extractor = cache(
         lambda: FeatureExtractor.from_bundle(bundle, chosen, precision, averaged)
@@ -192,12 +196,16 @@ def embed(
     if existing is None:  # no archive is made of an encoder that cannot be used
         make_extractor().check_size(size)
     make_archive()
-    readers = _readers(workers, chosen.type)
-    settings = BuildSettings(
+    readers = _readers(workers, chosen.type) if dask is None else workers or 0
+    how = EmbeddingSettings(
         patches=patches,
         reading=ReadSettings(size, patches.mpp, default_mpp, thumbnails, readers),
-        shard_format=format,
         batch_size=batch_size,
+        feature_dtype=read_settings(archive).feature_dtype,
+    )
+    settings = BuildSettings(
+        patches=patches,
+        shard_format=format,
         split=split,
         publish_seconds=publish_every,
         retries=retries,
@@ -205,18 +213,42 @@ def embed(
         replace=replace,
         store_paths=store_paths,
     )
+    with ExitStack() as stack:
+        if dask is None:
+            from patchknn.indexing.local import LocalEmbedding
+
+            embedding: Embedding = LocalEmbedding(bundle, make_extractor, how)
+        else:
+            from patchknn.indexing.remote import ClusterEmbedding, RemoteEncoder
+            from patchknn.jobs.cluster import connected
+
+            remote = RemoteEncoder(
+                bundle.directory.absolute(), bundle.fingerprint, device, precision, averaged
+            )
+            embedding = ClusterEmbedding(stack.enter_context(connected(dask)), remote, how)
+        told = {**asdict(settings), **asdict(how), "device": str(chosen), "dask": dask}
+        return _build(archive, embedding, settings, arguments, told)
+
+
+def _build(
+    archive: Path,
+    embedding: Embedding,
+    settings: BuildSettings,
+    arguments: list[str],
+    told: dict[str, Any],
+) -> int:
+    from patchknn.archive.runs import describe_run, new_run_id
+    from patchknn.indexing.build import ArchiveBuild, Report
+
     started = time.monotonic()
     bar = console.ProgressBar(None, "embed", "patch")
     build = ArchiveBuild(
         archive,
-        bundle,
-        make_extractor,
+        embedding,
         settings,
         Report(bar.advance, lambda _, sentence: console.message(sentence), console.warn),
         run_id=new_run_id(),
-        record=describe_run(
-            ["patchknn", *sys.argv[1:]], {**asdict(settings), "device": str(chosen)}
-        ),
+        record=describe_run(["patchknn", *sys.argv[1:]], told),
     )
     try:
         with bar:

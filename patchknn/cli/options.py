@@ -96,3 +96,11 @@ Retries = Annotated[
 OnlyFailed = Annotated[
     bool, typer.Option("--only-failed", help="Only what 'patchknn jobs status' calls failed.")
 ]
+Dask = Annotated[
+    str | None,
+    typer.Option(
+        "--dask",
+        metavar="ADDRESS|FILE|local:N",
+        help="Let the workers of a Dask cluster do it: its scheduler's address or file.",
+    ),
+]

@@ -11,6 +11,7 @@ import typer
 
 from patchknn.cli import console
 from patchknn.cli.options import (
+    Dask,
     DefaultMpp,
     DryRun,
     Format,
@@ -83,6 +84,7 @@ def tile(
     workers: Workers = None,
     retries: Retries = 1,
     only_failed: OnlyFailed = False,
+    dask: Dask = None,
     dry_run: DryRun = False,
     format: Format = None,
 ) -> int:
@@ -139,10 +141,14 @@ def tile(
                 failed = ledger.failed_before()
                 units = [unit for unit in units if unit.name in failed]
         units.sort(key=lambda unit: -file_size(unit.payload.entry.path))
-        engine = local_engine(
-            plan_tiles if dry_run else make_tiles,
-            min(available_cpus() if workers is None else workers, len(units)),
-        )
+        work = plan_tiles if dry_run else make_tiles
+        if dask is None:
+            count = available_cpus() if workers is None else workers
+            engine = local_engine(work, min(count, len(units)))
+        else:
+            from patchknn.jobs.cluster import connected
+
+            engine = stack.enter_context(connected(dask)).engine(work)
         outcomes = run_units(units, engine, ledger)
         return _told(outcomes, by_name, output, console.output_format(format), dry_run=dry_run)
 

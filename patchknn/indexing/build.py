@@ -12,18 +12,14 @@ from typing import Any
 from patchknn.archive.index.after_publishing import try_update_index
 from patchknn.archive.runs import without_folders, write_run
 from patchknn.archive.writer import ArchiveWriter
-from patchknn.bundle import Bundle
 from patchknn.datasets.entries import iter_entries
-from patchknn.datasets.patches import Patch, Problem
+from patchknn.datasets.patches import Problem
 from patchknn.datasets.tiles import PatchSettings
-from patchknn.encoder.inference import FeatureExtractor
 from patchknn.errors import ConflictError, StoppedError
-from patchknn.indexing.collect import UnitRows
-from patchknn.indexing.features import ReadSettings
-from patchknn.indexing.prepare import Preparation, Prepared
+from patchknn.indexing.prepare import Preparation
 from patchknn.indexing.signals import signals_deferred
 from patchknn.indexing.units import WorkUnit, iter_units
-from patchknn.indexing.work import LocalEmbedding, Work
+from patchknn.indexing.work import Embedding, Work
 from patchknn.jobs.claims import CLAIMS
 from patchknn.jobs.ledger import Ledger
 from patchknn.jobs.records import RECORDS
@@ -42,9 +38,7 @@ class BuildSettings:
     """
 
     patches: PatchSettings
-    reading: ReadSettings
     shard_format: str = "zarr"
-    batch_size: int = 64
     split: str | None = None
     publish_seconds: float = 300.0
     publish_rows: int = 200_000
@@ -89,15 +83,13 @@ _KEPT_FAILURES = 1000
 class ArchiveBuild:
     """One process's part in embedding sources into an archive that exists already.
 
-    ``make_extractor`` is called when there is something to embed. ``record`` is the beginning of
-    the run's record.
+    ``embedding`` does the work. ``record`` is the beginning of the run's record.
     """
 
     def __init__(
         self,
         archive: Path,
-        bundle: Bundle,
-        make_extractor: Callable[[], FeatureExtractor],
+        embedding: Embedding,
         settings: BuildSettings,
         report: Report,
         *,
@@ -105,12 +97,9 @@ class ArchiveBuild:
         record: dict[str, Any],
     ) -> None:
         self.counts = Counts()
-        self._archive, self._bundle, self._settings = archive, bundle, settings
-        self._report = report
+        self._archive, self._settings, self._report = archive, settings, report
+        self._embedding = embedding
         self._run_id, self._record = run_id, record
-        self._embedding = LocalEmbedding(
-            make_extractor, settings.reading, settings.batch_size, self._write, self._after_batch
-        )
         self._again: list[WorkUnit] = []
         self._looked_at_last = False
         self._tried: set[str] = set()
@@ -151,7 +140,7 @@ class ArchiveBuild:
                 self._index()
             except (StoppedError, KeyboardInterrupt):
                 with signals_deferred():
-                    self._embedding.keep_complete_images()
+                    self._embedding.keep_complete_images(self._write)
                     self._publish()
                 raise
             except BaseException:
@@ -165,13 +154,16 @@ class ArchiveBuild:
         return self.counts
 
     def _embed(self, arguments: Iterable[str | Path]) -> None:
-        self._embedding.run(self._works(self._listed(arguments)))
+        self._embed_units(self._listed(arguments))
         self._publish()  # only then is it known what is to be tried again
         while self._again:
             units, self._again = self._again, []
             self._looked_at_last = True
-            self._embedding.run(self._works(units))
+            self._embed_units(units)
             self._publish()
+
+    def _embed_units(self, units: Iterable[WorkUnit]) -> None:
+        self._embedding.run(self._works(units), self._write, self._after)
 
     def _listed(self, arguments: Iterable[str | Path]) -> Iterator[WorkUnit]:
         """The units that the arguments name; those of the run are all known when this ends."""
@@ -186,42 +178,25 @@ class ArchiveBuild:
             self._ledger.settle(Outcome(unit.name, "failed", unit.error, final=True))
             self._failed(unit)
 
-    def _works(self, units: Iterable[WorkUnit]) -> Iterator[tuple[Work, UnitRows, list[Patch]]]:
+    def _works(self, units: Iterable[WorkUnit]) -> Iterator[Work]:
+        """What is left to do of units, which are this process's then."""
         for unit in units:
-            prepared = self._claimed(unit)
-            if prepared is None:
-                continue
-            work = Work(unit, prepared.problems)
-            if prepared.patches:
-                dtype = self._writer.settings.feature_dtype
-                rows = UnitRows(unit, prepared.sources, self._bundle, dtype)
-                yield work, rows, prepared.patches
-            else:
-                self._settle(work)
-
-    def _claimed(self, unit: WorkUnit) -> Prepared | None:
-        """What is left to do of a unit, which is then this process's; None where there is nothing.
-
-        What is archived already needs no claim.
-        """
-        wanted = self._preparation.look(unit)
-        if wanted.unit is not None or wanted.problems:
-            refusal = self._ledger.take(unit.name)
-            if refusal is not None:
-                self._refused(unit, refusal)
-                return None
-            # Whoever had it before may have published it between the look and the claim.
             wanted = self._preparation.look(unit)
-        if unit.name not in self._tried:  # what a first try has archived was not skipped
-            self.counts.skipped += wanted.skipped
-            self.counts.replaced += wanted.replaced
-        self._tried.add(unit.name)
-        if wanted.unit is None and not wanted.problems:
-            self._ledger.settle(Outcome(unit.name, "skipped"))
-            return None
-        prepared = self._preparation.open(wanted)
-        self.counts.empty += prepared.empty
-        return prepared
+            if wanted.unit is not None or wanted.problems:  # what is archived needs no claim
+                refusal = self._ledger.take(unit.name)
+                if refusal is not None:
+                    self._refused(unit, refusal)
+                    continue
+                # Whoever had it before may have published it between the look and the claim.
+                wanted = self._preparation.look(unit)
+            if unit.name not in self._tried:  # what a first try has archived was not skipped
+                self.counts.skipped += wanted.skipped
+                self.counts.replaced += wanted.replaced
+            self._tried.add(unit.name)
+            if wanted.unit is None and not wanted.problems:
+                self._ledger.settle(Outcome(unit.name, "skipped"))
+            else:
+                yield Work(unit, wanted, list(wanted.problems))
 
     def _refused(self, unit: WorkUnit, refusal: Outcome) -> None:
         if refusal.held and not self._looked_at_last:
@@ -235,10 +210,11 @@ class ArchiveBuild:
 
     def _write(self, work: Work) -> None:
         """Take in what was embedded of a unit."""
+        self.counts.empty += work.empty
         work.taken_in(self._writer, replace=self._settings.replace)
         self._unpublished.append(work)
 
-    def _after_batch(self, patches: int) -> None:
+    def _after(self, patches: int) -> None:
         self.counts.patches += patches
         self._report.patches(patches)
         waiting = sum(work.count for work in self._unpublished)

@@ -44,13 +44,11 @@ class Looked:
 
 
 @dataclass
-class Prepared:
-    """The patches to embed and their sources; how many sources gave none, and why."""
+class Opened:
+    """The patches to embed and their sources; ``empty`` sources gave none, and others problems."""
 
     patches: list[Patch] = field(default_factory=list)
     sources: list[Source] = field(default_factory=list)
-    skipped: int = 0
-    replaced: int = 0
     empty: int = 0
     problems: list[Problem] = field(default_factory=list)
 
@@ -72,29 +70,12 @@ class Preparation:
         self._refresh()
         published = self._snapshot.find_sources([entry.name for entry in unit.entries])
         there = [entry for entry in unit.entries if entry.name in published]
-        compared = self._for_each(there, lambda entry: self._is_same(entry, published[entry.name]))
+        compared = _for_each(there, lambda entry: self._is_same(entry, published[entry.name]))
         problems = tuple(result for result in compared if isinstance(result, Problem))
         others = {e.name for e, same in zip(there, compared, strict=True) if same is False}
         wanted = tuple(e for e in unit.entries if e.name not in published or e.name in others)
         left = replace(unit, entries=wanted) if wanted else None
         return Looked(left, len(there) - len(problems) - len(others), problems, len(others))
-
-    def open(self, looked: Looked) -> Prepared:
-        """Read, tile or list what is to be done; unusable sources become problems."""
-        prepared = Prepared(
-            skipped=looked.skipped, replaced=looked.replaced, problems=list(looked.problems)
-        )
-        entries = looked.unit.entries if looked.unit is not None else ()
-        for result in self._for_each(entries, self._open):
-            if isinstance(result, Problem):
-                prepared.problems.append(result)
-            elif result is None:
-                prepared.empty += 1
-            else:
-                source, patches = result
-                prepared.sources.append(source)
-                prepared.patches += patches
-        return prepared
 
     def _is_same(self, entry: Entry, known: Source) -> bool:
         path = pixel_file(entry, self._settings)
@@ -103,33 +84,49 @@ class Preparation:
             raise conflict(path, known, self._archive)
         return same
 
-    def _open(self, entry: Entry) -> tuple[Source, list[Patch]] | None:
-        patches = entry_patches(entry, self._settings)
-        if not patches:
-            return None
-        first = patches[0]
-        mpp = level0_mpp(entry, self._settings) if entry.kind == "rows" else first.slide_mpp
-        source = describe_source(first.source, first.path, mpp=mpp, patient=first.patient)
-        return source, patches
-
-    def _for_each(
-        self, entries: Sequence[Entry], work: Callable[[Entry], Result]
-    ) -> list[Result | Problem]:
-        """Results in order, an error as a Problem; many small files wait for the disk together."""
-
-        def attempt(entry: Entry) -> Result | Problem:
-            try:
-                return work(entry)
-            except (PatchknnError, OSError) as error:
-                final = isinstance(error, ConflictError | UsageError)
-                return Problem(entry.name, explain(error), final)
-
-        if len(entries) < 2:
-            return [attempt(entry) for entry in entries]
-        with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
-            return list(pool.map(attempt, entries))
-
     def _refresh(self) -> None:
         if self.newest() == self._snapshot.number:
             return
         self._snapshot = open_snapshot(self._archive, self._archive_settings, known=self._snapshot)
+
+
+def open_unit(looked: Looked, settings: PatchSettings) -> Opened:
+    """Read, tile or list what is to be done; unusable sources become problems."""
+    opened = Opened()
+    entries = looked.unit.entries if looked.unit is not None else ()
+    for result in _for_each(entries, lambda entry: _open(entry, settings)):
+        if isinstance(result, Problem):
+            opened.problems.append(result)
+        elif result is None:
+            opened.empty += 1
+        else:
+            source, patches = result
+            opened.sources.append(source)
+            opened.patches += patches
+    return opened
+
+
+def _open(entry: Entry, settings: PatchSettings) -> tuple[Source, list[Patch]] | None:
+    patches = entry_patches(entry, settings)
+    if not patches:
+        return None
+    first = patches[0]
+    mpp = level0_mpp(entry, settings) if entry.kind == "rows" else first.slide_mpp
+    source = describe_source(first.source, first.path, mpp=mpp, patient=first.patient)
+    return source, patches
+
+
+def _for_each(entries: Sequence[Entry], work: Callable[[Entry], Result]) -> list[Result | Problem]:
+    """Results in order, an error as a Problem; many small files wait for the disk together."""
+
+    def attempt(entry: Entry) -> Result | Problem:
+        try:
+            return work(entry)
+        except (PatchknnError, OSError) as error:
+            final = isinstance(error, ConflictError | UsageError)
+            return Problem(entry.name, explain(error), final)
+
+    if len(entries) < 2:
+        return [attempt(entry) for entry in entries]
+    with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
+        return list(pool.map(attempt, entries))

@@ -2,35 +2,46 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import chain
+from typing import Protocol
 
 import numpy as np
 
 from patchknn.archive.rows import Rows
 from patchknn.archive.writer import ArchiveWriter
-from patchknn.datasets.patches import Patch, Problem
-from patchknn.encoder.inference import FeatureExtractor
+from patchknn.datasets.patches import Problem
+from patchknn.datasets.tiles import PatchSettings
 from patchknn.errors import ConflictError
-from patchknn.indexing.collect import UnitRows
-from patchknn.indexing.features import Embedded, ReadSettings, embed_batches
-from patchknn.indexing.signals import signals_deferred
+from patchknn.indexing.features import ReadSettings
+from patchknn.indexing.prepare import Looked
 from patchknn.indexing.units import WorkUnit
 from patchknn.jobs.units import Outcome
+
+
+@dataclass(frozen=True)
+class EmbeddingSettings:
+    """How units are embedded, wherever that is; ``feature_dtype`` is the archive's."""
+
+    patches: PatchSettings
+    reading: ReadSettings
+    batch_size: int = 64
+    feature_dtype: str = "float16"
 
 
 @dataclass
 class Work:
     """A unit that was claimed, its rows, and what of them the writer took.
 
-    ``problems`` are its failures so far; not ``complete``: it was stopped with some of it done.
+    ``looked`` says what is to be done of it. ``problems`` are its failures so far; ``empty`` counts
+    sources without a patch. Not ``complete``: it was stopped with some of it done.
     """
 
     unit: WorkUnit
+    looked: Looked
     problems: list[Problem]
     rows: Rows | None = None
+    empty: int = 0
     count: int = 0
     sources: int = 0
     complete: bool = True
@@ -59,60 +70,20 @@ class Work:
         return Outcome(name, "failed", detail, self.count or None, final=final)
 
 
-class LocalEmbedding:
-    """Embeds the patches of units in this process, in batches that never cross units.
+class Embedding(Protocol):
+    """Embeds units, here or elsewhere.
 
-    ``finished`` is called with each unit's work once its rows are complete, ``after`` with the
-    number of patches of every batch.
+    It calls ``finished`` with each unit's work once its rows are complete, and ``after`` with the
+    number of patches that were embedded since it was called last.
     """
 
-    def __init__(
+    def run(
         self,
-        make_extractor: Callable[[], FeatureExtractor],
-        reading: ReadSettings,
-        batch_size: int,
+        works: Iterable[Work],
         finished: Callable[[Work], None],
         after: Callable[[int], None],
     ) -> None:
-        self._make_extractor, self._reading = make_extractor, reading
-        self._batch_size = batch_size
-        self._finished, self._after = finished, after
-        self._in_flight: deque[tuple[Work, UnitRows, bool]] = deque()
+        """Embed what is given, which is drawn ahead of what is finished."""
 
-    def run(self, works: Iterable[tuple[Work, UnitRows, list[Patch]]]) -> None:
-        """Embed what is given, which is drawn ahead by a few batches."""
-        batches = self._batches(works)
-        first = next(batches, None)
-        if first is None:
-            return
-        extractor = self._make_extractor()
-        for batch in embed_batches(chain([first], batches), extractor, self._reading):
-            with signals_deferred():  # a batch is taken in as a whole or not at all
-                self._take(batch)
-            self._after(len(batch))
-
-    def keep_complete_images(self) -> None:
-        """Of a block of images in hand, those that are done are whole sources already."""
-        unfinished = {id(work): (work, rows) for work, rows, _ in self._in_flight}
-        self._in_flight.clear()
-        for work, rows in unfinished.values():
-            if not work.unit.is_slide:
-                work.rows, work.complete = rows.rows(), False
-                self._finished(work)
-
-    def _take(self, batch: list[Embedded]) -> None:
-        work, rows, last = self._in_flight.popleft()
-        rows.add(batch)
-        if last:
-            work.problems += rows.failures()
-            work.rows = rows.rows()
-            self._finished(work)
-
-    def _batches(
-        self, works: Iterable[tuple[Work, UnitRows, list[Patch]]]
-    ) -> Iterator[list[Patch]]:
-        for work, rows, patches in works:
-            for start in range(0, len(patches), self._batch_size):
-                stop = start + self._batch_size
-                self._in_flight.append((work, rows, stop >= len(patches)))
-                yield patches[start:stop]
+    def keep_complete_images(self, finished: Callable[[Work], None]) -> None:
+        """After an interruption: of a block of images in hand, those that are done are kept."""

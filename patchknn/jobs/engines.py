@@ -28,8 +28,9 @@ class Engine(Protocol[Payload]):
     Left by an exception, it ends at once and what is in hand is given up.
     """
 
-    capacity: int
-    """How many units it can have in hand."""
+    @property
+    def capacity(self) -> int:
+        """How many units it can have in hand."""
 
     def give(self, unit: Unit[Payload]) -> None:
         """Begin a unit; there must be room for it."""

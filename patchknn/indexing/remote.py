@@ -1,0 +1,145 @@
+"""Embedding on a cluster: a worker reads and embeds a unit, and its rows come back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from threading import Lock
+
+from patchknn.archive.rows import Rows
+from patchknn.bundle import Bundle, load_bundle
+from patchknn.datasets.patches import Problem
+from patchknn.encoder.devices import choose_device, limit_threads
+from patchknn.encoder.inference import FeatureExtractor
+from patchknn.errors import ConflictError
+from patchknn.indexing.collect import UnitRows
+from patchknn.indexing.features import embed_batches
+from patchknn.indexing.prepare import Looked, open_unit
+from patchknn.indexing.signals import signals_deferred
+from patchknn.indexing.units import WorkUnit
+from patchknn.indexing.work import EmbeddingSettings, Work
+from patchknn.jobs.cluster import Cluster
+from patchknn.jobs.units import Outcome, Unit
+
+_loading = Lock()
+
+
+@dataclass(frozen=True)
+class RemoteEncoder:
+    """An encoder that workers load by themselves: its folder, and what it must be."""
+
+    folder: Path
+    fingerprint: str
+    device: str | None
+    precision: str
+    averaged: int
+
+    def load(self) -> tuple[Bundle, FeatureExtractor]:
+        """The encoder, loaded once a process.
+
+        Raises ConflictError where the folder holds another one here.
+        """
+        with _loading:  # threads of one worker share it
+            return _load(self)
+
+
+@dataclass(frozen=True)
+class _Task:
+    unit: WorkUnit
+    looked: Looked
+    encoder: RemoteEncoder
+    settings: EmbeddingSettings
+
+
+@dataclass(frozen=True)
+class _Result:
+    rows: Rows | None = None
+    problems: list[Problem] = field(default_factory=list)
+    empty: int = 0
+    patches: int = 0
+
+
+class ClusterEmbedding:
+    """As Embedding, on the workers of a cluster; they must see the same files under their paths."""
+
+    def __init__(
+        self, cluster: Cluster, encoder: RemoteEncoder, settings: EmbeddingSettings
+    ) -> None:
+        self._cluster, self._encoder, self._settings = cluster, encoder, settings
+
+    def run(
+        self,
+        works: Iterable[Work],
+        finished: Callable[[Work], None],
+        after: Callable[[int], None],
+    ) -> None:
+        """As Embedding; works are drawn ahead by as many as the workers have use for."""
+        in_hand: dict[str, Work] = {}
+        with self._cluster.engine(embed_unit) as engine:
+
+            def take_one() -> None:
+                for unit, outcome in engine.finished():
+                    work = in_hand.pop(unit.name)
+                    patches = _fill(work, outcome)
+                    with signals_deferred():
+                        finished(work)
+                    after(patches)
+
+            for work in works:
+                in_hand[work.unit.name] = work
+                task = _Task(work.unit, work.looked, self._encoder, self._settings)
+                engine.give(Unit(work.unit.name, task))
+                while len(in_hand) >= engine.capacity:
+                    take_one()
+            while in_hand:
+                take_one()
+
+    def keep_complete_images(self, finished: Callable[[Work], None]) -> None:
+        """As Embedding: what the workers have is given up."""
+
+
+def embed_unit(unit: Unit[_Task]) -> Outcome:
+    """Read and embed a unit, on a worker; the outcome's ``result`` is all that came of it."""
+    task, settings = unit.payload, unit.payload.settings
+    opened = open_unit(task.looked, settings.patches)
+    if not opened.patches:
+        result = _Result(problems=opened.problems, empty=opened.empty)
+        return Outcome(unit.name, "done", result=result)
+    bundle, extractor = task.encoder.load()
+    rows = UnitRows(task.unit, opened.sources, bundle, settings.feature_dtype)
+    batches = (
+        opened.patches[start : start + settings.batch_size]
+        for start in range(0, len(opened.patches), settings.batch_size)
+    )
+    for batch in embed_batches(batches, extractor, settings.reading):
+        rows.add(batch)
+    problems = [*opened.problems, *rows.failures()]
+    result = _Result(rows.rows(), problems, opened.empty, len(opened.patches))
+    return Outcome(unit.name, "done", result=result)
+
+
+def _fill(work: Work, outcome: Outcome) -> int:
+    """Put into a work what came of it; how many patches were embedded."""
+    if not isinstance(outcome.result, _Result):
+        work.problems.append(Problem(work.unit.name, outcome.detail, outcome.final))
+        return 0
+    work.rows, work.empty = outcome.result.rows, outcome.result.empty
+    work.problems += outcome.result.problems
+    return outcome.result.patches
+
+
+@lru_cache(maxsize=1)
+def _load(encoder: RemoteEncoder) -> tuple[Bundle, FeatureExtractor]:
+    bundle = load_bundle(encoder.folder)
+    if bundle.fingerprint != encoder.fingerprint:
+        message = (
+            f"{encoder.folder} holds another encoder where this worker runs: workers must see the "
+            "same files under the same paths."
+        )
+        raise ConflictError(message)
+    limit_threads()
+    device = choose_device(encoder.device)
+    extractor = FeatureExtractor.from_bundle(bundle, device, encoder.precision, encoder.averaged)
+    return bundle, extractor

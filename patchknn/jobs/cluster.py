@@ -1,0 +1,229 @@
+"""Dask: the same units on the workers of a cluster, and functions mapped over them.
+
+What is sent must be importable on the workers, and is pickled on its way. A worker that is lost
+costs nothing but time: what it had in hand is done by another. Dask gives a task up after it has
+lost several workers with it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+
+from patchknn import __version__
+from patchknn.errors import ConflictError, InputError, PatchknnError, UsageError
+from patchknn.jobs.cpus import available_cpus
+from patchknn.jobs.units import Outcome, Payload, Unit, Work, guarded
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_CONNECT_SECONDS = 30
+_WORKER_SECONDS = 600
+_IN_FLIGHT = 2  # tasks per thread of a worker: one is worked on, and the next is there
+
+
+@contextmanager
+def connected(where: str) -> Iterator[Cluster]:
+    """The cluster at a scheduler's address, or of its file, or ``local:N`` processes of its own.
+
+    Waits up to ten minutes for a first worker, which a queue may hold back. Raises UsageError where
+    Dask is not installed, InputError where nobody answers, ConflictError where a worker has
+    another version of patchknn.
+    """
+    try:
+        from distributed import Client
+    except ImportError:
+        message = "--dask needs Dask, which is not installed: pip install 'patchknn[dask]'."
+        raise UsageError(message) from None
+    # What its parts say to each other, such as while they end, is nothing to a user.
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    with ExitStack() as stack:
+        try:
+            if where.startswith("local:"):
+                client = stack.enter_context(Client(stack.enter_context(_local(where))))
+            elif Path(where).is_file():
+                client = stack.enter_context(
+                    Client(scheduler_file=where, timeout=_CONNECT_SECONDS, name="patchknn")
+                )
+            else:
+                client = stack.enter_context(
+                    Client(where, timeout=_CONNECT_SECONDS, name="patchknn")
+                )
+        except (OSError, ValueError, TimeoutError) as error:
+            message = (
+                f"--dask {where}: no Dask scheduler answers there ({str(error).rstrip('.')}); give "
+                "its address, its --scheduler-file, or local:N."
+            )
+            raise InputError(message) from None
+        _await_workers(client, where)
+        yield Cluster(client, where)
+
+
+@contextmanager
+def _local(where: str) -> Iterator[Any]:
+    from distributed import LocalCluster
+
+    count = where.removeprefix("local:")
+    if not count.isdigit() or int(count) < 1:
+        message = f"--dask {where}: local:N takes a number of processes, as in local:4."
+        raise UsageError(message)
+    # Dask gives each worker one thread of OpenMP unless it is told otherwise.
+    given = "OMP_NUM_THREADS" in os.environ
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(available_cpus() // int(count), 1)))
+    try:
+        with LocalCluster(
+            n_workers=int(count), threads_per_worker=1, processes=True, dashboard_address=None
+        ) as cluster:
+            yield cluster
+    finally:
+        if not given:
+            del os.environ["OMP_NUM_THREADS"]
+
+
+def _await_workers(client: Client, where: str) -> None:
+    try:
+        client.wait_for_workers(1, timeout=_WORKER_SECONDS)
+    except TimeoutError:
+        message = f"--dask {where}: the scheduler has no worker; start some, and run this again."
+        raise InputError(message) from None
+    try:
+        versions = set(client.run(_version).values())
+    except ModuleNotFoundError:
+        message = f"--dask {where}: patchknn is not installed where the workers run."
+        raise ConflictError(message) from None
+    if versions - {__version__}:
+        others = ", ".join(sorted(versions - {__version__}))
+        message = f"--dask {where}: workers have patchknn {others}, and this is {__version__}."
+        raise ConflictError(message)
+
+
+class Cluster:
+    """Workers that do units, and functions of items."""
+
+    def __init__(self, client: Client, where: str) -> None:
+        self.client = client
+        self._where = where
+
+    @property
+    def room(self) -> int:
+        """How many tasks it has use for at a time; workers may come and go."""
+        threads: int = sum(self.client.nthreads().values())
+        return _IN_FLIGHT * max(threads, 1)
+
+    def engine(self, work: Work[Payload]) -> DaskEngine[Payload]:
+        """Its workers as an engine for units."""
+        return DaskEngine(self, work)
+
+    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        """The results for items, in order; items are drawn a few ahead of them.
+
+        Raises what the function raises, PatchknnError where the scheduler is gone or an item has
+        cost several workers.
+        """
+        waiting: deque[Future] = deque()
+        try:
+            for item in items:
+                waiting.append(self.client.submit(function, item, pure=False))
+                while len(waiting) >= self.room:
+                    yield self.result(waiting.popleft())
+            while waiting:
+                yield self.result(waiting.popleft())
+        finally:
+            self.cancel(list(waiting))
+
+    def result(self, future: Future) -> Any:
+        """What came of a future; errors as of ``map``."""
+        from distributed import CancelledError, KilledWorker
+
+        try:
+            return future.result()
+        except KilledWorker as error:
+            message = f"{_lost(error)} Is there enough memory for them?"
+            raise PatchknnError(message) from None
+        except (CancelledError, TimeoutError):
+            raise self._gone() from None
+        except OSError as error:
+            if error.errno is not None:  # a worker's own, such as of a full disk
+                raise
+            raise self._gone() from None
+
+    def cancel(self, futures: list[Future]) -> None:
+        """Give tasks up; nothing happens where the scheduler is gone."""
+        try:
+            if futures:
+                self.client.cancel(futures)
+        except (OSError, RuntimeError, TimeoutError):
+            return
+
+    def _gone(self) -> PatchknnError:
+        message = (
+            f"--dask {self._where}: the scheduler is gone; what was finished is kept, run the same "
+            "command to go on."
+        )
+        return PatchknnError(message)
+
+
+class DaskEngine(Generic[Payload]):
+    """Does units on a cluster; as Engine."""
+
+    def __init__(self, cluster: Cluster, work: Work[Payload]) -> None:
+        from distributed import as_completed
+
+        self._cluster = cluster
+        self._work = work
+        self._units: dict[str, Unit[Payload]] = {}
+        self._futures: dict[str, Future] = {}
+        self._completed = as_completed(loop=cluster.client.loop)
+
+    @property
+    def capacity(self) -> int:
+        """As Engine."""
+        return self._cluster.room
+
+    def give(self, unit: Unit[Payload]) -> None:
+        """As Engine."""
+        future = self._cluster.client.submit(_do, unit, self._work, pure=False)
+        self._units[future.key], self._futures[future.key] = unit, future
+        self._completed.add(future)
+
+    def finished(self) -> list[tuple[Unit[Payload], Outcome]]:
+        """As Engine; PatchknnError where the scheduler is gone."""
+        from distributed import KilledWorker
+
+        future = next(self._completed)
+        unit = self._units.pop(future.key)
+        del self._futures[future.key]
+        if future.status == "error":
+            error = future.exception()
+            if isinstance(error, KilledWorker):
+                return [(unit, Outcome(unit.name, "failed", f"{unit.name}: {_lost(error)}"))]
+        return [(unit, self._cluster.result(future))]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._cluster.cancel(list(self._futures.values()))
+
+
+def _do(unit: Unit[Payload], work: Work[Payload]) -> Outcome:
+    return guarded(unit, work)
+
+
+def _version() -> str:
+    import patchknn
+
+    return patchknn.__version__
+
+
+def _lost(error: Any) -> str:
+    return f"the workers that had it died, {error.allowed_failures + 1} of them."
