@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import ast
-import difflib
-import logging
-import os
-from collections.abc import Iterable
+import shlex
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,8 +12,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from patchknn.encoder.hub import asking
+from patchknn.encoder.names import Model, resolve
+from patchknn.encoder.weight_files import weights_file_name
 from patchknn.encoder.weights import load_weights
-from patchknn.errors import InputError, UsageError
+from patchknn.errors import UsageError
 
 Colour = tuple[float, float, float]
 
@@ -59,22 +60,22 @@ def create_backbone(
     if pretrained and weights is not None:
         message = "--pretrained and --weights exclude each other; give one of them."
         raise UsageError(message)
-    architecture, known_args = _resolve(name)
-    arguments = known_args | (model_args or {})
-    _fix_image_size(architecture, arguments, input_size)
+    remedy = _fetch_elsewhere(name, model_args or {})
+    model = resolve(name, remedy, weights)
+    arguments = arguments_of(model, model_args, input_size)
     if pretrained:
-        _check_pretrained(name)
-    source = name if pretrained else architecture
-    module = _create(source, arguments, pretrained=pretrained)
+        module = pretrained_module(name, model, arguments, remedy)
+    else:
+        module = _create(model.architecture, arguments)
     if weights is not None:
         load_weights(module, weights)
-    configuration: dict[str, Any] = dict(vars(module).get("pretrained_cfg") or {})
+    configuration = {**(vars(module).get("pretrained_cfg") or {}), **model.configuration}
     size = input_size or int(configuration.get("input_size", (3, 224, 224))[-1])
     module.eval()
     return Backbone(
         module=module,
-        name=architecture,
-        feature_dim=_feature_dim(module, architecture, size),
+        name=model.architecture,
+        feature_dim=_feature_dim(module, model.architecture, size),
         mean=mean or _colour(configuration.get("mean", (0.485, 0.456, 0.406))),
         std=std or _colour(configuration.get("std", (0.229, 0.224, 0.225))),
         input_size=size,
@@ -85,8 +86,32 @@ def create_backbone(
 
 def bare_backbone(name: str, model_args: dict[str, Any]) -> nn.Module:
     """The architecture alone, to be filled with stored weights; never asks the network."""
-    _resolve(name)
-    return _create(name, model_args, pretrained=False)
+    return _create(resolve(name, "").architecture, model_args)
+
+
+def arguments_of(
+    model: Model, model_args: Mapping[str, Any] | None, input_size: int | None
+) -> dict[str, Any]:
+    """What a model is built with for images of ``input_size`` (px; None: as it is known)."""
+    arguments = {**model.model_args, **(model_args or {})}
+    _fix_image_size(model, arguments, input_size)
+    return arguments
+
+
+def pretrained_module(name: str, model: Model, arguments: dict[str, Any], remedy: str) -> nn.Module:
+    """The module of a model, without classifier, with its pretrained weights.
+
+    Raises UsageError where there are none, InputError that ends with ``remedy`` where they
+    cannot be had.
+    """
+    if ":" not in name and not model.place:  # timm might go on with random ones
+        message = (
+            f"There are no pretrained weights of {name}: leave --pretrained away and train it from "
+            "scratch, or give --weights FILE."
+        )
+        raise UsageError(message)
+    with asking(name, model.place, remedy):
+        return _create(name, arguments, pretrained=True)
 
 
 def parse_model_args(settings: Iterable[str]) -> dict[str, Any]:
@@ -110,52 +135,24 @@ def parse_model_args(settings: Iterable[str]) -> dict[str, Any]:
     return result
 
 
-def _resolve(name: str) -> tuple[str, dict[str, Any]]:
-    """The architecture's own name and the model arguments that its description carries."""
+def model_arg_options(model_args: Mapping[str, Any]) -> str:
+    """What ``parse_model_args`` has read, as a shell takes it, with a blank before each."""
+    return "".join(
+        f" --model-arg {shlex.quote(f'{key}={value}')}" for key, value in model_args.items()
+    )
+
+
+def _fetch_elsewhere(name: str, model_args: Mapping[str, Any]) -> str:
+    options = model_arg_options(model_args)
+    return (
+        f"run 'patchknn weights fetch {shlex.quote(name)} DIR{options}' on a node with internet, "
+        f"such as a login node, and give --weights DIR/{weights_file_name(name)} here"
+    )
+
+
+def _create(name: str, arguments: dict[str, Any], *, pretrained: bool = False) -> nn.Module:
     import timm
 
-    import patchknn.encoder.nic_cnn  # noqa: F401 -- so that timm knows its name
-
-    source, colon, model = name.partition(":")
-    if colon:
-        return _read_description(name, source, model)
-    if "/" in name:
-        message = f"No backbone {name!r}: write hf-hub:{name} or local-dir:{name}."
-        raise UsageError(message)
-    if not timm.is_model(name.partition(".")[0]):
-        close = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
-        hint = (
-            f"; the nearest are {', '.join(close)}." if close else "; timm.list_models() has them."
-        )
-        message = f"timm has no backbone {name!r}{hint}"
-        raise UsageError(message)
-    return name, {}
-
-
-def _read_description(name: str, source: str, model: str) -> tuple[str, dict[str, Any]]:
-    from timm.models import _hub
-
-    readers = {
-        "hf-hub": _hub.load_model_config_from_hf,
-        "hf_hub": _hub.load_model_config_from_hf,
-        "local-dir": getattr(_hub, "load_model_config_from_path", None),
-    }
-    read = readers.get(source)
-    if read is None:
-        message = f"No backbone {name!r}: a name with a colon begins with hf-hub: or local-dir:."
-        raise UsageError(message)
-    try:
-        _, architecture, arguments = read(model)
-    except Exception as error:  # noqa: BLE001 -- the hub's own exceptions differ by its version
-        raise _unavailable(name, error) from None
-    return str(architecture), dict(arguments or {})
-
-
-def _create(name: str, arguments: dict[str, Any], *, pretrained: bool) -> nn.Module:
-    import timm
-
-    # Its retries, a line each, would drown the one sentence that says what to do.
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         module: nn.Module = timm.create_model(
             name, pretrained=pretrained, num_classes=0, **_with_layers(arguments)
@@ -165,23 +162,10 @@ def _create(name: str, arguments: dict[str, Any], *, pretrained: bool) -> nn.Mod
         raise UsageError(message) from None
     except Exception as error:
         if pretrained:
-            raise _unavailable(name, error) from None
+            raise
         message = f"Backbone {name} cannot be made with {arguments}: {error}"
         raise UsageError(message) from error
     return module
-
-
-def _check_pretrained(name: str) -> None:
-    """Some of timm's models have no weights, and older versions then go on with random ones."""
-    import timm
-
-    configuration = None if ":" in name else timm.get_pretrained_cfg(name.partition(".")[0])
-    if configuration is not None and not configuration.has_weights:
-        message = (
-            f"There are no pretrained weights of {name}: leave --pretrained away and train it from "
-            "scratch, or give --weights FILE."
-        )
-        raise UsageError(message)
 
 
 def _with_layers(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -201,27 +185,17 @@ def _with_layers(arguments: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _unavailable(name: str, error: Exception) -> InputError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-    offline = os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "on", "yes"}
-    state = "HF_HUB_OFFLINE is set" if offline else "set HF_HUB_OFFLINE=1 to use only the cache"
-    message = (
-        f"The pretrained weights of {name} cannot be had ({reason.rstrip('.')}): on a node without "
-        f"internet give --weights FILE, or fill the Hugging Face cache beforehand ({state})."
-    )
-    return InputError(message)
-
-
-def _fix_image_size(architecture: str, arguments: dict[str, Any], input_size: int | None) -> None:
+def _fix_image_size(model: Model, arguments: dict[str, Any], input_size: int | None) -> None:
     """Transformers are built for one image size: pass it on, and with it into the bundle."""
     import timm
 
-    configuration = timm.get_pretrained_cfg(architecture, allow_unregistered=True)
-    own = configuration.input_size[-1] if configuration is not None else None
-    if input_size is None or configuration is None or input_size == own:
+    known = timm.get_pretrained_cfg(model.architecture, allow_unregistered=True)
+    described = model.configuration.get("input_size")
+    wanted = input_size or (described[-1] if described else None)
+    if wanted is None or known is None or wanted == known.input_size[-1]:
         return
-    if configuration.fixed_input_size and "dynamic_img_size" not in arguments:
-        arguments.setdefault("img_size", input_size)
+    if known.fixed_input_size and "dynamic_img_size" not in arguments:
+        arguments.setdefault("img_size", wanted)
 
 
 def _feature_dim(module: nn.Module, name: str, size: int) -> int:

@@ -72,14 +72,22 @@ def test_maps_instead_of_vectors_are_refused():
         create_backbone("test_resnet", input_size=32, model_args={"global_pool": ""})
 
 
-def test_offline_names_the_two_remedies(monkeypatch):
+def test_offline_names_the_command_that_helps(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    for name, pretrained in (("test_resnet", True), ("hf-hub:nobody/nothing", False)):
-        with pytest.raises(InputError, match="--weights FILE") as caught:
-            create_backbone(name, input_size=32, pretrained=pretrained)
-        assert "HF_HUB_OFFLINE is set" in str(caught.value)
-        assert name in str(caught.value)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    asked = {"img_size": 32, "act_layer": "torch.nn.SiLU"}
+    for name, pretrained, file in (
+        ("test_vit", True, "test_vit"),
+        ("hf-hub:nobody/nothing", False, "nobody--nothing"),
+    ):
+        with pytest.raises(InputError) as caught:
+            create_backbone(name, input_size=32, pretrained=pretrained, model_args=asked)
+        assert str(caught.value) == (
+            f"The pretrained weights of {name} cannot be had, as HF_HUB_OFFLINE is set and "
+            f"{tmp_path} does not hold them: run 'patchknn weights fetch {name} DIR --model-arg "
+            "img_size=32 --model-arg act_layer=torch.nn.SiLU' on a node with internet, such as a "
+            f"login node, and give --weights DIR/{file}.safetensors here."
+        )
 
 
 def test_a_local_folder_gives_architecture_arguments_and_weights(tmp_path):
