@@ -27,6 +27,7 @@ _GROUPS = {
     "jobs": "How far the processes of a run are.",
     "archive": "What an archive holds, its history, is it whole?",
     "simulate": "Make synthetic data to try things on.",
+    "weights": "Get pretrained weights for nodes without internet.",
 }
 
 

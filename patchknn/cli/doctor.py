@@ -230,7 +230,9 @@ def _weights() -> Check:
     )
     held = f"{len(models)} cached in {cache}" + (f": {', '.join(models[:5])}" if models else "")
     if offline and not models:
-        remedy = "give --weights FILE, or fill the cache on a node with internet access"
+        remedy = (
+            "run 'patchknn weights fetch NAME DIR' on a node with internet; give --weights FILE"
+        )
         return Check("weights", "note", f"HF_HUB_OFFLINE is set and {held}", remedy)
     where = "HF_HUB_OFFLINE is set" if offline else "downloads allowed (HF_HUB_OFFLINE is not set)"
     return Check("weights", "ok", f"{where}; {held}")

@@ -19,7 +19,11 @@ Pretrained = Annotated[
 ]
 Weights = Annotated[
     Path | None,
-    typer.Option("--weights", metavar="FILE", help="Start from a state dict; no network."),
+    typer.Option(
+        "--weights",
+        metavar="FILE",
+        help="Start from a state dict, such as 'patchknn weights fetch' writes; no network.",
+    ),
 ]
 FromEncoder = Annotated[
     Path | None,

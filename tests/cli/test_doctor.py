@@ -60,7 +60,9 @@ def test_an_annoy_built_for_another_cpu_is_recognised(monkeypatch):
 def test_a_cold_cache_offline_is_noted(monkeypatch, tmp_path: Path):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    assert doctor._weights().status == "note"
+    cold = doctor._weights()
+    assert cold.status == "note"
+    assert "patchknn weights fetch NAME DIR" in cold.remedy
     (tmp_path / "models--timm--resnet18.a1_in1k").mkdir()
     check = doctor._weights()
     assert check.status == "ok"
