@@ -37,7 +37,7 @@ class SourceFilter:
     source's name as ``slide`` and its ``patient``. What is unknown (NULL) is not admitted, and so
     is a source without records unless the expression says otherwise (``organ IS NULL``).
 
-    The shards of the snapshot are looked at when this is made, others when they are asked about.
+    The shards that are searched are looked at when this is made, others when they are asked about.
     Raises UsageError naming the expression where it cannot be evaluated, DamageError where a
     table is not as it was attached.
     """
@@ -46,7 +46,7 @@ class SourceFilter:
         self.where = where
         self._path = snapshot.path
         self._entries = snapshot.manifest.records
-        self._masks = _masks(self._path, self._entries, snapshot.shards, where)
+        self._masks = _masks(self._path, self._entries, snapshot.searched, where)
 
     def __call__(self, shard: Shard) -> Mask:
         """Whether each source (S,) of the shard is meant."""

@@ -59,7 +59,7 @@ class Snapshot:
     """All rows that were published when one manifest was; later writers do not disturb it.
 
     Rows have the numbers 0 to ``n_rows``, those that were removed keep theirs; ``len`` counts
-    what is there.
+    what is there. ``searched`` are the shards that are searched: all, but in a ``share``.
     """
 
     def __init__(
@@ -69,6 +69,8 @@ class Snapshot:
         manifest: Manifest,
         shards: Shards,
         seen: Seen,
+        *,
+        places: npt.NDArray[np.int64] | None = None,
     ) -> None:
         self.path = path
         self.settings = settings
@@ -78,6 +80,8 @@ class Snapshot:
         self.n_rows = manifest.row_numbers
         self.n_sources = manifest.sources
         self.shards = shards
+        self.searched = shards if places is None else shards.select(places)
+        self._places = places
         self._seen = seen
         self._cover: Cover | None = None
 
@@ -109,8 +113,20 @@ class Snapshot:
         if self._cover is None:
             from patchknn.archive.index.cover import choose_cover
 
-            self._cover = choose_cover(self.path, self.settings, self.shards, self._seen)
+            self._cover = choose_cover(
+                self.path, self.settings, self.shards, self._seen, self._places
+            )
         return self._cover
+
+    def share(self, places: npt.NDArray[np.int64]) -> Snapshot:
+        """The same snapshot, of which only the shards at ``places`` (m,), ascending, are searched.
+
+        Rows keep their numbers. Its ``cover`` is of these shards: what holds others too is not
+        used, so that shares without a shard in common have no row in common, whatever index each
+        of their readers sees. Sources and rows are looked up among these shards alone.
+        """
+        own = (self.path, self.settings, self.manifest, self.shards, self._seen)
+        return Snapshot(*own, places=places)
 
     def pass_over(self, segment: Segment, error: Exception) -> Cover:
         """Search on without a segment that was found damaged; the cover that is left."""

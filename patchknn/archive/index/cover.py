@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from patchknn.archive.index.layout import SegmentError
 from patchknn.archive.index.names import passed_over
@@ -35,12 +36,23 @@ class Cover(NamedTuple):
         return Cover(kept, tuple(bare), (*self.problems, problem))
 
 
-def choose_cover(path: Path, settings: ArchiveSettings, shards: Shards, seen: Seen) -> Cover:
-    """Cover the shards of a snapshot: of overlapping segments the largest.
+def choose_cover(
+    path: Path,
+    settings: ArchiveSettings,
+    shards: Shards,
+    seen: Seen,
+    within: npt.NDArray[np.int64] | None = None,
+) -> Cover:
+    """Cover the shards of a snapshot, or those at ``within`` (m,): of overlapping segments the
+    largest.
 
-    Segments with a shard that the snapshot lacks are of other snapshots.
+    Segments with a shard that the snapshot lacks are of other snapshots; likewise those with one
+    that is not ``within``.
     """
     free = np.ones(len(shards), bool)
+    if within is not None:
+        free[:] = False
+        free[within] = True
     segments, sentences = [], list(seen.problems)
     pairs = zip(seen.heads, seen.places, strict=True)
     for head, places in sorted(pairs, key=lambda pair: (-pair[0].head.rows, pair[0].folder.name)):
