@@ -65,24 +65,39 @@ def widened_balls(
     found = [part.nearest(codes, wanted, radii[1], threads) for part in parts]
     balls = []
     for number, (demand, bits) in enumerate(zip(demands, skipped, strict=True)):
-        reached = [int(radius[number]) for _, radius in found if radius[number] >= 0]
-        ranges = [part_balls.of(number) for part_balls, _ in found]
+        ranges, counts = rings_of(found, number, bits, radii[1])
         work = total_work([part_balls for part_balls, _ in found], number)
-        # What a part holds within its own radius holds what it has within the smallest.
-        bound = min(reached, default=radii[1])
-        counts = np.zeros(bound + 1, np.int64)
-        for one in ranges:
-            near = one.chosen(one.distances <= bound)
-            lengths = near.stops - near.starts
-            counts += np.bincount(near.distances, lengths, bound + 1).astype(np.int64)
-        counts -= np.bincount(bits[bits <= bound], minlength=bound + 1)
         totals = np.cumsum(counts)
         enough = np.flatnonzero(totals >= demand.k)
         smallest = max(int(enough[0]), radii[0]) if len(enough) else radii[1]
         kept = tuple(one.chosen(one.distances <= smallest) for one in ranges)
-        n_rows = int(totals[min(smallest, bound)])
+        n_rows = int(totals[min(smallest, len(totals) - 1)])
         balls.append(Ball(kept, n_rows, smallest, widened=True, work=work))
     return balls
+
+
+def rings_of(
+    found: Sequence[tuple[Balls, npt.NDArray[np.int32]]],
+    number: int,
+    skipped: npt.NDArray[np.int64],
+    widest: int,
+) -> tuple[list[Ranges], npt.NDArray[np.int64]]:
+    """One query's ranges in each part, and how many rows lie at each distance, nearest first.
+
+    ``found`` is what ``Part.nearest`` gives for each part; rows at the distances ``skipped`` (s,)
+    are not counted. The counts end where some part holds enough alone, or with ``widest``.
+    """
+    ranges = [part_balls.of(number) for part_balls, _ in found]
+    reached = [int(radius[number]) for _, radius in found if radius[number] >= 0]
+    # What a part holds within its own radius holds what it has within the smallest.
+    bound = min(reached, default=widest)
+    counts = np.zeros(bound + 1, np.int64)
+    for one in ranges:
+        near = one.chosen(one.distances <= bound)
+        lengths = near.stops - near.starts
+        counts += np.bincount(near.distances, lengths, bound + 1).astype(np.int64)
+    counts -= np.bincount(skipped[skipped <= bound], minlength=bound + 1)
+    return ranges, counts
 
 
 def total_work(balls: Sequence[Balls], number: int) -> npt.NDArray[np.int64]:

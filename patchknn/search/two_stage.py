@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from itertools import pairwise
 from typing import Any
 
@@ -26,6 +27,7 @@ from patchknn.search.pool import Demand
 from patchknn.search.query import all_finite
 from patchknn.search.ranking import nearest
 from patchknn.search.rows import RowNumbers, RowReader
+from patchknn.search.settling import all_settled, settled
 from patchknn.search.work import Work
 
 Features = npt.NDArray[Any]
@@ -70,7 +72,7 @@ class TwoStage:
             try:
                 return self._find(feature, code, demand)
             except DamagedPartError as error:
-                self._leave(error)
+                self.leave(error)
 
     def find_many(self, features: Features, codes: Codes, demands: Sequence[Demand]) -> FoundMany:
         """The answers of Q queries: features (Q, D), codes (Q, K/8); as ``find`` gives them."""
@@ -78,9 +80,16 @@ class TwoStage:
             try:
                 return self._find_many(features, codes, demands)
             except DamagedPartError as error:
-                self._leave(error)
+                self.leave(error)
 
-    def _leave(self, error: DamagedPartError) -> None:
+    def at(self, radius: int) -> TwoStage:
+        """The same search, of balls of ``radius`` bits that are not widened."""
+        other = copy(self)
+        other._radii = (radius, radius)
+        return other
+
+    def leave(self, error: DamagedPartError) -> None:
+        """Search on without the part that was found damaged; ``parts`` are those that are left."""
         self._snapshot.pass_over(error.part.segment, error)
         self._take(parts_of(self._snapshot))
 
@@ -125,7 +134,7 @@ class TwoStage:
         if rows is None or distances is None or answer.n_rows < least:
             return None
         if len(rows) > k or len(set(distances.tolist())) < len(rows):  # ties
-            rows, distances = self._settled(rows, distances, k)
+            rows, distances = settled(rows, distances, k, self._reader)
         work = Work._make(answer.work)
         self._last_read = work.read
         return Found(rows, distances, radius, answer.n_rows, widened=False, work=work)
@@ -244,38 +253,11 @@ class TwoStage:
         if found is None:
             return [], None
         ranked &= found.balls >= least
-        found = self._all_settled(found, k)
+        found = all_settled(found, k, self._reader)
         if ranked.all():
             return plain, found
         answered = np.flatnonzero(ranked).tolist()
         return [plain[place] for place in answered], found.chosen(ranked)
-
-    def _all_settled(self, found: FoundMany, k: int) -> FoundMany:
-        """The first k rows of each query, of rows that are in order but for ties."""
-        rows, distances, offsets = found.rows, found.distances, found.offsets
-        too_many = np.flatnonzero(np.diff(offsets) > k)
-        # Equal neighbours may be of two queries; to put such in order changes nothing.
-        equal = np.flatnonzero(distances[1:] == distances[:-1])
-        tied = np.searchsorted(offsets, equal, side="right") - 1
-        if not len(too_many) and not len(tied):
-            return found
-        kept = np.ones(len(rows), bool)
-        for query in np.union1d(too_many, tied).tolist():
-            start, stop = int(offsets[query]), int(offsets[query + 1])
-            own, far = self._settled(rows[start:stop], distances[start:stop], k)
-            end = start + len(own)
-            rows[start:end], distances[start:end] = own, far
-            kept[end:stop] = False
-        offsets = np.append(0, np.cumsum(kept))[offsets]
-        found.rows, found.distances, found.offsets = rows[kept], distances[kept], offsets
-        return found
-
-    def _settled(
-        self, rows: RowNumbers, distances: npt.NDArray[np.float64], k: int
-    ) -> tuple[RowNumbers, npt.NDArray[np.float64]]:
-        """The first k of rows that are in order but for ties."""
-        order = nearest(distances, k, lambda tied: self._reader.tie_keys(rows[tied]))
-        return rows[order], distances[order]
 
     def _in_two_steps(
         self, features: Features, codes: Codes, demands: Sequence[Demand]
