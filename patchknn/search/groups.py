@@ -32,13 +32,15 @@ class GroupNumbers:
         new = np.unique(sources[numbers < 0])
         if len(new):
             known[new] = [
-                self._numbers.setdefault(key, len(self._numbers)) for key in _keys(shard, new, kind)
+                self._numbers.setdefault(key, len(self._numbers))
+                for key in group_keys(shard, new, kind)
             ]
             numbers = known[sources]
         return numbers
 
 
-def _keys(shard: Shard, sources: npt.NDArray[np.int32], kind: str) -> list[tuple[str, str]]:
+def group_keys(shard: Shard, sources: npt.NDArray[np.int32], kind: str) -> list[tuple[str, str]]:
+    """The slide or patient of each of ``sources`` (m,) of a shard, in words, as in any process."""
     names = shard.source_names.take(sources)
     if kind != "patient":
         return [("source", name) for name in names]

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from patchknn.archive.snapshot import Shard, Snapshot
 from patchknn.hamming.exact import l2_distances
-from patchknn.search.groups import GroupNumbers
+from patchknn.search.groups import GroupNumbers, group_keys
 
 RowNumbers = npt.NDArray[np.int64]
 
@@ -76,3 +76,12 @@ class RowReader:
         different, inverse = np.unique(groups, return_inverse=True)
         numbers = [numbering.setdefault(one, len(numbering)) for one in different.tolist()]
         return np.array(numbers, np.int64)[inverse]
+
+    def group_keys(self, rows: RowNumbers, kind: str) -> list[tuple[str, str]]:
+        """The slide or patient of rows (m,) in words: the same wherever they are read."""
+        keys = [("", "")] * len(rows)
+        for shard, positions, local in self.by_shard(rows):
+            found = group_keys(shard, shard.source_at(local), kind)
+            for position, key in zip(positions.tolist(), found, strict=True):
+                keys[position] = key
+        return keys
