@@ -10,16 +10,13 @@ import numpy as np
 
 from patchknn.archive.snapshot import Snapshot
 from patchknn.errors import InputError
-from patchknn.evaluation.exhaustive import ExhaustiveSearch
 from patchknn.evaluation.outcomes import Outcome, Report
-from patchknn.jobs.cpus import available_cpus
+from patchknn.evaluation.ways import Answers, Ways, in_this_process
 from patchknn.search.answers import Answer, Failure
-from patchknn.search.engine import Searcher
 from patchknn.search.query import Query, rounded_feature
 from patchknn.search.settings import SearchSettings
 
 METHOD = "patchknn"
-_BLOCK = 128
 
 
 def evaluate(
@@ -28,32 +25,33 @@ def evaluate(
     settings: SearchSettings,
     on_failure: Callable[[Failure], None] | None = None,
     left_out: int = 0,
+    *,
+    ways: Ways | None = None,
 ) -> Report:
     """Answer queries whose ``label`` is their true class, and compare (paper A, section 3).
 
     A query of a class that the archive lacks counts as wrong; one without a label is left out;
     one that cannot be answered is given to ``on_failure`` and left out. ``left_out`` counts what
-    had no label before. Raises InputError where no query remains.
+    had no label before. ``ways`` are those of ``snapshot`` and ``settings``, None in this process
+    alone. Raises InputError where no query remains.
     """
-    threads = available_cpus()
-    searcher = Searcher(snapshot, settings, threads)
-    narrow = Searcher(snapshot, settings._replace(max_radius=settings.radius), threads)
-    exhaustive = ExhaustiveSearch(snapshot, settings)
+    if ways is None:
+        ways = in_this_process(snapshot, settings)
     outcomes: list[Outcome] = []
     failed = 0
     stream = iter(queries)
-    while block := list(islice(stream, _BLOCK)):
+    while block := list(islice(stream, ways.block)):
         asked = [query for query in block if isinstance(query, Failure) or query.label is not None]
         left_out += len(block) - len(asked)
         answered: list[tuple[Query, Answer]] = []
-        for query, answer in zip(asked, searcher.search_many(asked), strict=True):
+        for query, answer in zip(asked, ways.searcher.search_many(asked), strict=True):
             if isinstance(query, Query) and isinstance(answer, Answer):
                 answered.append((query, answer))
             elif isinstance(answer, Failure):
                 failed += 1
                 if on_failure is not None:
                     on_failure(answer)
-        outcomes += _outcomes(snapshot, answered, narrow, exhaustive)
+        outcomes += _outcomes(snapshot, answered, ways)
     if not outcomes:
         reason = f"{failed} could not be answered, {left_out} had no label"
         message = f"No query is left to evaluate: {reason}; give labelled images or tiles."
@@ -89,16 +87,15 @@ def report_settings(snapshot: Snapshot, settings: SearchSettings) -> dict[str, A
 def _outcomes(
     snapshot: Snapshot,
     answered: list[tuple[Query, Answer]],
-    narrow: Searcher,
-    exhaustive: ExhaustiveSearch,
+    ways: Ways,
 ) -> Iterator[Outcome]:
     if not answered:
         return
     stored = snapshot.settings
     dim, dtype = stored.feature_dim, stored.feature_dtype
     targets = [rounded_feature(query.feature, query.name, dim, dtype) for query, _ in answered]
-    yardstick = exhaustive.search([query for query, _ in answered], np.stack(targets))
-    empty = _empty_balls(answered, narrow)
+    yardstick = ways.exhaustive.search([query for query, _ in answered], np.stack(targets))
+    empty = _empty_balls(answered, ways.narrow)
     for (query, answer), best, is_empty in zip(answered, yardstick, empty, strict=True):
         label = query.label or ""
         nearest = [snapshot.row(row).label for row in best.rows.tolist()]
@@ -118,7 +115,7 @@ def _outcomes(
         )
 
 
-def _empty_balls(answered: list[tuple[Query, Answer]], narrow: Searcher) -> list[bool | None]:
+def _empty_balls(answered: list[tuple[Query, Answer]], narrow: Answers) -> list[bool | None]:
     """Whether the ball of the radius asked for, before any widening, held no row."""
     again = narrow.search_many(query for query, answer in answered if answer.widened)
     return [

@@ -32,7 +32,8 @@ class Found:
 
 
 class ExhaustiveSearch:
-    """Searches one vector per row: the stored features, or others given as one array per shard.
+    """Searches one vector per row: the stored features, or others given as one array per shard
+    that is searched.
 
     ``vectors`` are per shard (n, D); a row with a NaN in it cannot be found. Filters, and rows per
     slide or patient, are those of ``settings``, as in the two-stage search.
@@ -46,8 +47,8 @@ class ExhaustiveSearch:
         self._reader = RowReader(snapshot)
         self._filter = RowFilter(snapshot, settings, self._reader)
         if vectors is None:
-            vectors = [shard.features for shard in snapshot.shards]
-        pairs = zip(snapshot.shards, vectors, strict=True)
+            vectors = [shard.features for shard in snapshot.searched]
+        pairs = zip(snapshot.searched, vectors, strict=True)
         self._vectors = {shard.first_row: values for shard, values in pairs}
 
     def search(self, queries: Sequence[Query], targets: Vectors) -> list[Found]:

@@ -39,7 +39,7 @@ def merged(
         return all_settled(found, k, reader)
     ends = found.offsets.tolist()
     chosen = [
-        start + _capped(found.rows[start:stop], found.distances[start:stop], k, max_per, reader)
+        start + nearest_of(found.rows[start:stop], found.distances[start:stop], k, max_per, reader)
         for start, stop in pairwise(ends)
     ]
     kept = np.concatenate([np.zeros(0, np.intp), *chosen])
@@ -48,20 +48,24 @@ def merged(
     return FoundMany(found.rows[kept], found.distances[kept], offsets, *rest)
 
 
-def _capped(
+def nearest_of(
     rows: RowNumbers,
     distances: npt.NDArray[np.float64],
     k: int,
-    max_per: tuple[str, int],
+    max_per: tuple[str, int] | None,
     reader: RowReader,
 ) -> npt.NDArray[np.intp]:
-    """Positions of the first k of rows (m,), at most so many of a slide or patient."""
-    kind, per_group = max_per
+    """Positions of the k nearest of rows (m,) in rank order, so many of a slide or patient."""
+
+    def groups(some: npt.NDArray[np.intp]) -> npt.NDArray[np.int64]:
+        return reader.groups(rows[some], kind, {})
+
+    kind, per_group = max_per or ("", 0)
     return nearest(
         distances,
         k,
         lambda tied: reader.tie_keys(rows[tied]),
-        lambda some: reader.groups(rows[some], kind, {}),
+        None if max_per is None else groups,
         per_group,
     )
 

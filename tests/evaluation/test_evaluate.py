@@ -1,5 +1,6 @@
 from collections import Counter
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -7,9 +8,11 @@ import pytest
 from patchknn.archive.snapshot import Snapshot
 from patchknn.errors import InputError
 from patchknn.evaluation.evaluate import evaluate
+from patchknn.evaluation.ways import spread
 from patchknn.search.answers import Failure
 from patchknn.search.query import Query
 from patchknn.search.settings import SearchSettings
+from patchknn.search.spread import Spreading
 
 Make = Callable[..., Snapshot]
 
@@ -151,3 +154,20 @@ def test_rows_without_a_label_take_places_unless_they_are_left_out(feature_archi
     known = SearchSettings(k=2, exclude_same="none", labelled_only=True)
     figures = evaluate(snapshot, [query], known).figures()
     assert figures["precision_at_k"] == figures["l2_precision_at_k"] == 1.0
+
+
+@pytest.mark.parametrize("shares", [1, 2, 5])
+@pytest.mark.parametrize("limits", [{}, {"max_per": ("patient", 2)}, {"radius": 0, "k": 9}])
+def test_shares_of_the_archive_give_the_same_report(
+    feature_archive: Make, shares: int, limits: dict[str, Any]
+) -> None:
+    rng = np.random.default_rng(5)
+    parts = [clustered(rng, n) for n in (40, 10, 30, 25)]
+    snapshot = feature_archive([p[0] for p in parts], labels=[p[1] for p in parts])
+    asked = [*queries(40), Failure("gone", "gone is gone."), Query("bad", np.zeros(3), label="A")]
+    settings = SearchSettings(**{"k": 5, "exclude_same": "patient", **limits})
+    whole = evaluate(snapshot, asked, settings)
+    if settings.radius == 0:
+        assert whole.figures()["empty_balls"] > 0
+    ways = spread(snapshot, settings, Spreading(map, shares, block=9, blocks=2))
+    assert evaluate(snapshot, asked, settings, ways=ways) == whole

@@ -57,8 +57,7 @@ def some_queries(snapshot, rng, dim, spread, n=4):
         for number in range(n)
     ]
     ids = [row.id for row in list_rows(snapshot)]
-    for identity in rng.permutation(ids)[:n].tolist():
-        queries.append(stored_query(snapshot, identity))
+    queries += [stored_query(snapshot, one) for one in rng.permutation(ids)[:n].tolist()]
     queries.insert(1, Query("bad", np.full(dim, np.nan), patient="P1"))
     queries.insert(3, Failure("lost", "lost is gone."))
     queries.append(Query("strange", rng.normal(size=dim)))  # of no known patient
