@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from patchknn.archive.snapshot import Snapshot
     from patchknn.evaluation.outcomes import Report
     from patchknn.evaluation.queries import LabelledSet
+    from patchknn.jobs.cluster import Cluster
+    from patchknn.search.answers import Failure
+    from patchknn.search.query import Query
     from patchknn.search.settings import SearchSettings
 
 
@@ -52,6 +56,7 @@ def evaluate(
     batch_size: options.BatchSize = 64,
     workers: options.Workers = None,
     device: options.Device = None,
+    dask: options.Dask = None,
     format: options.Format = None,
 ) -> int:
     """Put labelled patches to an archive: accuracy, retrieval, balls, confidence.
@@ -90,7 +95,13 @@ def evaluate(
     )
     asked = labelled_set(listed, exclude_same)
     embedding = _Embedding(encoder, device, batch_size, workers or 0, default_mpp)
-    reports = [_report(snapshot, asked, settings, embedding)]
+    with ExitStack() as stack:
+        cluster = None
+        if dask is not None:
+            from patchknn.jobs.cluster import connected
+
+            cluster = stack.enter_context(connected(dask))
+        reports = [_report(snapshot, asked, settings, embedding, cluster)]
     if baseline is not None:
         from patchknn.evaluation.mean_colour import evaluate_mean_colour
 
@@ -112,16 +123,42 @@ class _Embedding:
 
 
 def _report(
-    snapshot: Snapshot, asked: LabelledSet, settings: SearchSettings, embedding: _Embedding
+    snapshot: Snapshot,
+    asked: LabelledSet,
+    settings: SearchSettings,
+    embedding: _Embedding,
+    cluster: Cluster | None,
 ) -> Report:
+    from patchknn.evaluation.evaluate import evaluate as evaluate_queries
+    from patchknn.evaluation.ways import in_this_process, spread
+
+    if cluster is None:
+        ways, queries = in_this_process(snapshot, settings), _queries(snapshot, asked, embedding)
+    else:
+        from patchknn.cli.clusters import spread_over
+
+        ways = spread(snapshot, settings, spread_over(cluster, snapshot))
+        queries = _queries_on(cluster, snapshot, asked, embedding)
+    return evaluate_queries(
+        snapshot,
+        console.progress(queries, total=len(asked.items), label="queries"),
+        settings,
+        on_failure=lambda failure: console.fail(failure.error),
+        left_out=asked.left_out,
+        ways=ways,
+    )
+
+
+def _queries(
+    snapshot: Snapshot, asked: LabelledSet, embedding: _Embedding
+) -> Iterator[Query | Failure]:
     from patchknn.encoder.devices import choose_device
     from patchknn.encoder.inference import FeatureExtractor
-    from patchknn.evaluation.evaluate import evaluate as evaluate_queries
     from patchknn.evaluation.queries import archive_encoder, labelled_queries
 
     bundle = archive_encoder(snapshot, embedding.encoder)
     device, stored = choose_device(embedding.device), snapshot.settings
-    queries = labelled_queries(
+    return labelled_queries(
         snapshot,
         asked.items,
         FeatureExtractor.from_bundle(bundle, device, stored.precision, stored.orientations),
@@ -129,12 +166,25 @@ def _report(
         workers=embedding.workers,
         default_mpp=embedding.default_mpp,
     )
-    return evaluate_queries(
-        snapshot,
-        console.progress(queries, total=len(asked.items), label="queries"),
-        settings,
-        on_failure=lambda failure: console.fail(failure.error),
-        left_out=asked.left_out,
+
+
+def _queries_on(
+    cluster: Cluster, snapshot: Snapshot, asked: LabelledSet, embedding: _Embedding
+) -> Iterator[Query | Failure]:
+    from patchknn.cli.clusters import remote_encoder
+    from patchknn.evaluation.queries import queries_of
+    from patchknn.indexing.features import ReadSettings
+    from patchknn.indexing.remote import embed_patches_on
+
+    stored = snapshot.settings
+    return queries_of(
+        embed_patches_on(
+            cluster,
+            asked.items,
+            remote_encoder(snapshot, embedding.encoder, embedding.device),
+            ReadSettings(stored.patch_px, stored.mpp, embedding.default_mpp),
+            embedding.batch_size,
+        )
     )
 
 

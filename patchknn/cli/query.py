@@ -63,6 +63,7 @@ def query(
     batch_size: options.BatchSize = 64,
     workers: options.Workers = None,
     device: options.Device = None,
+    dask: options.Dask = None,
     format: options.Format = None,
     fields: Annotated[
         str | None,
@@ -118,5 +119,5 @@ def query(
         workers=workers,
         device=device,
     )
-    wanted = Wanted(format, output, montage, slides, size, explain, at, names_in(fields))
+    wanted = Wanted(format, output, montage, slides, size, explain, at, dask, names_in(fields))
     return run_query(archive, queries or [], id or [], settings, images, wanted)

@@ -12,6 +12,7 @@ from patchknn.search.query import Query
 
 if TYPE_CHECKING:
     from patchknn.datasets.patches import Patch
+    from patchknn.jobs.cluster import Cluster
 
 
 class Asked(NamedTuple):
@@ -26,7 +27,10 @@ class Asked(NamedTuple):
 
 
 class ImageSettings(NamedTuple):
-    """How images become features: µm/px of plain images, of slides, of slides without any."""
+    """How images become features: µm/px of plain images, of slides, of slides without any.
+
+    ``cluster``: its workers do it.
+    """
 
     encoder: Path | None = None
     image_mpp: float | None = None
@@ -37,6 +41,7 @@ class ImageSettings(NamedTuple):
     batch_size: int = 64
     workers: int | None = None
     device: str | None = None
+    cluster: Cluster | None = None
 
 
 Skip = Callable[[str, str | None], bool]

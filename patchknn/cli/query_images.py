@@ -14,7 +14,6 @@ from patchknn.cli.query_asked import Asked, ImageSettings, Skip, fingerprint
 from patchknn.datasets.entries import TILESET_SUFFIXES
 from patchknn.datasets.listing import iter_patches
 from patchknn.datasets.patches import Patch, Problem
-from patchknn.errors import ConflictError
 from patchknn.search.answers import Failure
 from patchknn.search.query import Query
 from patchknn.tables import TABLE_SUFFIXES
@@ -22,6 +21,7 @@ from patchknn.tables import TABLE_SUFFIXES
 if TYPE_CHECKING:
     from patchknn.encoder.inference import FeatureExtractor
     from patchknn.indexing.features import Embedded
+    from patchknn.jobs.cluster import Cluster
 
 
 class _Unread(NamedTuple):
@@ -68,18 +68,43 @@ class ImageQueries:
             yield _Unread(item, item.error)
         else:
             return
+        settings = self._settings
+        wanted = chain([item], items)
+        yield from (
+            self._embedded_here(wanted)
+            if settings.cluster is None
+            else (self._embedded_on(settings.cluster, wanted))
+        )
+
+    def _embedded_here(self, items: Iterator[Patch | Problem]) -> Iterator[Embedded]:
         from patchknn.indexing.features import embed_patches
         from patchknn.jobs.cpus import available_cpus
 
         stored, workers = self._snapshot.settings, self._settings.workers
         yield from embed_patches(
-            chain([item], items),
+            items,
             self._extractor,
             size=stored.patch_px,
             mpp=stored.mpp,
             batch_size=self._settings.batch_size,
             workers=available_cpus() if workers is None else workers,
             default_mpp=self._settings.default_mpp,
+        )
+
+    def _embedded_on(
+        self, cluster: Cluster, items: Iterator[Patch | Problem]
+    ) -> Iterator[Embedded]:
+        from patchknn.cli.clusters import remote_encoder
+        from patchknn.indexing.features import ReadSettings
+        from patchknn.indexing.remote import embed_patches_on
+
+        settings, stored = self._settings, self._snapshot.settings
+        return embed_patches_on(
+            cluster,
+            items,
+            remote_encoder(self._snapshot, settings.encoder, settings.device),
+            ReadSettings(stored.patch_px, stored.mpp, settings.default_mpp),
+            settings.batch_size,
         )
 
     def _wanted(
@@ -105,20 +130,11 @@ class ImageQueries:
 
     @cached_property
     def _extractor(self) -> FeatureExtractor:
-        from patchknn.bundle import load_bundle
         from patchknn.encoder.devices import choose_device
         from patchknn.encoder.inference import FeatureExtractor
+        from patchknn.evaluation.queries import archive_encoder
 
-        bundle = self._snapshot.bundle()
-        if self._settings.encoder is not None:
-            bundle = load_bundle(self._settings.encoder)
-            wanted = self._snapshot.settings.encoder_fingerprint
-            if bundle.fingerprint != wanted:
-                message = (
-                    f"{self._settings.encoder} is not the encoder of {self._snapshot.path}: its "
-                    f"fingerprint is {bundle.fingerprint[:12]}…, the archive's {wanted[:12]}…."
-                )
-                raise ConflictError(message)
+        bundle = archive_encoder(self._snapshot, self._settings.encoder)
         device = choose_device(self._settings.device)
         stored = self._snapshot.settings
         return FeatureExtractor.from_bundle(bundle, device, stored.precision, stored.orientations)

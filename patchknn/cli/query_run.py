@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from patchknn.archive.snapshot import Snapshot, open_archive
 from patchknn.cli import console
 from patchknn.cli.query_asked import Asked, ImageSettings
-from patchknn.cli.query_inputs import ask_files, ask_stored
+from patchknn.cli.query_inputs import STDIN, ask_files, ask_stored
 from patchknn.cli.query_output import AnswerWriter
 from patchknn.errors import UsageError
 from patchknn.evaluation.sample import EvenSample
@@ -23,9 +23,21 @@ from patchknn.search.settings import SearchSettings
 if TYPE_CHECKING:
     from patchknn.cli.answer_file import AnswerFile
     from patchknn.cli.query_plain import PlainQuery
+    from patchknn.jobs.cluster import Cluster
     from patchknn.search.fields import NeighbourFields
 
 _MONTAGE_ROWS = 20
+
+
+class Answering(Protocol):
+    """Whoever answers queries: a Searcher, or one that others search for."""
+
+    @property
+    def problems(self) -> Sequence[str]:
+        """What was found wrong with the index so far."""
+
+    def search_many(self, queries: Iterable[Query | Failure]) -> Iterator[Answer | Failure]:
+        """Answers in the queries' order."""
 
 
 class Wanted(NamedTuple):
@@ -33,8 +45,8 @@ class Wanted(NamedTuple):
 
     ``format`` None is a table on a terminal, NDJSON in a pipe; ``size`` in pixels must be the
     archive's; ``slides`` is where the slides of tile sets lie now; ``explain``: say in each answer
-    what its search took; ``at`` a snapshot that is not the newest; ``fields`` of records are put
-    beside each neighbour.
+    what its search took; ``at`` a snapshot that is not the newest; ``dask`` a cluster that does it;
+    ``fields`` of records are put beside each neighbour.
     """
 
     format: str | None = None
@@ -44,6 +56,7 @@ class Wanted(NamedTuple):
     size: int | None = None
     explain: bool = False
     at: int | None = None
+    dask: str | None = None
     fields: tuple[str, ...] = ()
 
 
@@ -72,10 +85,19 @@ def run_query(
             f"--size {wanted.size}: {archive} holds patches of {snapshot.settings.patch_px} px."
         )
         raise UsageError(message)
-    searcher = Searcher(snapshot, settings, available_cpus(), explain=wanted.explain)
     fields = _neighbour_fields(snapshot, wanted.fields) if wanted.fields else None
     drawn: EvenSample[tuple[Asked, Answer]] = EvenSample(_MONTAGE_ROWS)
     with ExitStack() as stack:
+        if wanted.dask is None:
+            threads = available_cpus()
+            searcher: Answering = Searcher(snapshot, settings, threads, explain=wanted.explain)
+            together = 1
+        else:
+            from patchknn.jobs.cluster import connected
+
+            cluster = stack.enter_context(connected(wanted.dask))
+            images = images._replace(cluster=cluster)
+            searcher, together = _spread(snapshot, settings, cluster, explain=wanted.explain)
         file = None
         if wanted.output is not None:
             made_with = _made_with(snapshot, settings, images)
@@ -90,6 +112,8 @@ def run_query(
             asked = ask_files(snapshot, given, images, writer.skip)
         beside = wanted.output is None
         bar = stack.enter_context(console.ProgressBar(None, "query", "queries", beside))
+        if STDIN not in given:  # what trickles in is answered as it comes
+            asked = _joined(asked, together)
         for block in asked:
             answers: Iterable[Answer | Failure] = searcher.search_many(one.query for one in block)
             if fields is not None:
@@ -109,6 +133,30 @@ def run_query(
             f"before), {writer.failed} failed."
         )
     return writer.exit_code
+
+
+def _spread(
+    snapshot: Snapshot, settings: SearchSettings, cluster: Cluster, *, explain: bool
+) -> tuple[Answering, int]:
+    """A searcher on a cluster, and how many queries it takes together."""
+    from patchknn.cli.clusters import spread_over
+    from patchknn.search.spread import SpreadSearcher
+
+    spreading = spread_over(cluster, snapshot)
+    searcher = SpreadSearcher(snapshot, settings, spreading, explain=explain)
+    return searcher, spreading.block * spreading.blocks
+
+
+def _joined(blocks: Iterable[list[Asked]], size: int) -> Iterator[list[Asked]]:
+    """Blocks put together until there are ``size`` queries."""
+    joined: list[Asked] = []
+    for block in blocks:
+        joined += block
+        if len(joined) >= size:
+            yield joined
+            joined = []
+    if joined:
+        yield joined
 
 
 def _check_usage(queries: Sequence[str], ids: Sequence[str], wanted: Wanted) -> None:

@@ -16,7 +16,7 @@ from patchknn.datasets.patches import Patch, Problem
 from patchknn.encoder.inference import FeatureExtractor
 from patchknn.errors import ConflictError, InputError
 from patchknn.files import quickhash
-from patchknn.indexing.features import embed_patches
+from patchknn.indexing.features import Embedded, embed_patches
 from patchknn.search.answers import Failure
 from patchknn.search.query import Query
 
@@ -86,6 +86,11 @@ def labelled_queries(
         workers=workers,
         default_mpp=default_mpp,
     )
+    return queries_of(embedded)
+
+
+def queries_of(embedded: Iterable[Embedded]) -> Iterator[Query | Failure]:
+    """The queries for patches that were embedded; what could not be read is a Failure."""
     content = lru_cache(maxsize=256)(content_of)
     for result in embedded:
         patch = result.patch

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from threading import Lock
 
 from patchknn.archive.rows import Rows
 from patchknn.bundle import Bundle, load_bundle
-from patchknn.datasets.patches import Problem
+from patchknn.datasets.patches import Patch, Problem
 from patchknn.encoder.devices import choose_device, limit_threads
 from patchknn.encoder.inference import FeatureExtractor
 from patchknn.errors import ConflictError
 from patchknn.indexing.collect import UnitRows
-from patchknn.indexing.features import embed_batches
+from patchknn.indexing.features import Embedded, ReadSettings, embed_batches
 from patchknn.indexing.prepare import Looked, open_unit
 from patchknn.indexing.signals import signals_deferred
 from patchknn.indexing.units import WorkUnit
@@ -98,6 +99,35 @@ class ClusterEmbedding:
 
     def keep_complete_images(self, finished: Callable[[Work], None]) -> None:
         """As Embedding: what the workers have is given up."""
+
+
+@dataclass(frozen=True)
+class _Block:
+    items: tuple[Patch | Problem, ...]
+    encoder: RemoteEncoder
+    reading: ReadSettings
+
+
+def embed_patches_on(
+    cluster: Cluster,
+    items: Iterable[Patch | Problem],
+    encoder: RemoteEncoder,
+    reading: ReadSettings,
+    batch_size: int,
+) -> Iterator[Embedded]:
+    """``embed_patches`` on the workers of a cluster, batch by batch, in order."""
+    stream = iter(items)
+    batches = iter(lambda: tuple(islice(stream, batch_size)), ())
+    for results in cluster.map(embed_block, (_Block(one, encoder, reading) for one in batches)):
+        yield from results
+
+
+def embed_block(block: _Block) -> list[Embedded]:
+    """Read and embed patches, on a worker."""
+    _, extractor = block.encoder.load()
+    return [
+        one for batch in embed_batches([block.items], extractor, block.reading) for one in batch
+    ]
 
 
 def embed_unit(unit: Unit[_Task]) -> Outcome:

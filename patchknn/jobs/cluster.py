@@ -12,6 +12,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
@@ -81,7 +82,11 @@ def _local(where: str) -> Iterator[Any]:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(available_cpus() // int(count), 1)))
     try:
         with LocalCluster(
-            n_workers=int(count), threads_per_worker=1, processes=True, dashboard_address=None
+            n_workers=int(count),
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=None,
+            silence_logs=logging.CRITICAL,
         ) as cluster:
             yield cluster
     finally:
@@ -114,31 +119,57 @@ class Cluster:
         self._where = where
 
     @property
+    def workers(self) -> int:
+        """How many there are now."""
+        return len(self.client.nthreads())
+
+    @property
     def room(self) -> int:
         """How many tasks it has use for at a time; workers may come and go."""
         threads: int = sum(self.client.nthreads().values())
         return _IN_FLIGHT * max(threads, 1)
 
+    @cached_property
+    def threads_of_a_task(self) -> int:
+        """How many threads a task may use, whichever of the workers does it."""
+        tasks = self.client.nthreads()
+        cpus = self.client.run(_cpus)
+        return max(min((cpus[one] // tasks[one] for one in cpus if one in tasks), default=1), 1)
+
     def engine(self, work: Work[Payload]) -> DaskEngine[Payload]:
         """Its workers as an engine for units."""
         return DaskEngine(self, work)
 
-    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    def map(
+        self,
+        function: Callable[[Item], Result],
+        items: Iterable[Item],
+        home: Callable[[Item], tuple[int, int]] | None = None,
+    ) -> Iterator[Result]:
         """The results for items, in order; items are drawn a few ahead of them.
 
-        Raises what the function raises, PatchknnError where the scheduler is gone or an item has
-        cost several workers.
+        ``home`` says of an item which of how many parts of the workers does it, as long as they
+        are there. Raises what the function raises, PatchknnError where the scheduler is gone or an
+        item has cost several workers.
         """
         waiting: deque[Future] = deque()
         try:
             for item in items:
-                waiting.append(self.client.submit(function, item, pure=False))
+                at = {} if home is None else self._at(*home(item))
+                waiting.append(self.client.submit(function, item, pure=False, **at))
                 while len(waiting) >= self.room:
                     yield self.result(waiting.popleft())
             while waiting:
                 yield self.result(waiting.popleft())
         finally:
             self.cancel(list(waiting))
+
+    def _at(self, number: int, parts: int) -> dict[str, Any]:
+        addresses = sorted(self.client.nthreads())
+        parts = min(parts, len(addresses))
+        if not parts:
+            return {}
+        return {"workers": addresses[number % parts :: parts], "allow_other_workers": True}
 
     def result(self, future: Future) -> Any:
         """What came of a future; errors as of ``map``."""
@@ -223,6 +254,12 @@ def _version() -> str:
     import patchknn
 
     return patchknn.__version__
+
+
+def _cpus() -> int:
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    allowed = int(given) if given.isdigit() and int(given) else available_cpus()
+    return min(allowed, available_cpus())
 
 
 def _lost(error: Any) -> str:
