@@ -19,6 +19,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Processes that tests start must import what is installed, with its kernels, and not the sources
 # that happen to lie in the folder they start in.
 os.environ["PYTHONSAFEPATH"] = "1"
+# The suite may run in a batch job itself, and is not to be taken for a task of it.
+for _name in [name for name in os.environ if name.startswith("SLURM")]:
+    del os.environ[_name]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

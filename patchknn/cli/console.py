@@ -10,6 +10,7 @@ import json
 import math
 import os
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
@@ -22,9 +23,27 @@ _MOST_COLUMNS = 7
 
 
 def message(text: str) -> None:
-    """One line on stderr."""
-    sys.stderr.write(f"{visible(text)}\n")
+    """One line on stderr; in a batch job's log it begins with the time, the host and the task.
+
+    The tasks of an array or a job step may write to one file, and then a line must say whose it is.
+    """
+    head = ""
+    if _is_job_log():
+        from patchknn.jobs.process import host_name, task_name
+
+        head = f"[{time.strftime('%Y-%m-%dT%H:%M:%S')} {host_name()} {task_name()}] "
+    sys.stderr.write(f"{head}{visible(text)}\n")
     sys.stderr.flush()
+
+
+def log(text: str) -> None:
+    """One line of a batch job's log, such as that a slide is done; nothing elsewhere."""
+    if _is_job_log():
+        message(text)
+
+
+def _is_job_log() -> bool:
+    return "SLURM_JOB_ID" in os.environ and not sys.stderr.isatty()
 
 
 def lines(text: str) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from patchknn.datasets.tiles import PatchSettings
     from patchknn.indexing.build import BuildSettings, Counts
     from patchknn.indexing.work import Embedding
+    from patchknn.jobs.units import Outcome
 
 _COUNTED = ("rows", "sources", "skipped", "replaced", "empty", "failed", "held")
 
@@ -246,7 +247,7 @@ def _build(
         archive,
         embedding,
         settings,
-        Report(bar.advance, lambda _, sentence: console.message(sentence), console.warn),
+        Report(bar.advance, lambda _, sentence: console.message(sentence), console.warn, _log_unit),
         run_id=new_run_id(),
         record=describe_run(["patchknn", *sys.argv[1:]], told),
     )
@@ -257,6 +258,11 @@ def _build(
         if build.counts.manifest is not None:
             _summarise(archive, build.counts, time.monotonic() - started)
     return _exit_code(build.counts)
+
+
+def _log_unit(outcome: Outcome) -> None:
+    rows = f", {outcome.count} rows" if outcome.count else ""
+    console.log(f"{outcome.unit}: {outcome.status}{rows}.")
 
 
 def _arguments(sources: list[str]) -> list[str]:

@@ -211,6 +211,8 @@ def _row(unit: SlideUnit, outcome: Outcome, counts: dict[str, int]) -> dict[str,
         row["error"] = outcome.detail
     elif outcome.detail and outcome.count != 0:
         console.message(f"{unit.entry.name}: {outcome.detail}")
+    tiles = f", {outcome.count} tiles" if outcome.count else ""
+    console.log(f"{unit.entry.name}: {outcome.status}{tiles}.")
     return row
 
 

@@ -10,11 +10,16 @@ from pathlib import Path
 def this_process() -> dict[str, str]:
     """``host``, ``pid``, ``node`` (machine and namespace of pids), ``started``: text by name."""
     return {
-        "host": socket.gethostname(),
+        "host": host_name(),
         "pid": str(os.getpid()),
         "node": _node(),
         "started": _start_time(os.getpid()) or "",
     }
+
+
+def host_name() -> str:
+    """What this machine is called, by Slurm where it says so."""
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
 def has_ended(owner: dict[str, str]) -> bool:

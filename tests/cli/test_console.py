@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from patchknn.cli import console
 
 
@@ -15,3 +17,28 @@ def test_one_long_row_is_a_table_of_names_and_values(capsys):
     assert "c" not in {line[0] for line in lines}
     console.write_rows([row, row], columns, "table")
     assert columns == tuple(capsys.readouterr().out.split()[:8])
+
+
+def test_a_line_of_a_jobs_log_says_whose_it_is(capsys, monkeypatch):
+    console.log("a.svs: done.")
+    console.message("hello")
+    assert capsys.readouterr().err == "hello\n"
+    monkeypatch.setenv("SLURM_JOB_ID", "9")
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    monkeypatch.setenv("SLURMD_NODENAME", "node12")
+    console.log("a.svs: done.")
+    console.fail("b.svs is bad.")
+    lines = capsys.readouterr().err.splitlines()
+    heads = [line.partition("] ")[0].split() for line in lines]
+    assert [head[1:] for head in heads] == [["node12", "7_3"]] * 2
+    for head in heads:
+        datetime.strptime(head[0], "[%Y-%m-%dT%H:%M:%S")
+    assert [line.partition("] ")[2] for line in lines] == [
+        "a.svs: done.",
+        "patchknn: b.svs is bad.",
+    ]
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    monkeypatch.setenv("SLURM_PROCID", "2")
+    console.message("hello")
+    assert " 7_3.2] hello" in capsys.readouterr().err
