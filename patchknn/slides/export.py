@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +14,11 @@ from patchknn.slides.tileset import TileSet
 ImageFormat = Literal["png", "jpeg"]
 
 _SUFFIXES: dict[str, str] = {"png": ".png", "jpeg": ".jpg"}
-_JPEG_QUALITY = 95
+_OPTIONS: dict[str, dict[str, int]] = {
+    # Run lengths alone take a third of the time, and stained tissue as many bytes as ever.
+    "png": {"compress_type": zlib.Z_RLE},
+    "jpeg": {"quality": 95, "subsampling": 0},
+}
 _OURS = re.compile(r"\d+_\d+\.(png|jpg)")
 _UNSAFE = re.compile(r'[/\\:*?"<>|\x00-\x1f]+')
 
@@ -29,7 +34,7 @@ def write_images(tileset: TileSet, folder: Path, image_format: ImageFormat) -> N
     remove_images(folder)
     labels = tileset.labels or (None,) * len(tileset)
     corners = [(int(x), int(y)) for x, y in tileset.coords]
-    options = {"quality": _JPEG_QUALITY, "subsampling": 0} if image_format == "jpeg" else {}
+    options = _OPTIONS[image_format]
     with (
         open_slide(tileset.slide, slide_mpp=tileset.level0_mpp) as slide,
         errors_named(folder),

@@ -65,6 +65,18 @@ def on_white(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return pixels
 
 
+def image_on_white(image: Image.Image) -> Image.Image:
+    """The same of a straight-alpha RGBA image, as an RGB image; many times as fast."""
+    alpha, rgb = image.getchannel("A"), image.convert("RGB")
+    if alpha.getextrema()[0] == 255:
+        return rgb
+    from PIL import Image
+
+    white = Image.new("RGB", image.size, (255, 255, 255))
+    white.paste(rgb, mask=alpha)
+    return white
+
+
 def require_file(path: Path) -> None:
     """Raise InputError where a path is missing, a folder or an empty file."""
     if path.is_dir():

@@ -6,15 +6,20 @@ import warnings
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from patchknn.errors import InputError
 from patchknn.slides.flat import FlatImage, check_complete, tiff_mpp
-from patchknn.slides.pixels import on_white, to_eight_bits
+from patchknn.slides.pixels import image_on_white, to_eight_bits
 from patchknn.slides.resolution import is_plausible, mean_mpp, mpp_from_ome
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    Region = NDArray[np.uint8] | Image.Image
 
 
 class Pyramid(Protocol):
@@ -27,8 +32,11 @@ class Pyramid(Protocol):
     mpp: float | None
     magnification: float | None
 
-    def read(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
-        """Pixels (height, width, 3) from (x, y) in pixels of ``level``; outside it is white."""
+    def read(self, level: int, x: int, y: int, width: int, height: int) -> Region:
+        """Pixels (height, width, 3) from (x, y) in pixels of ``level``; outside it is white.
+
+        As an array, or as the RGB image that a reader has them in: most are only resampled.
+        """
         ...
 
     def close(self) -> None:
@@ -60,8 +68,8 @@ class OpenSlidePyramid:
         if self.mpp is None and "<OME" in description:
             self.mpp = mpp_from_ome(description)
 
-    def read(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
-        """Pixels (height, width, 3); transparent and off-slide ones are white."""
+    def read(self, level: int, x: int, y: int, width: int, height: int) -> Image.Image:
+        """An RGB image; transparent and off-slide pixels are white."""
         import openslide
 
         downsample = self.level_downsamples[level]
@@ -72,7 +80,7 @@ class OpenSlidePyramid:
             reason = str(error).rstrip(".")
             message = f"{self._path} cannot be read: {reason}; it may be damaged."
             raise InputError(message) from None
-        return on_white(np.asarray(region))
+        return image_on_white(region)
 
     def close(self) -> None:
         """Close the slide."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from patchknn.slides.images import read_flat
 from patchknn.slides.pixels import MAX_FLAT_PIXELS, require_file
 from patchknn.slides.pyramids import FlatPyramid, OpenSlidePyramid, Pyramid, TiffSlidePyramid
 from patchknn.slides.resolution import settle_mpp
+
+if TYPE_CHECKING:
+    from patchknn.slides.pyramids import Region
 
 TIFF_SUFFIXES = frozenset({".tif", ".tiff", ".btf"})
 SLIDE_SUFFIXES = TIFF_SUFFIXES | {
@@ -164,7 +167,7 @@ class SlideReader:
         boxes: Sequence[tuple[float, float, float, float]],
         scale: float,
         size: int,
-    ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    ) -> tuple[Region, tuple[int, int]]:
         # The antialiasing filter reaches ``scale`` pixels beyond a patch: with that margin a
         # patch has the same pixels whether it is read alone or cut from a row.
         margin = 0 if abs(scale - 1) * size < _NO_RESAMPLING_PX else _reach(scale)
@@ -279,7 +282,7 @@ def _runs_along_rows(
 
 
 def _cut(
-    region: NDArray[np.uint8],
+    region: Region,
     origin: tuple[int, int],
     box: tuple[float, float, float, float],
     size: tuple[int, int],
@@ -289,15 +292,24 @@ def _cut(
     left, top = box[0] - origin[0], box[1] - origin[1]
     if max(abs(box[2] - size[0]), abs(box[3] - size[1])) < _NO_RESAMPLING_PX:
         column, row = round(left), round(top)
-        return region[row : row + size[1], column : column + size[0]].copy()
+        return np.array(_part(region, column, row, column + size[0], row + size[1]))
     # Pillow copies what it is given: no more of a wide row than this patch's own part.
     reach = _reach(max(box[2] / size[0], box[3] / size[1]))
     column, row = max(math.floor(left) - reach, 0), max(math.floor(top) - reach, 0)
     right, bottom = math.ceil(left + box[2]) + reach, math.ceil(top + box[3]) + reach
-    image = Image.fromarray(region[row:bottom, column:right])
+    part = _part(region, column, row, right, bottom)
+    image = Image.fromarray(part) if isinstance(part, np.ndarray) else part
     left, top = left - column, top - row
     corners = (left, top, left + box[2], top + box[3])
     return np.asarray(image.resize(size, Image.Resampling.BILINEAR, box=corners))
+
+
+def _part(region: Region, left: int, top: int, right: int, bottom: int) -> Region:
+    if isinstance(region, np.ndarray):
+        return region[top:bottom, left:right]
+    right, bottom = min(right, region.width), min(bottom, region.height)
+    whole = (left, top, right, bottom) == (0, 0, *region.size)
+    return region if whole else region.crop((left, top, right, bottom))
 
 
 def _reach(scale: float) -> int:

@@ -183,8 +183,10 @@ def tissue_shares(
     Exact for the mask's pixels, also where a tile's edge falls within one.
     """
     heights, widths = tissue.mask.shape
-    sums = np.zeros((heights + 1, widths + 1))
-    np.cumsum(np.cumsum(tissue.mask, axis=0), axis=1, out=sums[1:, 1:])
+    # int32 counts every pixel of a mask: 46,000 × 46,000 of them are 370 mm at 8 µm/px.
+    sums = np.zeros((heights + 1, widths + 1), np.int32)
+    np.cumsum(tissue.mask, axis=1, out=sums[1:, 1:])
+    np.cumsum(sums[1:], axis=0, out=sums[1:])
     side = tile_um / tissue.mpp
     left, top = (coords * (level0_mpp / tissue.mpp)).T
     area = (
@@ -196,7 +198,7 @@ def tissue_shares(
     return np.asarray((area / side**2).clip(0, 1), dtype=np.float32)
 
 
-def _at(sums: NDArray[np.float64], y: NDArray[np.float64], x: NDArray[np.float64]) -> Any:
+def _at(sums: NDArray[np.int32], y: NDArray[np.float64], x: NDArray[np.float64]) -> Any:
     # Between pixel corners the sum over a rectangle is bilinear, so this is exact.
     y, x = y.clip(0, sums.shape[0] - 1), x.clip(0, sums.shape[1] - 1)
     row, column = (

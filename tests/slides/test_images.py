@@ -10,6 +10,7 @@ from PIL import Image
 from patchknn.errors import InputError
 from patchknn.slides import pixels
 from patchknn.slides.images import read_image
+from patchknn.slides.pixels import image_on_white, on_white
 
 RGB = np.random.default_rng(1).integers(0, 256, (12, 17, 3), dtype=np.uint8)
 GREY = RGB[:, :, 0]
@@ -140,3 +141,12 @@ def test_a_large_scan_is_no_bomb_and_a_monstrous_one_is_refused_unread(tmp_path,
 def test_a_file_with_the_suffix_of_another_format_is_read_by_its_content(tmp_path):
     Image.fromarray(RGB).save(tmp_path / "a.tif", format="PNG")
     assert np.array_equal(read_image(tmp_path / "a.tif"), RGB)
+
+
+def test_an_image_on_white_is_what_its_array_on_white_is():
+    values, alpha = np.meshgrid(np.arange(256), np.arange(256))
+    rgba = np.stack([values, values[::-1], values[:, ::-1], alpha], axis=2).astype(np.uint8)
+    weight = rgba[:, :, 3:].astype(float) / 255
+    literal = np.rint(rgba[:, :, :3] * weight + 255 * (1 - weight))
+    np.testing.assert_array_equal(np.asarray(image_on_white(Image.fromarray(rgba))), literal)
+    np.testing.assert_array_equal(on_white(rgba), literal)
