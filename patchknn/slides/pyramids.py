@@ -23,9 +23,13 @@ if TYPE_CHECKING:
 
 
 class Pyramid(Protocol):
-    """Levels of one slide, finest first; what a file states about its resolution is unchecked."""
+    """Levels of one slide, finest first; what a file states about its resolution is unchecked.
+
+    ``reads_in_threads``: several threads may read from it at once, and gain by it.
+    """
 
     reader: str
+    reads_in_threads: bool
     reader_version: str
     level_dimensions: tuple[tuple[int, int], ...]
     level_downsamples: tuple[float, ...]
@@ -48,6 +52,7 @@ class OpenSlidePyramid:
     """A slide that OpenSlide reads."""
 
     reader = "openslide"
+    reads_in_threads = True
 
     def __init__(self, path: Path) -> None:
         """Open a slide; raises openslide.OpenSlideError where OpenSlide refuses it."""
@@ -91,6 +96,7 @@ class TiffSlidePyramid:
     """A tiled TIFF that OpenSlide refuses and tiffslide reads."""
 
     reader = "tiffslide"
+    reads_in_threads = False
 
     def __init__(self, path: Path) -> None:
         """Open a slide; raises InputError where its pixels reach beyond the end of the file."""
@@ -144,6 +150,7 @@ class TiffSlidePyramid:
 class FlatPyramid:
     """One level, held in memory."""
 
+    reads_in_threads = False
     level_downsamples: tuple[float, ...] = (1.0,)
     magnification: float | None = None
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -33,7 +35,7 @@ SLIDE_SUFFIXES = TIFF_SUFFIXES | {
 _SMALL_TIFF_PX = 2048
 _LEVEL_TOLERANCE = 1.01
 _NO_RESAMPLING_PX = 0.1
-_MAX_BLOCK_PX = 4096
+_MAX_BLOCK_PX = 2048
 _MAX_RUN_PX = 1024
 
 
@@ -132,18 +134,34 @@ class SlideReader:
         region, origin = self._read_around(level, [box], scale, max(width, height))
         return _cut(region, origin, box, (width, height))
 
-    def read_overview(self, mpp: float) -> NDArray[np.uint8]:
-        """The whole slide at ``mpp`` µm/px, read in blocks so that memory stays bounded."""
+    def read_overview(self, mpp: float, *, threads: int = 1) -> NDArray[np.uint8]:
+        """The whole slide at ``mpp`` µm/px, read in blocks so that memory stays bounded.
+
+        With ``threads`` > 1 blocks are read at the same time, where the reader can do that.
+        """
         level = self.level_for(mpp)
         ratio = mpp / self.require_mpp()
         width, height = (max(math.ceil(length / ratio), 1) for length in self.dimensions)
         block = max(int(_MAX_BLOCK_PX / self._scale(level, mpp)), 1)
         overview = np.empty((height, width, 3), dtype=np.uint8)
-        for top in range(0, height, block):
-            for left in range(0, width, block):
-                rows, columns = min(block, height - top), min(block, width - left)
-                part = self.read_area(left * ratio, top * ratio, columns, rows, mpp)
-                overview[top : top + rows, left : left + columns] = part
+
+        def fill(corner: tuple[int, int]) -> None:
+            top, left = corner
+            rows, columns = min(block, height - top), min(block, width - left)
+            part = self.read_area(left * ratio, top * ratio, columns, rows, mpp)
+            overview[top : top + rows, left : left + columns] = part
+
+        corners = list(product(range(0, height, block), range(0, width, block)))
+        if threads == 1 or len(corners) == 1 or not self._pyramid.reads_in_threads:
+            for corner in corners:
+                fill(corner)
+            return overview
+        pool = ThreadPoolExecutor(threads)
+        try:
+            for _ in pool.map(fill, corners):
+                pass
+        finally:  # after an error, or a signal, no more blocks are begun
+            pool.shutdown(cancel_futures=True)
         return overview
 
     def close(self) -> None:

@@ -62,12 +62,13 @@ def tile_slide(
     annotations: Path | None = None,
     patient: str | None = None,
     label: str | None = None,
+    threads: int = 1,
 ) -> TileSet:
     """Cut a slide into tiles that hold enough tissue, row by row.
 
     N may be 0: a slide without tissue is no error. ``annotations`` (QuPath GeoJSON or ASAP XML)
     label each tile by the class that covers most of it, at least ``min_cover``; ``label`` all of
-    them. Raises InputError where the slide or the annotations cannot be read, no mpp is known,
+    them. ``threads`` read the slide where its tissue is looked for. Raises InputError where the slide or the annotations cannot be read, no mpp is known,
     or the target is finer than level 0.
     """
     with open_slide(path, slide_mpp=slide_mpp, default_mpp=default_mpp) as slide:
@@ -76,7 +77,8 @@ def tile_slide(
         level0_mpp = slide.require_mpp()
         ratio = settings.mpp / level0_mpp
         coords = tile_grid(slide.dimensions, settings.step * ratio)
-        tissue = tissue_shares(find_tissue(slide), coords, settings.size * settings.mpp, level0_mpp)
+        found = find_tissue(slide, threads=threads)
+        tissue = tissue_shares(found, coords, settings.size * settings.mpp, level0_mpp)
         keep = tissue >= settings.min_tissue
         coords, tissue = coords[keep], tissue[keep]
         labels: tuple[str | None, ...] | None = None

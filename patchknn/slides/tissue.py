@@ -33,11 +33,11 @@ class TissueMask:
     threshold: float
 
 
-def find_tissue(slide: SlideReader) -> TissueMask:
+def find_tissue(slide: SlideReader, *, threads: int = 1) -> TissueMask:
     """Detect the tissue of a slide; raises InputError where it cannot be read or has no mpp."""
     # Pixels larger than the mask's would be told apart by interpolation alone.
     mpp = max(MASK_MPP, slide.require_mpp())
-    overview = slide.read_overview(mpp)
+    overview = slide.read_overview(mpp, threads=threads)
     mask, threshold = tissue_mask(overview, closing_px=round(CLOSING_UM / mpp))
     return TissueMask(mask, mpp, threshold)
 

@@ -21,7 +21,10 @@ TILESET_SUFFIX = ".h5"
 
 @dataclass(frozen=True)
 class SlideUnit:
-    """A slide, where its tile set goes, and the settings; ``clash`` names what is wrong."""
+    """A slide, where its tile set goes, and the settings; ``clash`` names what is wrong.
+
+    ``threads`` is how many CPUs it may have for itself.
+    """
 
     entry: SlideEntry
     output: Path
@@ -30,6 +33,7 @@ class SlideUnit:
     annotations: Path | None = None
     images: ImageFormat | None = None
     clash: str | None = None
+    threads: int = 1
 
 
 @dataclass(frozen=True)
@@ -50,17 +54,19 @@ def plan_units(
     default_mpp: float | None = None,
     annotations: Path | None = None,
     images: ImageFormat | None = None,
+    workers: int = 1,
 ) -> list[SlideUnit]:
     """Give each slide its file below ``folder``: its name with ``.h5`` for the suffix.
 
     ``slide_mpp`` goes before a list's ``mpp``. Of two slides that claim one file, the later one
     carries a ``clash`` that names both; a picture beside a slide, as viewers save them, does so
-    wherever it stands.
+    wherever it stands. Where there are fewer slides than ``workers``, each gets several threads.
     """
     owners: dict[Path, SlideEntry] = {}
     for entry in sorted(entries, key=lambda e: e.path.suffix.lower() not in SLIDE_SUFFIXES):
         owners.setdefault(_output(folder, entry), entry)
     units = []
+    threads = max(workers // max(len(entries), 1), 1)
     for entry in entries:
         output = _output(folder, entry)
         clash = None
@@ -75,7 +81,9 @@ def plan_units(
         if slide_mpp is not None:
             entry = replace(entry, mpp=slide_mpp)  # noqa: PLW2901
         place = entry.annotations or annotations
-        units.append(SlideUnit(entry, output, settings, default_mpp, place, images, clash))
+        units.append(
+            SlideUnit(entry, output, settings, default_mpp, place, images, clash, threads)
+        )
     return units
 
 
@@ -126,6 +134,7 @@ def tile_unit(unit: SlideUnit, *, dry_run: bool = False) -> SlideResult:
         annotations=annotations,
         patient=entry.patient,
         label=entry.label,
+        threads=unit.threads,
     )
     tileset = replace(tileset, settings=wanted)
     image_folder = unit.output.with_suffix("")

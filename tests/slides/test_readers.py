@@ -128,7 +128,9 @@ def test_an_overview_read_in_blocks_is_the_whole_slide(write_slide, tissue_image
         assert whole.shape == (80, 96, 3)
         monkeypatch.setattr(readers, "_MAX_BLOCK_PX", 200)
         blocks = slide.read_overview(8.0)
+        in_threads = slide.read_overview(8.0, threads=3)
     assert np.abs(whole.astype(int) - blocks).max() <= 1
+    np.testing.assert_array_equal(in_threads, blocks)
 
 
 # Which reader
