@@ -111,6 +111,7 @@ def tile(
     if annotations is not None and annotations.is_file() and len(entries) > 1:
         message = f"--annotations {annotations} is one file for {len(entries)} slides; give a DIR."
         raise UsageError(message)
+    processes = available_cpus() if workers is None else workers
     plan = plan_units(
         entries,
         output,
@@ -119,6 +120,7 @@ def tile(
         default_mpp=default_mpp,
         annotations=annotations,
         images=None if images == "none" else images,
+        workers=processes,
     )
     # A slide that clashes shares its file with another, so it needs a name of its own.
     units = [Unit(u.entry.name if u.clash is None else str(u.entry.path), u) for u in plan]
@@ -143,8 +145,7 @@ def tile(
         units.sort(key=lambda unit: -file_size(unit.payload.entry.path))
         work = plan_tiles if dry_run else make_tiles
         if dask is None:
-            count = available_cpus() if workers is None else workers
-            engine = local_engine(work, min(count, len(units)))
+            engine = local_engine(work, min(processes, len(units)))
         else:
             from patchknn.jobs.cluster import connected
 
