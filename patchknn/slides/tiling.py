@@ -68,8 +68,8 @@ def tile_slide(
 
     N may be 0: a slide without tissue is no error. ``annotations`` (QuPath GeoJSON or ASAP XML)
     label each tile by the class that covers most of it, at least ``min_cover``; ``label`` all of
-    them. ``threads`` read the slide where its tissue is looked for. Raises InputError where the slide or the annotations cannot be read, no mpp is known,
-    or the target is finer than level 0.
+    them. ``threads`` read the slide where its tissue is looked for. Raises InputError where the
+    slide or the annotations cannot be read, no mpp is known, or the target is finer than level 0.
     """
     with open_slide(path, slide_mpp=slide_mpp, default_mpp=default_mpp) as slide:
         check_target(slide, settings)

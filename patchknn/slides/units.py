@@ -81,9 +81,7 @@ def plan_units(
         if slide_mpp is not None:
             entry = replace(entry, mpp=slide_mpp)  # noqa: PLW2901
         place = entry.annotations or annotations
-        units.append(
-            SlideUnit(entry, output, settings, default_mpp, place, images, clash, threads)
-        )
+        units.append(SlideUnit(entry, output, settings, default_mpp, place, images, clash, threads))
     return units
 
 
