@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from patchknn.archive.rows import Rows, Source
 from patchknn.bundle import Bundle
-from patchknn.datasets.patches import Patch, Problem
-from patchknn.indexing.features import Embedded
+from patchknn.datasets.patches import Problem
+from patchknn.indexing.features import EmbeddedBatch
 from patchknn.indexing.units import WorkUnit
 
 
@@ -25,44 +26,41 @@ class UnitRows:
         self._sources = {source.name: number for number, source in enumerate(sources)}
         self._records = tuple(sources)
         self._classes: dict[str, int] = {}
-        self._features: list[np.ndarray[tuple[int], np.dtype[np.floating]]] = []
+        self._features: list[npt.NDArray[np.floating]] = []
         self._columns: list[tuple[int, int, int, int]] = []
         self._thumbnails: list[bytes | None] = []
         self._expected = 0
         self.problems: list[Problem] = []
 
-    def add(self, results: Sequence[Embedded]) -> None:
+    def add(self, batch: EmbeddedBatch) -> None:
         """Take one batch in; what has no feature becomes a problem."""
-        for result in results:
-            self._expected += 1
-            patch = result.patch
-            if isinstance(patch, Problem) or result.feature is None:
+        self._expected += len(batch)
+        with np.errstate(over="ignore"):
+            features = batch.features.astype(self._dtype)
+        fits = iter(np.isfinite(features).all(axis=1).tolist())
+        kept: list[bool] = []
+        for patch, error, thumbnail in zip(
+            batch.patches, batch.errors, batch.thumbnails, strict=True
+        ):
+            if isinstance(patch, Problem) or error is not None:
                 name = patch.name if isinstance(patch, Problem) else patch.source
-                self.problems.append(Problem(name, result.error or f"{name} cannot be read."))
+                self.problems.append(Problem(name, error or f"{name} cannot be read."))
                 continue
-            with np.errstate(over="ignore"):
-                feature = result.feature.astype(self._dtype)
-            if not np.isfinite(feature).all():
+            kept.append(next(fits))
+            if not kept[-1]:
                 sentence = (
                     f"{patch.id}: a feature is too large for {self._dtype}; make the archive with "
                     "--feature-dtype float32."
                 )
                 self.problems.append(Problem(patch.source, sentence))
                 continue
-            self._take(patch, feature, result.thumbnail)
-
-    def _take(
-        self,
-        patch: Patch,
-        feature: np.ndarray[tuple[int], np.dtype[np.floating]],
-        thumbnail: bytes | None,
-    ) -> None:
-        label = -1
-        if patch.label is not None:
-            label = self._classes.setdefault(patch.label, len(self._classes))
-        self._features.append(feature)
-        self._columns.append((self._sources[patch.source], patch.x, patch.y, label))
-        self._thumbnails.append(thumbnail)
+            label = -1
+            if patch.label is not None:
+                label = self._classes.setdefault(patch.label, len(self._classes))
+            self._columns.append((self._sources[patch.source], patch.x, patch.y, label))
+            self._thumbnails.append(thumbnail)
+        if any(kept):
+            self._features.append(features if all(kept) else features[kept])
 
     def failures(self) -> list[Problem]:
         """One per source: the images that failed, or the slide if any of its patches did."""
@@ -78,7 +76,7 @@ class UnitRows:
         """What can be archived of the unit so far: of a slide, everything or nothing."""
         if not self._features or (self.unit.is_slide and self.problems):
             return None
-        features = np.stack(self._features)
+        features = np.concatenate(self._features)
         number, x, y, label = np.array(self._columns, np.int64).T
         used, source = np.unique(number, return_inverse=True)
         thumbnails = tuple(image for image in self._thumbnails if image is not None)
