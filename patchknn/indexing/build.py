@@ -17,6 +17,7 @@ from patchknn.datasets.patches import Problem
 from patchknn.datasets.tiles import PatchSettings
 from patchknn.errors import ConflictError, StoppedError
 from patchknn.indexing.prepare import Preparation
+from patchknn.indexing.profile import Stopwatch
 from patchknn.indexing.signals import signals_deferred
 from patchknn.indexing.units import WorkUnit, iter_units
 from patchknn.indexing.work import Embedding, Work
@@ -83,7 +84,8 @@ _KEPT_FAILURES = 1000
 class ArchiveBuild:
     """One process's part in embedding sources into an archive that exists already.
 
-    ``embedding`` does the work. ``record`` is the beginning of the run's record.
+    ``embedding`` does the work. ``record`` is the beginning of the run's record. ``stopwatch``
+    takes down where the time goes.
     """
 
     def __init__(
@@ -95,8 +97,10 @@ class ArchiveBuild:
         *,
         run_id: str,
         record: dict[str, Any],
+        stopwatch: Stopwatch | None = None,
     ) -> None:
         self.counts = Counts()
+        self._stopwatch = stopwatch or Stopwatch()
         self._archive, self._settings, self._report = archive, settings, report
         self._embedding = embedding
         self._run_id, self._record = run_id, record
@@ -211,7 +215,9 @@ class ArchiveBuild:
     def _write(self, work: Work) -> None:
         """Take in what was embedded of a unit."""
         self.counts.empty += work.empty
-        work.taken_in(self._writer, replace=self._settings.replace)
+        if work.rows is not None:
+            with self._stopwatch.time("writing"):
+                work.taken_in(self._writer, replace=self._settings.replace)
         self._unpublished.append(work)
 
     def _after(self, patches: int) -> None:
@@ -227,7 +233,8 @@ class ArchiveBuild:
         duplicates = self._writer.duplicates
         with signals_deferred():
             try:
-                self._indexed &= self._writer.publish() is None
+                with self._stopwatch.time("writing"):
+                    self._indexed &= self._writer.publish() is None
             except ConflictError as error:
                 self._failed(Problem(str(self._archive), str(error)))
                 self._indexed = False
@@ -256,7 +263,8 @@ class ArchiveBuild:
         """What was published is found without an index too, only later: a signal may end this."""
         if not self._indexed:
             self._indexed = True
-            warning = try_update_index(self._archive)
+            with self._stopwatch.time("indexing"):
+                warning = try_update_index(self._archive)
             if warning is not None:
                 self._report.warning(warning)
 

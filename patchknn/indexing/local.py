@@ -10,8 +10,9 @@ from patchknn.bundle import Bundle
 from patchknn.datasets.patches import Patch
 from patchknn.encoder.inference import FeatureExtractor
 from patchknn.indexing.collect import UnitRows
-from patchknn.indexing.features import Embedded, embed_batches
+from patchknn.indexing.features import EmbeddedBatch, embed_batches
 from patchknn.indexing.prepare import open_unit
+from patchknn.indexing.profile import Stopwatch
 from patchknn.indexing.signals import signals_deferred
 from patchknn.indexing.work import EmbeddingSettings, Work
 
@@ -19,7 +20,8 @@ from patchknn.indexing.work import EmbeddingSettings, Work
 class LocalEmbedding:
     """As Embedding, in batches that never cross units.
 
-    ``make_extractor`` is called when there is something to embed.
+    ``make_extractor`` is called when there is something to embed; ``stopwatch`` takes down where
+    the time goes.
     """
 
     def __init__(
@@ -27,9 +29,11 @@ class LocalEmbedding:
         bundle: Bundle,
         make_extractor: Callable[[], FeatureExtractor],
         settings: EmbeddingSettings,
+        stopwatch: Stopwatch | None = None,
     ) -> None:
         self._bundle, self._make_extractor = bundle, make_extractor
         self._settings = settings
+        self._stopwatch = stopwatch or Stopwatch()
         self._in_flight: deque[tuple[Work, UnitRows, bool]] = deque()
 
     def run(
@@ -40,11 +44,15 @@ class LocalEmbedding:
     ) -> None:
         """As Embedding; works are drawn ahead by a few batches."""
         batches = self._batches(works, finished)
-        first = next(batches, None)
+        with self._stopwatch.time("preparing"):
+            first = next(batches, None)
         if first is None:
             return
         extractor = self._make_extractor()
-        for batch in embed_batches(chain([first], batches), extractor, self._settings.reading):
+        results = embed_batches(
+            chain([first], batches), extractor, self._settings.reading, self._stopwatch
+        )
+        for batch in results:
             with signals_deferred():  # a batch is taken in as a whole or not at all
                 self._take(batch, finished)
             after(len(batch))
@@ -58,9 +66,10 @@ class LocalEmbedding:
                 work.rows, work.complete = rows.rows(), False
                 finished(work)
 
-    def _take(self, batch: list[Embedded], finished: Callable[[Work], None]) -> None:
+    def _take(self, batch: EmbeddedBatch, finished: Callable[[Work], None]) -> None:
         work, rows, last = self._in_flight.popleft()
-        rows.add(batch)
+        with self._stopwatch.time("taking", len(batch)):
+            rows.add(batch)
         if last:
             work.problems += rows.failures()
             work.rows = rows.rows()
