@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -17,11 +15,7 @@ from patchknn.errors import UsageError
 
 if TYPE_CHECKING:
     from patchknn.datasets.tiles import PatchSettings
-    from patchknn.indexing.build import BuildSettings, Counts
     from patchknn.indexing.work import Embedding
-    from patchknn.jobs.units import Outcome
-
-_COUNTED = ("rows", "sources", "skipped", "replaced", "empty", "failed", "held")
 
 
 def embed(
@@ -101,6 +95,10 @@ def embed(
     batch_size: options.BatchSize = 64,
     workers: options.Workers = None,
     device: options.Device = None,
+    compile: Annotated[
+        bool,
+        typer.Option("--compile", help="torch.compile the network: slow to start, then faster."),
+    ] = False,
     publish_every: Annotated[
         float,
         typer.Option(
@@ -122,6 +120,9 @@ def embed(
         ),
     ] = False,
     private: options.Private = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Say at the end where the time went, on stderr.")
+    ] = False,
     dry_run: options.DryRun = False,
 ) -> int:
     """Embed images, slides and tile sets, and publish their features and codes in an archive.
@@ -139,6 +140,9 @@ def embed(
     from patchknn.datasets.tiles import PatchSettings
     from patchknn.files import keep_private
 
+    if profile and dask is not None:
+        message = "--profile is of what this process does, and with --dask others embed."
+        raise UsageError(message)
     if private:
         keep_private()
     existing = read_settings(archive) if (archive / SETTINGS_FILE).is_file() else None
@@ -182,17 +186,20 @@ def embed(
         make_archive(dry_run=True)
         return _plan(arguments, archive if existing is not None else None, patches, split)
 
+    from patchknn.cli.embed_profile import print_profile
+    from patchknn.cli.embed_run import EmbedRun
     from patchknn.encoder.devices import choose_device, limit_threads
     from patchknn.encoder.inference import FeatureExtractor
     from patchknn.indexing.build import BuildSettings
     from patchknn.indexing.features import ReadSettings
+    from patchknn.indexing.profile import Stopwatch
     from patchknn.indexing.work import EmbeddingSettings
 
     # With workers elsewhere this process only looks whether the encoder is of use.
     chosen = choose_device(device if dask is None else "cpu")
     limit_threads()
     make_extractor = cache(
-        lambda: FeatureExtractor.from_bundle(bundle, chosen, precision, averaged)
+        lambda: FeatureExtractor.from_bundle(bundle, chosen, precision, averaged, compiled=compile)
     )
     if existing is None:  # no archive is made of an encoder that cannot be used
         make_extractor().check_size(size)
@@ -214,55 +221,28 @@ def embed(
         replace=replace,
         store_paths=store_paths,
     )
+    watch = Stopwatch()
     with ExitStack() as stack:
         if dask is None:
             from patchknn.indexing.local import LocalEmbedding
 
-            embedding: Embedding = LocalEmbedding(bundle, make_extractor, how)
+            embedding: Embedding = LocalEmbedding(bundle, make_extractor, how, watch)
         else:
             from patchknn.indexing.remote import ClusterEmbedding, RemoteEncoder
             from patchknn.jobs.cluster import connected
 
             remote = RemoteEncoder(
-                bundle.directory.absolute(), bundle.fingerprint, device, precision, averaged
+                *(bundle.directory.absolute(), bundle.fingerprint, device, precision, averaged),
+                compiled=compile,
             )
             embedding = ClusterEmbedding(stack.enter_context(connected(dask)), remote, how)
-        told = {**asdict(settings), **asdict(how), "device": str(chosen), "dask": dask}
-        return _build(archive, embedding, settings, arguments, told)
-
-
-def _build(
-    archive: Path,
-    embedding: Embedding,
-    settings: BuildSettings,
-    arguments: list[str],
-    told: dict[str, Any],
-) -> int:
-    from patchknn.archive.runs import describe_run, new_run_id
-    from patchknn.indexing.build import ArchiveBuild, Report
-
-    started = time.monotonic()
-    bar = console.ProgressBar(None, "embed", "patch")
-    build = ArchiveBuild(
-        archive,
-        embedding,
-        settings,
-        Report(bar.advance, lambda _, sentence: console.message(sentence), console.warn, _log_unit),
-        run_id=new_run_id(),
-        record=describe_run(["patchknn", *sys.argv[1:]], told),
-    )
-    try:
-        with bar:
-            build.run(arguments)
-    finally:
-        if build.counts.manifest is not None:
-            _summarise(archive, build.counts, time.monotonic() - started)
-    return _exit_code(build.counts)
-
-
-def _log_unit(outcome: Outcome) -> None:
-    rows = f", {outcome.count} rows" if outcome.count else ""
-    console.log(f"{outcome.unit}: {outcome.status}{rows}.")
+        told = {"device": str(chosen), "compiled": compile, "dask": dask}
+        run = EmbedRun(archive, embedding, settings, {**asdict(settings), **asdict(how), **told})
+        try:
+            return run.embed(arguments, watch)
+        finally:
+            if profile:
+                print_profile(watch.figures(), chosen.type, readers)
 
 
 def _arguments(sources: list[str]) -> list[str]:
@@ -282,32 +262,14 @@ def _readers(workers: int | None, device: str) -> int:
     return max(1, cpus // 4) if device == "cpu" else min(cpus, 8)
 
 
-def _summarise(archive: Path, counts: Counts, seconds: float) -> None:
-    summary: dict[str, Any] = {"archive": str(archive), "manifest": counts.manifest}
-    summary |= {name: getattr(counts, name) for name in _COUNTED}
-    summary["seconds"] = round(seconds, 2)
-    summary["patches_per_second"] = round(counts.patches / seconds, 1) if seconds > 0 else None
-    console.write_rows([summary], list(summary), console.output_format(None))
-    if counts.held:
-        console.message(
-            f"{counts.held} sources are in the hands of other processes; "
-            "if one of these is killed, run the same command again."
-        )
-
-
-def _exit_code(counts: Counts) -> int:
-    if not counts.failed:
-        return 0
-    return 3 if counts.sources or counts.skipped or counts.empty or counts.held else 1
-
-
 def _plan(
     arguments: list[str], archive: Path | None, patches: PatchSettings, split: str | None
 ) -> int:
+    from patchknn.cli.embed_run import exit_code
     from patchknn.indexing.plan import plan_build
 
     counts = plan_build(arguments, archive, patches, split=split, failure=console.message)
     names = ("sources", "skipped", "failed")
     summary = {"dry_run": True, **{name: getattr(counts, name) for name in names}}
     console.write_rows([summary], list(summary), console.output_format(None))
-    return _exit_code(counts)
+    return exit_code(counts)

@@ -36,6 +36,7 @@ class RemoteEncoder:
     device: str | None
     precision: str
     averaged: int
+    compiled: bool = False
 
     def load(self) -> tuple[Bundle, FeatureExtractor]:
         """The encoder, loaded once a process.
@@ -171,5 +172,7 @@ def _load(encoder: RemoteEncoder) -> tuple[Bundle, FeatureExtractor]:
         raise ConflictError(message)
     limit_threads()
     device = choose_device(encoder.device)
-    extractor = FeatureExtractor.from_bundle(bundle, device, encoder.precision, encoder.averaged)
+    extractor = FeatureExtractor.from_bundle(
+        *(bundle, device, encoder.precision, encoder.averaged), compiled=encoder.compiled
+    )
     return bundle, extractor
