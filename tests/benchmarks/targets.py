@@ -32,13 +32,15 @@ class Target:
 
 @dataclass(frozen=True)
 class FactTarget:
-    """A figure of ``Log.facts``, times ``factor``, must be at most ``bound``."""
+    """A figure of ``Log.facts``, times ``factor``, must be at most, or at least, ``bound``."""
 
     text: str
     fact: str
     bound: float
     unit: str
     factor: float = 1
+    at_least: bool = False
+    counts: bool = True  # else it is shown beside the targets
 
 
 @dataclass(frozen=True)
@@ -203,6 +205,64 @@ SCALE_TARGETS = (
 )
 
 
+def pipeline_targets(slides: dict[str, bool], models: list[str], cpus: int) -> list[FactTarget]:
+    """Those of ``pipeline.py``; of ``slides`` those count whose tissue is long enough to read.
+
+    Two workers can be faster than one where there are two CPUs.
+    """
+    found = [
+        FactTarget(
+            f"tile --images none of {slide}, time against OpenSlide reading the same level",
+            *(f"tile, {slide}, against reading", 1.15, "×"),
+            counts=counts,
+        )
+        for slide, counts in slides.items()
+    ]
+    found.append(
+        FactTarget(
+            "tile --images png, patches/s against read + resize + PNG on the same CPUs",
+            *("tile png, against a plain loop", 0.9, "×"),
+            at_least=True,
+        )
+    )
+    for model in models:
+        name = f"embed, {model}, patches/s against"
+        found += [
+            FactTarget(
+                f"{name} the slower of reading and forward pass",
+                *(f"embed, {model}, against min(read, forward)", 0.9, "×"),
+                at_least=True,
+            ),
+            FactTarget(
+                f"{name} both in turn on the same CPUs, 1 / (1 / read + 1 / forward)",
+                *(f"embed, {model}, against both in turn", 0.9, "×"),
+                at_least=True,
+                counts=False,
+            ),
+        ]
+    found += [
+        FactTarget(
+            f"{what} by two workers against one",
+            *(f"{what}, two workers against one", 1.7, "×"),
+            at_least=True,
+            counts=cpus >= 2,
+        )
+        for what in ("tile", "reading")
+    ]
+    found += [
+        FactTarget(
+            "peak memory, reading and inference, the most tiles against 1000",
+            *("memory, pipeline, growth", 1.1, "×"),
+        ),
+        FactTarget(
+            "… the whole command, the writer's buffer included",
+            *("memory, command, growth", 1.5, "×"),
+            counts=False,
+        ),
+    ]
+    return found
+
+
 def verdicts(log: Log) -> Iterator[Verdict]:
     """Every target of the search against what was measured."""
     yield from verdicts_of(log, TARGETS)
@@ -241,7 +301,8 @@ def fact_verdicts(log: Log, targets: Iterable[FactTarget]) -> Iterator[Verdict]:
         found = log.facts.get(target.fact)
         reached = None if found is None else found * target.factor
         yield Verdict(
-            target.text, at_least=False, bound=target.bound, unit=target.unit, reached=reached
+            *(target.text, target.at_least, target.bound, target.unit, reached),
+            counts=target.counts,
         )
 
 

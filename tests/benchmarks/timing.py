@@ -68,6 +68,27 @@ def take_turns(contenders: Sequence[Contender], n_queries: int, budget: Budget) 
     return timed
 
 
+def in_turns(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each whole run in each round, each time in another order, by name.
+
+    For what takes long, or cannot be cut into queries.
+    """
+    names = list(runs)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(rounds):
+        turn = number % len(names)
+        for name in names[turn:] + names[:turn]:
+            began = time.perf_counter()
+            runs[name]()
+            seconds[name].append(time.perf_counter() - began)
+    return seconds
+
+
+def quotient(first: Sequence[float], second: Sequence[float]) -> float:
+    """The median over rounds of the first seconds divided by the second."""
+    return median(a / b for a, b in zip(first, second, strict=True))
+
+
 def fastest(contenders: Sequence[Contender], n_queries: int, seconds: float) -> Contender:
     """The best of several settings of one method, by a short trial of each."""
     if len(contenders) == 1:
