@@ -131,7 +131,7 @@ class FeatureExtractor:
         with torch.inference_mode():
             parts = [
                 self._features(part.to(self.device, non_blocking=True))
-                for part in images.split(max(chunk, 1))
+                for part in torch.split(images, max(chunk, 1))
             ]
             result: npt.NDArray[np.float32] = torch.cat(parts).cpu().numpy()
         return result

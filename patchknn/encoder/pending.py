@@ -29,7 +29,7 @@ class Marks:
 
     def mark(self) -> None:
         """Note that everything asked for so far is done here."""
-        event = torch.cuda.Event(enable_timing=True)
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record(self._stream)
         self._events.append(event)
 

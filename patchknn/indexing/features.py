@@ -208,7 +208,9 @@ class _Reader(Dataset[Any]):
         size = self._settings.size
         images = torch.empty(count, size, size, 3, dtype=torch.uint8)
         # Filled where the other process will look, pixels are not copied once more to get there.
-        return images.share_memory_() if count and get_worker_info() is not None else images
+        if count and get_worker_info() is not None:
+            images.share_memory_()  # type: ignore[no-untyped-call]
+        return images
 
     def _thumbnail(self, picture: Pixels | None) -> bytes | None:
         side = self._settings.thumbnail_px

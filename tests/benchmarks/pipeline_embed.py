@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +10,15 @@ from typing import Any
 import numpy as np
 import timm
 import torch
-from pipeline_tile import SIZE, TARGET_MPP, Corner, corners, median, plain_patches
+from pipeline_tile import (
+    SIZE,
+    TARGET_MPP,
+    Corner,
+    corners,
+    in_processes,
+    median,
+    plain_patches,
+)
 from report import Log
 from timing import in_turns, quotient
 
@@ -84,7 +91,7 @@ def rates(
         count = len(some)
         write_tileset(few, _first(tiles, count))
         bare = _bare(model, count, device)
-        seconds = in_turns(
+        seconds, cpu = in_turns(
             {
                 "forward": bare,
                 "embed": lambda e=extractor, b=bundle, f=few, m=model: _embed(
@@ -104,12 +111,14 @@ def rates(
         both = [sum(pair) for pair in zip(seconds["forward"], seconds["read"], strict=True)]
         log.facts[f"{name}, against min(read, forward)"] = quotient(slower, seconds["embed"])
         log.facts[f"{name}, against both in turn"] = quotient(both, seconds["embed"])
+        used = [sum(pair) for pair in zip(cpu["forward"], cpu["read"], strict=True)]
+        log.facts[f"{name}, CPU seconds of both against ours"] = quotient(used, cpu["embed"])
 
 
 def reading(log: Log, slide: Path, times: int, rounds: int) -> None:
     """Patches a second that one and two reader processes deliver to an encoder that takes none."""
     patches = patches_of(slide, corners(slide)) * times
-    seconds = in_turns(
+    seconds, _ = in_turns(
         {f"{n} workers": lambda n=n: deliver(patches, n) for n in (1, 2)},
         rounds,
     )
@@ -193,8 +202,7 @@ def _fail(name: str, sentence: str) -> None:
 def _read_plainly(slide: Path, places: list[Corner], processes: int) -> None:
     share = -(-len(places) // processes)
     parts = [(slide, places[i : i + share]) for i in range(0, len(places), share)]
-    with multiprocessing.get_context("fork").Pool(processes) as pool:
-        pool.starmap(_arrays, parts, chunksize=1)
+    in_processes(processes, _arrays, parts)
 
 
 def _arrays(slide: Path, places: list[Corner]) -> int:

@@ -38,7 +38,7 @@ def peers(log: Log, slides: dict[str, Path], tiatoolbox: str | None, rounds: int
     """Patches a second, one process each, and how far the tissue that is covered agrees."""
     for name, slide in slides.items():
         found: dict[str, Coords] = {}
-        seconds = in_turns(
+        seconds, cpu = in_turns(
             {
                 "patchknn": lambda s=slide, f=found: f.update(ours=_ours(s)),
                 "CLAM-like": lambda s=slide, f=found: f.update(clam=clam_like(s)),
@@ -50,8 +50,10 @@ def peers(log: Log, slides: dict[str, Path], tiatoolbox: str | None, rounds: int
             log.facts[f"peers, {name}, {who}, patches"] = len(found[key])
             log.facts[f"peers, {name}, {who}, patches/s"] = len(found[key]) / median(seconds[who])
         per_patch = quotient(seconds["CLAM-like"], seconds["patchknn"])
+        per_cpu = quotient(cpu["CLAM-like"], cpu["patchknn"])
         share = len(found["ours"]) / max(len(found["clam"]), 1)
         log.facts[f"peers, {name}, patchknn against CLAM-like, patches/s"] = per_patch * share
+        log.facts[f"peers, {name}, patchknn against CLAM-like, per CPU second"] = per_cpu * share
         log.facts[f"peers, {name}, CLAM-like, IoU"] = agreement(slide, found["ours"], found["clam"])
         theirs = _tiatoolbox(slide, tiatoolbox)
         if theirs is None:

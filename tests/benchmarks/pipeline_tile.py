@@ -78,6 +78,14 @@ def plain_patches(slide: Path, places: Iterable[Corner]) -> Iterable[tuple[Corne
             yield corner, image
 
 
+def in_processes(processes: int, work: Callable[..., Any], tasks: list[Any]) -> None:
+    """Each task's arguments to ``work``; the processes have ended when this returns."""
+    with multiprocessing.get_context("fork").Pool(processes) as pool:
+        pool.starmap(work, tasks, chunksize=1)
+        pool.close()
+        pool.join()
+
+
 def tissue(log: Log, slides: dict[str, Path], folder: Path, rounds: int, workers: int) -> None:
     """``tile --images none`` against reading the level that tissue detection needs."""
     for name, slide in slides.items():
@@ -95,7 +103,7 @@ def tissue(log: Log, slides: dict[str, Path], folder: Path, rounds: int, workers
             shutil.rmtree(folder / "all", ignore_errors=True)
             subprocess.run(command, check=True, capture_output=True)
 
-        seconds = in_turns(
+        seconds, cpu = in_turns(
             {
                 "reading": lambda slide=slide, level=level: read_level(slide, level),
                 "tile": lambda unit=unit: made(unit),
@@ -109,6 +117,8 @@ def tissue(log: Log, slides: dict[str, Path], folder: Path, rounds: int, workers
             if what != "reading":
                 ratio = quotient(values, seconds["reading"])
                 log.facts[f"{what}, {name}, against reading"] = ratio
+        used = quotient(cpu["tile, one thread"], cpu["reading"])
+        log.facts[f"tile, {name}, CPU seconds against reading"] = used
 
 
 def pictures(log: Log, slides: list[Path], folder: Path, rounds: int, workers: int) -> None:
@@ -120,12 +130,11 @@ def pictures(log: Log, slides: list[Path], folder: Path, rounds: int, workers: i
     def by(processes: int, work: Callable[..., None], tasks: list[Any]) -> Callable[[], None]:
         def run() -> None:
             shutil.rmtree(folder / "ours", ignore_errors=True)
-            with multiprocessing.get_context("fork").Pool(processes) as pool:
-                pool.starmap(work, tasks, chunksize=1)
+            in_processes(processes, work, tasks)
 
         return run
 
-    seconds = in_turns(
+    seconds, cpu = in_turns(
         {
             "ours": by(workers, _tile, ours),
             "plain": by(workers, _plain_pictures, plain),
@@ -136,6 +145,9 @@ def pictures(log: Log, slides: list[Path], folder: Path, rounds: int, workers: i
     for name, values in seconds.items():
         log.facts[f"tile png, {name}, patches/s"] = count / median(values)
     log.facts["tile png, against a plain loop"] = quotient(seconds["plain"], seconds["ours"])
+    log.facts["tile png, CPU seconds of a plain loop against ours"] = quotient(
+        cpu["plain"], cpu["ours"]
+    )
     log.facts["tile, two workers against one"] = quotient(
         seconds["ours, one worker"], seconds["ours"]
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import gc
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 # Threads of OpenMP and OpenBLAS spin for a while after their work is done.
 _REST_S = 0.03
@@ -68,20 +69,29 @@ def take_turns(contenders: Sequence[Contender], n_queries: int, budget: Budget) 
     return timed
 
 
-def in_turns(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each whole run in each round, each time in another order, by name.
+class Spent(NamedTuple):
+    """Seconds of whole runs in each round, by name: on the clock, and of all CPUs together."""
 
-    For what takes long, or cannot be cut into queries.
+    wall: dict[str, list[float]]
+    cpu: dict[str, list[float]]
+
+
+def in_turns(runs: dict[str, Callable[[], Any]], rounds: int) -> Spent:
+    """Time whole runs, each time in another order: what takes long, or cannot be cut in pieces.
+
+    CPU seconds are those of this process and of those that it has waited for. Where the machine
+    is busy with something else they say more than the clock.
     """
     names = list(runs)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
+    spent = Spent({name: [] for name in names}, {name: [] for name in names})
     for number in range(rounds):
         turn = number % len(names)
         for name in names[turn:] + names[:turn]:
-            began = time.perf_counter()
+            began, before = time.perf_counter(), sum(os.times()[:4])
             runs[name]()
-            seconds[name].append(time.perf_counter() - began)
-    return seconds
+            spent.wall[name].append(time.perf_counter() - began)
+            spent.cpu[name].append(max(sum(os.times()[:4]) - before, 0.01))  # its clock's tick
+    return spent
 
 
 def quotient(first: Sequence[float], second: Sequence[float]) -> float:
