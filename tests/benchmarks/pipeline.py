@@ -38,6 +38,14 @@ _MODELS = (
 )
 
 
+class Spoken(dict[str, float]):
+    """Figures that are said as soon as they are known: some take minutes."""
+
+    def __setitem__(self, name: str, value: float) -> None:
+        super().__setitem__(name, value)
+        say(f"{name}: {value:.4g}")
+
+
 def main() -> int:
     """Measure; 1 where a target is missed under ``--check``."""
     asked = _arguments()
@@ -47,6 +55,7 @@ def main() -> int:
     versions = environment(threads, _PACKAGES)
     say(versions)
     log = Log()
+    log.facts = Spoken()
     cache: Path = asked.cache
     large, small = (4096, 1024) if asked.quick else (24576, 4096)
     big = simulated(cache, large)[0]
@@ -77,8 +86,6 @@ def main() -> int:
             if one is not None:
                 others[one.name] = one
             pipeline_peers.peers(log, others, asked.tiatoolbox, min(asked.rounds, 5))
-    for name, value in log.facts.items():
-        say(f"{name}: {value:.4g}")
     if asked.json is not None:
         log.write_facts(asked.json)
     if asked.quick:

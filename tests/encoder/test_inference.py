@@ -48,6 +48,29 @@ def test_the_batch_changes_nothing_beyond_float16_rounding(module, images):
     np.testing.assert_allclose(together, alone, rtol=2**-11, atol=1e-5)
 
 
+def test_a_batch_of_many_is_the_model_on_all_of_them_in_order(module):
+    many = np.random.default_rng(2).integers(0, 256, (37, 32, 32, 3), np.uint8)
+    inputs = (many.astype(np.float64) / 255 - np.array(_MEAN)) / np.array(_STD)
+    with torch.no_grad():
+        oracle = module(torch.from_numpy(inputs.astype(np.float32).transpose(0, 3, 1, 2))).numpy()
+    pending = _extractor(module).start(torch.from_numpy(many).permute(0, 3, 1, 2))
+    np.testing.assert_allclose(pending.result(), oracle, rtol=1e-4, atol=1e-5)
+    assert pending.seconds().forward > 0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_batches_that_a_gpu_has_in_hand_together_do_not_mix(module, images):
+    device = torch.device("cuda")
+    extractor = FeatureExtractor(EncoderNetwork(module, 1, 8, ()), _MEAN, _STD, device)
+    batches = [images, images[::-1].copy(), images[:3]]
+    alone = [extractor.features(batch) for batch in batches]
+    tensors = [torch.from_numpy(batch).pin_memory().permute(0, 3, 1, 2) for batch in batches]
+    together = [extractor.start(tensor) for tensor in tensors]
+    for pending, expected in zip(together, alone, strict=True):
+        np.testing.assert_allclose(pending.result(), expected, rtol=1e-4, atol=1e-5)
+        assert min(pending.seconds()) >= 0
+
+
 def test_bfloat16_is_close_and_leaves_as_float32(module, images):
     exact, coarse = _extractor(module).features(images), _extractor(module, "bfloat16")
     result = coarse.features(images)
