@@ -172,15 +172,19 @@ class ArchiveBuild:
     def _listed(self, arguments: Iterable[str | Path]) -> Iterator[WorkUnit]:
         """The units that the arguments name; those of the run are all known when this ends."""
         wanted = self._ledger.failed_before() if self._settings.only_failed else None
-        entries = iter_entries(arguments, split=self._settings.split)
-        for unit in iter_units(entries, self._ledger.plan):
-            if wanted is not None and unit.name not in wanted:
-                continue
-            if isinstance(unit, WorkUnit):
+        problems: dict[str, Problem] = {}
+
+        def listed(units: list[str]) -> None:
+            self._ledger.plan({*units, *problems})
+            for name in problems.keys() - set(units):  # a slide of which one row is wrong is a unit
+                self._ledger.settle(Outcome(name, "failed", problems[name].error, final=True))
+
+        for unit in iter_units(iter_entries(arguments, split=self._settings.split), listed):
+            if isinstance(unit, Problem):
+                problems[unit.name] = unit
+                self._failed(unit)
+            elif wanted is None or unit.name in wanted:
                 yield unit
-                continue
-            self._ledger.settle(Outcome(unit.name, "failed", unit.error, final=True))
-            self._failed(unit)
 
     def _works(self, units: Iterable[WorkUnit]) -> Iterator[Work]:
         """What is left to do of units, which are this process's then."""

@@ -38,15 +38,13 @@ def iter_units(
     """Units: images in blocks as they come, then slides and tile sets, the largest first.
 
     The same list gives the same blocks in every process, whatever was done before. ``listed`` is
-    given the names of all of them, Problems too, once they are known: of slides alone, before the
-    first.
+    given the names of all of them once they are known: of slides alone, before the first.
     """
     names: list[str] = []
     images: list[Entry] = []
     slides: list[WorkUnit] = []
     for item in items:
         if isinstance(item, Problem):
-            names.append(item.name)
             yield item
         elif item.kind != "image":
             slides.append(WorkUnit(item.name, (item,)))

@@ -183,14 +183,13 @@ def _embed(
 ) -> None:
     shutil.rmtree(archive, ignore_errors=True)
     create_archive(archive, bundle, patch_px=model.size, mpp=TARGET_MPP, with_backbone=False)
-    settings = BuildSettings(
-        PatchSettings(model.size, TARGET_MPP),
-        ReadSettings(model.size, TARGET_MPP, workers=workers),
-        batch_size=model.batch_size,
-    )
+    patches = PatchSettings(model.size, TARGET_MPP)
+    reading = ReadSettings(model.size, TARGET_MPP, workers=workers)
+    how = EmbeddingSettings(patches, reading, model.batch_size)
+    embedding = LocalEmbedding(bundle, lambda: extractor, how)
     report = Report(lambda _: None, _fail)
     build = ArchiveBuild(
-        *(archive, bundle, lambda: extractor, settings, report), run_id="benchmark", record={}
+        *(archive, embedding, BuildSettings(patches), report), run_id="benchmark", record={}
     )
     build.run([tiles])
 
