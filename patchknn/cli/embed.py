@@ -191,8 +191,8 @@ def embed(
     from patchknn.encoder.devices import choose_device, limit_threads
     from patchknn.encoder.inference import FeatureExtractor
     from patchknn.indexing.build import BuildSettings
-    from patchknn.indexing.features import ReadSettings
     from patchknn.indexing.profile import Stopwatch
+    from patchknn.indexing.reading import ReadSettings
     from patchknn.indexing.work import EmbeddingSettings
 
     # With workers elsewhere this process only looks whether the encoder is of use.

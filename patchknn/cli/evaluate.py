@@ -173,7 +173,7 @@ def _queries_on(
 ) -> Iterator[Query | Failure]:
     from patchknn.cli.clusters import remote_encoder
     from patchknn.evaluation.queries import queries_of
-    from patchknn.indexing.features import ReadSettings
+    from patchknn.indexing.reading import ReadSettings
     from patchknn.indexing.remote import embed_patches_on
 
     stored = snapshot.settings

@@ -95,7 +95,7 @@ class ImageQueries:
         self, cluster: Cluster, items: Iterator[Patch | Problem]
     ) -> Iterator[Embedded]:
         from patchknn.cli.clusters import remote_encoder
-        from patchknn.indexing.features import ReadSettings
+        from patchknn.indexing.reading import ReadSettings
         from patchknn.indexing.remote import embed_patches_on
 
         settings, stored = self._settings, self._snapshot.settings

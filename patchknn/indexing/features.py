@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BytesIO
-from itertools import chain, islice
-from typing import Any, NamedTuple
+from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from patchknn.datasets.images import PatchReader, Pixels
 from patchknn.datasets.patches import Patch, Problem
-from patchknn.datasets.torch_data import explain
 from patchknn.encoder.inference import FeatureExtractor
 from patchknn.encoder.pending import Pending
 from patchknn.errors import PatchknnError
 from patchknn.indexing.profile import Stopwatch
+from patchknn.indexing.reading import Read, ReadSettings, read_batches
 
 _PREFETCHED = 2  # batches that wait, per reader process
 _THUMBNAIL_QUALITY = 85
@@ -65,20 +60,6 @@ class EmbeddedBatch:
             yield Embedded(patch, next(features) if error is None else None, error, thumbnail)
 
 
-@dataclass(frozen=True)
-class ReadSettings:
-    """How patches are read: ``size`` px at ``mpp`` µm/px, thumbnails of ``thumbnail_px``.
-
-    ``default_mpp`` serves slides that have none; ``workers`` reader processes, 0 for none.
-    """
-
-    size: int
-    mpp: float | None
-    default_mpp: float | None = None
-    thumbnail_px: int | None = None
-    workers: int = 0
-
-
 def embed_patches(
     items: Iterable[Patch | Problem],
     extractor: FeatureExtractor,
@@ -116,29 +97,19 @@ def embed_batches(
     """
     watch = stopwatch or Stopwatch()
     stream = _timed(batches, watch)
-    # Starting processes for a single batch would take longer than reading it.
-    first = list(islice(stream, 2)) if settings.workers else []
-    workers = settings.workers if len(first) > 1 else 0
     waiting: deque[Sequence[Patch | Problem]] = deque()
 
     def drawn() -> Iterator[Sequence[Patch | Problem]]:
-        for batch in chain(first, stream):
+        for batch in stream:
             waiting.append(batch)
             yield batch
 
-    loader: DataLoader[Any] = DataLoader(
-        _Reader(settings, extractor.crop),
-        batch_sampler=drawn(),  # type: ignore[arg-type]  # the patches themselves are the indices
-        collate_fn=_collate,
-        num_workers=workers,
-        prefetch_factor=_PREFETCHED if workers else None,
-        worker_init_fn=_start_worker,
-        pin_memory=extractor.device.type == "cuda",
-    )
+    pinned = extractor.device.type == "cuda"
+    reads = read_batches(drawn(), settings, extractor.crop, pinned=pinned)
     # A GPU gets its next batch before the last one is fetched: it never waits for Python.
-    ahead = 1 if extractor.device.type == "cuda" else 0
+    ahead = 1 if pinned else 0
     started: deque[_Started] = deque()
-    for read in _awaited(loader, watch):
+    for read in _awaited(reads, watch):
         watch.read(read.reader, read.seconds, len(read.errors))
         started.append(_Started(waiting.popleft(), read, _start(read.images, extractor)))
         if len(started) > ahead:
@@ -147,95 +118,12 @@ def embed_batches(
         yield _finished(started.popleft(), watch)
 
 
-class _Read(NamedTuple):
-    """A batch as read: uint8 (G, S, S, 3) of the good patches; an error or None for each.
-
-    ``reader`` is the process that read it, in ``seconds``.
-    """
-
-    images: Tensor
-    errors: list[str | None]
-    thumbnails: list[bytes | None]
-    reader: int
-    seconds: float
-
-
 class _Started(NamedTuple):
     """A batch in the hands of the encoder."""
 
     patches: Sequence[Patch | Problem]
-    read: _Read
+    read: Read
     pending: Pending | None
-
-
-class _Reader(Dataset[Any]):
-    """Reads whole batches, given patches instead of their numbers."""
-
-    def __init__(self, settings: ReadSettings, crop: float) -> None:
-        self._settings = settings
-        self._patches = PatchReader(
-            settings.size, settings.mpp, crop=crop, default_mpp=settings.default_mpp
-        )
-
-    def __getitem__(self, patch: Patch | Problem) -> _Read:
-        return self.__getitems__([patch])
-
-    def __getitems__(self, batch: Sequence[Patch | Problem]) -> _Read:
-        began = time.perf_counter()
-        good = [item for item in batch if isinstance(item, Patch)]
-        pixels = iter(self._patches.read_all(good))
-        images = self._room(len(good))
-        filled = images.numpy()
-        count = 0
-        errors: list[str | None] = []
-        thumbnails: list[bytes | None] = []
-        for item in batch:
-            result = next(pixels) if isinstance(item, Patch) else None
-            picture = result if isinstance(result, np.ndarray) else None
-            if picture is not None:
-                filled[count] = picture
-                count += 1
-                errors.append(None)
-            elif isinstance(item, Problem):
-                errors.append(item.error)
-            elif isinstance(result, PatchknnError | OSError):
-                errors.append(explain(result))
-            thumbnails.append(self._thumbnail(picture))
-        seconds = time.perf_counter() - began
-        return _Read(images[:count], errors, thumbnails, os.getpid(), seconds)
-
-    def _room(self, count: int) -> Tensor:
-        size = self._settings.size
-        images = torch.empty(count, size, size, 3, dtype=torch.uint8)
-        # Filled where the other process will look, pixels are not copied once more to get there.
-        if count and get_worker_info() is not None:
-            images.share_memory_()  # type: ignore[no-untyped-call]
-        return images
-
-    def _thumbnail(self, picture: Pixels | None) -> bytes | None:
-        side = self._settings.thumbnail_px
-        if side is None or picture is None:
-            return None
-        from PIL import Image
-
-        file = BytesIO()
-        image = Image.fromarray(picture)
-        if side < image.width:
-            image = image.resize((side, side), Image.Resampling.BILINEAR)
-        image.save(file, "JPEG", quality=_THUMBNAIL_QUALITY)
-        return file.getvalue()
-
-
-def _collate(read: Any) -> Any:
-    return read
-
-
-def _start_worker(_: int) -> None:
-    # Ctrl-C and a scheduler's SIGTERM reach the whole group: the parent decides what becomes of
-    # the batches in hand, and the readers end with it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    torch.set_num_threads(1)
 
 
 def _timed(
@@ -250,9 +138,8 @@ def _timed(
         yield batch
 
 
-def _awaited(loader: DataLoader[Any], watch: Stopwatch) -> Iterator[_Read]:
+def _awaited(reads: Iterator[Read], watch: Stopwatch) -> Iterator[Read]:
     preparing, waiting = watch.stages["preparing"], watch.stages["waiting"]
-    reads = _guarded(loader)
     while True:
         before = preparing.seconds
         began = time.perf_counter()
@@ -263,19 +150,6 @@ def _awaited(loader: DataLoader[Any], watch: Stopwatch) -> Iterator[_Read]:
         if read is None:
             return
         yield read
-
-
-def _guarded(loader: DataLoader[Any]) -> Iterator[_Read]:
-    try:
-        yield from loader
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        message = (
-            "A reader process died, probably for want of memory (or of shared memory in "
-            "/dev/shm): use fewer --workers, or --workers 0."
-        )
-        raise PatchknnError(message) from None
 
 
 def _start(images: Tensor, extractor: FeatureExtractor) -> Pending | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -16,8 +16,9 @@ from patchknn.encoder.devices import choose_device, limit_threads
 from patchknn.encoder.inference import FeatureExtractor
 from patchknn.errors import ConflictError
 from patchknn.indexing.collect import UnitRows
-from patchknn.indexing.features import Embedded, ReadSettings, embed_batches
+from patchknn.indexing.features import Embedded, embed_batches
 from patchknn.indexing.prepare import Looked, open_unit
+from patchknn.indexing.reading import ReadSettings
 from patchknn.indexing.signals import signals_deferred
 from patchknn.indexing.units import WorkUnit
 from patchknn.indexing.work import EmbeddingSettings, Work
@@ -25,6 +26,7 @@ from patchknn.jobs.cluster import Cluster
 from patchknn.jobs.units import Outcome, Unit
 
 _loading = Lock()
+_DEFAULT_READERS = 4  # that mostly wait, for a disk or for Pillow and OpenSlide outside of Python
 
 
 @dataclass(frozen=True)
@@ -126,9 +128,8 @@ def embed_patches_on(
 def embed_block(block: _Block) -> list[Embedded]:
     """Read and embed patches, on a worker."""
     _, extractor = block.encoder.load()
-    return [
-        one for batch in embed_batches([block.items], extractor, block.reading) for one in batch
-    ]
+    batches = embed_batches([block.items], extractor, _threaded(block.reading))
+    return [one for batch in batches for one in batch]
 
 
 def embed_unit(unit: Unit[_Task]) -> Outcome:
@@ -144,11 +145,16 @@ def embed_unit(unit: Unit[_Task]) -> Outcome:
         opened.patches[start : start + settings.batch_size]
         for start in range(0, len(opened.patches), settings.batch_size)
     )
-    for batch in embed_batches(batches, extractor, settings.reading):
+    for batch in embed_batches(batches, extractor, _threaded(settings.reading)):
         rows.add(batch)
     problems = [*opened.problems, *rows.failures()]
     result = _Result(rows.rows(), problems, opened.empty, len(opened.patches))
     return Outcome(unit.name, "done", result=result)
+
+
+def _threaded(reading: ReadSettings) -> ReadSettings:
+    """Dask's workers may not start processes: threads read beside the encoder."""
+    return replace(reading, threads=True, workers=reading.workers or _DEFAULT_READERS)
 
 
 def _fill(work: Work, outcome: Outcome) -> int:

@@ -13,8 +13,8 @@ from patchknn.archive.writer import ArchiveWriter
 from patchknn.datasets.patches import Problem
 from patchknn.datasets.tiles import PatchSettings
 from patchknn.errors import ConflictError
-from patchknn.indexing.features import ReadSettings
 from patchknn.indexing.prepare import Looked
+from patchknn.indexing.reading import ReadSettings
 from patchknn.indexing.units import WorkUnit
 from patchknn.jobs.units import Outcome
 

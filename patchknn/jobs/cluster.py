@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from patchknn import __version__
 from patchknn.errors import ConflictError, InputError, PatchknnError, UsageError
+from patchknn.files import read_json
 from patchknn.jobs.cpus import available_cpus
 from patchknn.jobs.units import Outcome, Payload, Unit, Work, guarded
 
@@ -51,13 +52,9 @@ def connected(where: str) -> Iterator[Cluster]:
         try:
             if where.startswith("local:"):
                 client = stack.enter_context(Client(stack.enter_context(_local(where))))
-            elif Path(where).is_file():
-                client = stack.enter_context(
-                    Client(scheduler_file=where, timeout=_CONNECT_SECONDS, name="patchknn")
-                )
             else:
                 client = stack.enter_context(
-                    Client(where, timeout=_CONNECT_SECONDS, name="patchknn")
+                    Client(_address(where), timeout=_CONNECT_SECONDS, name="patchknn")
                 )
         except (OSError, ValueError, TimeoutError) as error:
             message = (
@@ -67,6 +64,17 @@ def connected(where: str) -> Iterator[Cluster]:
             raise InputError(message) from None
         _await_workers(client, where)
         yield Cluster(client, where)
+
+
+def _address(where: str) -> str:
+    """Of a scheduler: as it is given, or as its file says."""
+    if not Path(where).is_file():
+        return where
+    address = read_json(Path(where)).get("address")
+    if not isinstance(address, str):
+        message = f"--dask {where}: it is not the file of a Dask scheduler, which has its address."
+        raise InputError(message)
+    return address
 
 
 @contextmanager
@@ -85,7 +93,7 @@ def _local(where: str) -> Iterator[Any]:
             n_workers=int(count),
             threads_per_worker=1,
             processes=True,
-            dashboard_address=None,
+            dashboard_address=":0",
             silence_logs=logging.CRITICAL,
         ) as cluster:
             yield cluster

@@ -33,7 +33,10 @@ from patchknn.encoder.network import EncoderNetwork
 from patchknn.encoder.pending import Pending
 from patchknn.encoder.saving import save_encoder
 from patchknn.indexing.build import ArchiveBuild, BuildSettings, Report
-from patchknn.indexing.features import ReadSettings, embed_batches
+from patchknn.indexing.features import embed_batches
+from patchknn.indexing.local import LocalEmbedding
+from patchknn.indexing.reading import ReadSettings
+from patchknn.indexing.work import EmbeddingSettings
 from patchknn.slides.tileset import write_tileset
 from patchknn.slides.tiling import TilingSettings, tile_slide
 

@@ -113,7 +113,8 @@ def main() -> None:
     from patchknn.datasets.patches import Patch
     from patchknn.encoder.devices import limit_threads
     from patchknn.encoder.inference import FeatureExtractor
-    from patchknn.indexing.features import ReadSettings, embed_batches
+    from patchknn.indexing.features import embed_batches
+    from patchknn.indexing.reading import ReadSettings
 
     slide, encoder, count = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     limit_threads()

@@ -7,8 +7,9 @@ import time
 import pytest
 
 from patchknn.datasets.listing import iter_patches
-from patchknn.indexing.features import ReadSettings, embed_batches
+from patchknn.indexing.features import embed_batches
 from patchknn.indexing.profile import Stopwatch
+from patchknn.indexing.reading import ReadSettings
 
 
 def _batches(patches, size):

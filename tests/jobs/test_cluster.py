@@ -1,0 +1,184 @@
+"""Units and functions on the workers of a Dask cluster, which lives in this process."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from patchknn.errors import ConflictError, InputError, PatchknnError, UsageError
+from patchknn.jobs import cluster as clusters
+from patchknn.jobs.cluster import Cluster, connected
+from patchknn.jobs.ledger import Ledger
+from patchknn.jobs.run import run_units
+from patchknn.jobs.units import Unit
+
+distributed = pytest.importorskip("distributed")
+
+HERE = str(Path(__file__).parent)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    options = {"processes": False, "dashboard_address": ":0", "n_workers": 2}
+    with distributed.Client(threads_per_worker=1, **options) as client:
+        yield Cluster(client, "here")
+
+
+@pytest.fixture
+def act(monkeypatch):
+    monkeypatch.syspath_prepend(HERE)
+    import work_for_tests
+
+    yield work_for_tests.act
+    sys.modules.pop("work_for_tests")
+
+
+def _units(*payloads):
+    return [Unit(f"u{number}", payload) for number, payload in enumerate(payloads)]
+
+
+def test_units_are_done_tried_again_and_noted(cluster, act, tmp_path):
+    units = _units("ok", "bad", f"once:{tmp_path / 'mark'}", "conflict", "bug", *["ok"] * 20)
+    with Ledger(tmp_path / "c", tmp_path / "r", "test") as ledger:
+        outcomes = {o.unit: o for o in run_units(units, cluster.engine(act), ledger)}
+    failed = {name: o.detail for name, o in outcomes.items() if o.status == "failed"}
+    assert len(outcomes) == 25
+    assert failed.keys() == {"u1", "u3", "u4"}
+    assert failed["u1"] == "u1 is bad."
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_full_disk_ends_the_run(cluster, act, tmp_path):
+    with pytest.raises(OSError, match="No space left"):
+        list(run_units(_units("ok", "full", *["ok"] * 9), cluster.engine(act)))
+
+
+def test_no_units_is_no_work(cluster, act):
+    assert list(run_units([], cluster.engine(act))) == []
+
+
+def test_a_unit_that_costs_its_workers_is_that_units_failure(cluster, act, monkeypatch):
+    class Lost:
+        key, status = "one", "error"
+
+        def exception(self):
+            return distributed.KilledWorker("one", None, 3)
+
+    engine = cluster.engine(act)
+    engine._units["one"], engine._futures["one"] = Unit("u0", "die"), Lost()
+    engine._completed = iter([Lost()])
+    ((unit, outcome),) = engine.finished()
+    assert (unit.name, outcome.status) == ("u0", "failed")
+    assert outcome.detail == "u0: the workers that had it died, 4 of them."
+
+
+def test_results_come_in_order_and_items_are_drawn_a_few_ahead(cluster):
+    drawn = []
+
+    def items():
+        for number in range(50):
+            drawn.append(number)
+            yield number
+
+    results = cluster.map(_square, items())
+    assert next(results) == 0
+    assert len(drawn) <= cluster.room
+    assert list(results) == [number**2 for number in range(1, 50)]
+
+
+def test_what_the_function_raises_is_raised(cluster):
+    results = cluster.map(_fails_at_three, range(9))
+    with pytest.raises(InputError, match="three is bad"):
+        list(results)
+
+
+def test_parts_of_the_work_are_those_of_parts_of_the_workers(cluster):
+    addresses = set(cluster.client.nthreads())
+    homes = [set(cluster._at(number, 2)["workers"]) for number in (0, 1)]
+    assert homes[0] | homes[1] == addresses
+    assert list(map(len, homes)) == [1, 1]
+    assert set(cluster._at(0, 1)["workers"]) == addresses
+    assert len(cluster._at(6, 7)["workers"]) == 1
+    where = set(cluster.map(_who, [0] * 20, home=lambda item: (item, 2)))
+    assert where <= addresses
+
+
+def test_a_scheduler_that_is_gone_is_said(cluster, monkeypatch):
+    class Gone:
+        def result(self):
+            raise distributed.CancelledError("future")
+
+    with pytest.raises(PatchknnError, match="the scheduler is gone; what was finished is kept"):
+        cluster.result(Gone())
+
+
+def test_nobody_there(monkeypatch, tmp_path):
+    monkeypatch.setattr(clusters, "_CONNECT_SECONDS", 1)
+    with (
+        pytest.raises(InputError, match="no Dask scheduler answers there"),
+        connected("tcp://127.0.0.1:9"),
+    ):
+        pass
+    (tmp_path / "file.json").write_text("{}")
+    with (
+        pytest.raises(InputError, match="not the file of a Dask scheduler"),
+        connected(str(tmp_path / "file.json")),
+    ):
+        pass
+
+
+def test_a_scheduler_without_workers_is_waited_for_and_said(monkeypatch):
+    monkeypatch.setattr(clusters, "_WORKER_SECONDS", 0.1)
+    with (
+        distributed.LocalCluster(n_workers=0, processes=False, dashboard_address=":0") as empty,
+        pytest.raises(InputError, match="the scheduler has no worker"),
+        connected(empty.scheduler_address),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("count", ["0", "many", "", "-1"])
+def test_a_number_of_processes_is_a_number(count):
+    with (
+        pytest.raises(UsageError, match="takes a number of processes"),
+        connected(f"local:{count}"),
+    ):
+        pass
+
+
+def test_workers_of_another_version_are_refused(cluster, monkeypatch):
+    monkeypatch.setattr(clusters, "_version", _other_version)
+    with pytest.raises(ConflictError, match=r"workers have patchknn 0\.0\.1"):
+        clusters._await_workers(cluster.client, "here")
+
+
+def test_without_dask_the_remedy_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(UsageError, match=r"pip install 'patchknn\[dask\]'"), connected("local:2"):
+        pass
+
+
+def test_a_task_has_its_share_of_the_cpus(cluster):
+    assert 1 <= cluster.threads_of_a_task <= len(os.sched_getaffinity(0))
+
+
+def _square(number):
+    return number**2
+
+
+def _fails_at_three(number):
+    if number == 3:
+        message = "three is bad"
+        raise InputError(message)
+    return number
+
+
+def _who(_item):
+    return distributed.get_worker().address
+
+
+def _other_version():
+    return "0.0.1"
