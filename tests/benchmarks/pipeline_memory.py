@@ -2,13 +2,12 @@
 
     python tests/benchmarks/pipeline_memory.py SLIDE ENCODER TILES    one run, for the other file
 
-Resident memory of this process and all below it, pages that several of them share counted once,
-with what lies in /dev/shm.
+Resident memory of this process and all below it; pages that several of them share are counted
+once, those of /dev/shm among them.
 """
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
 SIZE, TARGET_MPP, BATCH_SIZE, WORKERS = 32, 0.5, 64, 1
 _LOOK_S = 0.1
-_SHM = Path("/dev/shm")
 
 
 def growth(log: Log, slide: Path, encoder: Path, tiles: list[int], folder: Path) -> None:
@@ -60,12 +58,10 @@ def _commands(what: str, slide: Path, encoder: Path, count: int, folder: Path) -
 
 def peak(command: list[str]) -> int:
     """The most bytes that a command and its processes held at any time."""
-    before = _shared_memory()
     most = 0
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None:
-            held = sum(_private(pid) for pid in _tree(process.pid))
-            most = max(most, held + max(_shared_memory() - before, 0))
+            most = max(most, sum(_held(pid) for pid in _tree(process.pid)))
             time.sleep(_LOOK_S)
     if process.returncode:
         message = f"{command} failed"
@@ -84,19 +80,13 @@ def _tree(root: int) -> list[int]:
     return found
 
 
-def _private(pid: int) -> int:
-    """Its share of resident pages, without those of /dev/shm, which are counted once elsewhere."""
+def _held(pid: int) -> int:
+    """Bytes of a process, its share of what others hold with it."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:
         return 0
-    kilobytes = {words[0]: int(words[1]) for words in map(str.split, lines[1:])}
-    return (kilobytes["Pss:"] - kilobytes.get("Pss_Shmem:", 0)) * 1024
-
-
-def _shared_memory() -> int:
-    found = os.statvfs(_SHM)
-    return (found.f_blocks - found.f_bfree) * found.f_frsize
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024
 
 
 def _tiles(slide: Path) -> TileSet:
