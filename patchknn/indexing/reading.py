@@ -174,10 +174,11 @@ def _collate(read: Any) -> Any:
 
 
 def _start_worker(_: int) -> None:
-    # Ctrl-C and a scheduler's SIGTERM reach the whole group: the parent decides what becomes of
+    # Ctrl-C and a scheduler's signals reach the whole group: the parent decides what becomes of
     # the batches in hand, and the readers end with it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     torch.set_num_threads(1)
 
 
