@@ -3,7 +3,8 @@
     python tests/benchmarks/pipeline_memory.py SLIDE ENCODER TILES    one run, for the other file
 
 Resident memory of this process and all below it; pages that several of them share are counted
-once, those of /dev/shm among them.
+once, those of /dev/shm among them. Pages of files, mostly torch's libraries, are left out: how many
+of them are counted hangs on what other processes of the machine have them mapped too.
 """
 
 from __future__ import annotations
@@ -86,7 +87,8 @@ def _held(pid: int) -> int:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:
         return 0
-    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024
+    kilobytes = {words[0]: int(words[1]) for words in map(str.split, lines[1:])}
+    return (kilobytes["Pss_Anon:"] + kilobytes["Pss_Shmem:"]) * 1024
 
 
 def _tiles(slide: Path) -> TileSet:
