@@ -39,6 +39,7 @@ table_2() {
     knn-*) fit "$run" "$seed" "$@" "${network[@]}" --loss none; judge_votes "$run" 1 5; return ;;
   esac
   mapfile -t network < <(backbone "$plain")
+  # shellcheck disable=SC2154 # common.sh has it
   case $method in
     triplet) fit "$run" "$seed" "$@" "${network[@]}" "${traditional[@]}" ;;
     deep-knn) fit "$run" "$seed" "$@" "${network[@]}" --loss deep-knn ;;
