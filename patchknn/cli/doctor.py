@@ -27,7 +27,6 @@ _REQUIRED = (
     "lightning-fabric",
     "safetensors",
     "h5py",
-    "zarr",
     "openslide-python",
     "openslide-bin",
     "tiffslide",
