@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import os
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import array_job
 import corruptions
 import forks
 import many
@@ -41,8 +43,6 @@ def command(arguments: dict[str, Any], tell: forks.Tell) -> None:
 
     With ``publications`` each snapshot that it adds rows by is told of as soon as it is there.
     """
-    import gc
-
     from patchknn.cli.main import run
 
     if arguments.get("publications"):
@@ -100,6 +100,13 @@ def at_once(arguments: dict[str, Any], tell: forks.Tell) -> None:
         tell(result)
 
 
+def array(arguments: dict[str, Any], tell: forks.Tell) -> None:
+    """One command line in many processes, some of them killed: how they ended, what they had."""
+    path = Path(arguments["archive"])
+    kills = [array_job.Kill(*kill) for kill in arguments["kills"]]
+    tell(array_job.run_array(path, arguments["command"], arguments["count"], kills))
+
+
 def _prepare(arguments: dict[str, Any], path: Path) -> None:
     if arguments.get("file_size") is not None:
         import resource
@@ -143,6 +150,7 @@ TASKS: dict[str, forks.Task] = {
     "corrupt": corrupt,
     "commands": commands,
     "at once": at_once,
+    "array": array,
 }
 
 
@@ -150,10 +158,12 @@ if __name__ == "__main__":
     # What a child would otherwise import each time.
     import duckdb  # noqa: F401
     import h5py  # noqa: F401
+    import numpy.ma  # noqa: F401  np.unique does
 
     import patchknn.cli.app
     import patchknn.cli.archive  # noqa: F401
 
     if "--torch" in sys.argv[1:]:
         _import_what_embeds()
+    gc.freeze()  # a child need not look through all of this, nor copy its pages for that
     forks.serve(TASKS)
