@@ -44,8 +44,8 @@ class Job:
     def output(self) -> Path:
         default = "slurm-%j.out" if self.array is None else "slurm-%A_%a.out"
         pattern = self.options.get("output", default)
-        values = {"%j": self.id, "%A": self.root, "%a": self.task}
-        return self.folder / re.sub("%[jAa]", lambda found: str(values[found[0]]), pattern)
+        values = {"%j": self.id, "%J": self.id, "%A": self.root, "%a": self.task}
+        return self.folder / re.sub("%[jJAa]", lambda found: str(values[found[0]]), pattern)
 
 
 def variables_of(job: Job) -> dict[str, str]:
@@ -63,6 +63,8 @@ def variables_of(job: Job) -> dict[str, str]:
         "SLURM_NODEID": 0,
         "SLURMD_NODENAME": "localhost",
     }
+    if "ntasks" in options:
+        values["SLURM_NTASKS"] = options["ntasks"]
     if "ntasks-per-node" in options:
         values["SLURM_NTASKS"] = nodes * int(options["ntasks-per-node"])
     if "cpus-per-task" in options:

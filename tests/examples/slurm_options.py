@@ -8,19 +8,25 @@ from pathlib import Path
 _FLAGS = frozenset({"parsable", "requeue", "wait", "kill-on-bad-exit", "noheader", "me"})
 _VALUES = frozenset(
     {
-        *("account", "array", "begin", "cpus-per-task", "dependency", "export", "format", "gpus"),
+        *("account", "array", "begin", "cpus-per-task", "dependency", "error", "export", "format"),
+        "gpus",
         *("gpus-per-node", "job-name", "mem", "name", "nodes", "ntasks", "ntasks-per-node"),
         *("open-mode", "output", "partition", "qos", "signal", "states", "time"),
     }
 )
+_SHORT = {"-J": "job-name", "-e": "error", "-n": "ntasks", "-o": "output", "-t": "time"}
 
 
 def read_options(words: list[str]) -> tuple[dict[str, str], list[str]]:
-    """Long options up to the first other word, the last of each, and what follows them."""
+    """Options up to the first other word, the last of each, and what follows them."""
     options: dict[str, str] = {}
-    for number, word in enumerate(words):
+    left = list(words)
+    while left and left[0] in _SHORT:
+        name, value, *left = left
+        options[_SHORT[name]] = value
+    for number, word in enumerate(left):
         if not word.startswith("--"):
-            return options, words[number:]
+            return options, left[number:]
         name, separator, value = word[2:].partition("=")
         if name not in (_VALUES if separator else _FLAGS):
             message = f"unrecognized option '{word}'"
@@ -31,13 +37,14 @@ def read_options(words: list[str]) -> tuple[dict[str, str], list[str]]:
 
 def asked_in(script: Path) -> dict[str, str]:
     """The #SBATCH lines, which end at the first command."""
-    words: list[str] = []
+    options: dict[str, str] = {}
     for line in script.read_text(encoding="utf-8").splitlines():
         if line.startswith("#SBATCH "):
-            words += shlex.split(line.removeprefix("#SBATCH "), comments=True)
+            words = shlex.split(line.removeprefix("#SBATCH "), comments=True)
+            options |= read_options(words)[0]
         elif line.strip() and not line.startswith("#"):
             break
-    return read_options(words)[0]
+    return options
 
 
 def asked_by(environment: dict[str, str]) -> dict[str, str]:
