@@ -110,8 +110,13 @@ def _await_workers(client: Client, where: str) -> None:
         raise InputError(message) from None
     try:
         versions = set(client.run(_version).values())
-    except ModuleNotFoundError:
-        message = f"--dask {where}: patchknn is not installed where the workers run."
+    except Exception as error:  # what a worker cannot even read comes as text
+        if "No module named" not in str(error):
+            raise
+        message = (
+            f"--dask {where}: patchknn cannot be imported where the workers run ({error}); start "
+            "them in an environment that has it."
+        )
         raise ConflictError(message) from None
     if versions - {__version__}:
         others = ", ".join(sorted(versions - {__version__}))

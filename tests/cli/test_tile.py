@@ -325,6 +325,7 @@ def _command(*arguments):
         pipesize=4096,
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        start_new_session=True,
     )
 
 
@@ -343,19 +344,21 @@ def test_the_same_command_many_times_at_once(tmp_path):
     assert len(list((tmp_path / "t").rglob("*.png"))) == 12 * 9
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_sigterm_keeps_what_is_done_and_leaves_no_claims(tmp_path, workers):
+@pytest.mark.parametrize(
+    ("workers", "number"), [(1, signal.SIGTERM), (2, signal.SIGTERM), (2, signal.SIGUSR1)]
+)
+def test_a_signal_keeps_what_is_done_and_leaves_no_claims(tmp_path, workers, number):
     # Their rows are more than the pipe holds, so that the command waits to be read: it cannot
     # end before the signal comes.
-    for number in range(40):
-        _slide(tmp_path / "slides" / f"{'long' * 40}{number:02}.tif", _rgb(number))
+    for seed in range(40):
+        _slide(tmp_path / "slides" / f"{'long' * 40}{seed:02}.tif", _rgb(seed))
     line = ("tile", tmp_path / "slides", "-o", tmp_path / "t", "--size", 32, "--images", "png")
     process = _command(*line, "--workers", workers)
     assert json.loads(process.stdout.readline())["status"] == "done"
-    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, number)  # as a scheduler does, which tells the workers too
     err = process.communicate()[1]
     assert process.returncode == 75, err
-    assert "stopped by SIGTERM" in err
+    assert f"stopped by {number.name}" in err
     assert "Traceback" not in err
     left = [p.name for p in (tmp_path / "t").iterdir() if p.name.startswith(".")]
     assert left == [".jobs"]

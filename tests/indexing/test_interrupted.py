@@ -84,7 +84,7 @@ def _start(encoder, archive, *arguments, delay=0.0):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     return subprocess.Popen(
         list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env=environment,
+        env=environment, start_new_session=True,
     )  # fmt: skip
 
 
@@ -117,17 +117,25 @@ def test_a_killed_process_loses_nothing_published_and_the_same_command_goes_on(
     assert not verify_archive(archive)
 
 
-def test_sigterm_publishes_what_is_complete_and_exits_75(
-    embed, encoder, image_folder, tmp_path, rows_of
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [
+        (signal.SIGTERM, 75, "stopped by SIGTERM"),
+        (signal.SIGUSR1, 75, "stopped by SIGUSR1"),
+        (signal.SIGINT, 130, "interrupted"),
+    ],
+)
+def test_a_signal_publishes_what_is_complete_and_the_same_command_goes_on(  # noqa: PLR0917
+    embed, encoder, image_folder, tmp_path, rows_of, number, code, said
 ):
     images = image_folder(40)
     archive = tmp_path / "archive"
     process = _start(encoder, archive, images, "--workers", "1", delay=0.2)
     _wait_for_batches(process, 4)  # a trial, two done, one in hand
-    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, number)  # as a scheduler does, which tells the readers too
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 75, err
-    assert "stopped by SIGTERM" in err
+    assert process.returncode == code, err
+    assert said in err
     assert "Traceback" not in err
     kept = rows_of()
     assert 8 <= len(kept) < 40

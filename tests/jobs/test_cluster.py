@@ -155,6 +155,12 @@ def test_workers_of_another_version_are_refused(cluster, monkeypatch):
         clusters._await_workers(cluster.client, "here")
 
 
+def test_workers_without_patchknn_are_refused(cluster, monkeypatch):
+    monkeypatch.setattr(clusters, "_version", _not_installed)
+    with pytest.raises(ConflictError, match="patchknn cannot be imported where the workers run"):
+        clusters._await_workers(cluster.client, "here")
+
+
 def test_without_dask_the_remedy_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(UsageError, match=r"pip install 'patchknn\[dask\]'"), connected("local:2"):
@@ -178,6 +184,10 @@ def _fails_at_three(number):
 
 def _who(_item):
     return distributed.get_worker().address
+
+
+def _not_installed():
+    import no_such_module  # noqa: F401
 
 
 def _other_version():
