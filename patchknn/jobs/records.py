@@ -84,7 +84,8 @@ class Record:
         lines = "".join(f"{json.dumps(unit)}\n" for unit in sorted(units)).encode()
         file = self._folder / f"plan-{hashlib.sha256(lines).hexdigest()[:24]}.ndjson"
         if file.exists():
-            os.utime(file)
+            if time.time() - file.stat().st_mtime > _KEPT_SECONDS / 2:
+                os.utime(file)  # or it would go with the next run
         else:
             self._folder.mkdir(parents=True, exist_ok=True)
             write_bytes(file, lines)
