@@ -229,7 +229,7 @@ def embed(
             embedding: Embedding = LocalEmbedding(bundle, make_extractor, how, watch)
         else:
             from patchknn.indexing.remote import ClusterEmbedding, RemoteEncoder
-            from patchknn.jobs.cluster import connected
+            from patchknn.jobs.connecting import connected
 
             remote = RemoteEncoder(
                 *(bundle.directory.absolute(), bundle.fingerprint, device, precision, averaged),

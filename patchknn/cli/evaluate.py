@@ -98,7 +98,7 @@ def evaluate(
     with ExitStack() as stack:
         cluster = None
         if dask is not None:
-            from patchknn.jobs.cluster import connected
+            from patchknn.jobs.connecting import connected
 
             cluster = stack.enter_context(connected(dask))
         reports = [_report(snapshot, asked, settings, embedding, cluster)]

@@ -93,7 +93,7 @@ def run_query(
             searcher: Answering = Searcher(snapshot, settings, threads, explain=wanted.explain)
             together = 1
         else:
-            from patchknn.jobs.cluster import connected
+            from patchknn.jobs.connecting import connected
 
             cluster = stack.enter_context(connected(wanted.dask))
             images = images._replace(cluster=cluster)

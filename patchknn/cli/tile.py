@@ -147,7 +147,7 @@ def tile(
         if dask is None:
             engine = local_engine(work, min(processes, len(units)))
         else:
-            from patchknn.jobs.cluster import connected
+            from patchknn.jobs.connecting import connected
 
             engine = stack.enter_context(connected(dask)).engine(work)
         outcomes = run_units(units, engine, ledger)

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from patchknn.errors import ConflictError, InputError, PatchknnError, UsageError
-from patchknn.jobs import cluster as clusters
-from patchknn.jobs.cluster import Cluster, connected
+from patchknn.errors import InputError, PatchknnError
+from patchknn.jobs.cluster import Cluster
 from patchknn.jobs.ledger import Ledger
 from patchknn.jobs.run import run_units
 from patchknn.jobs.units import Unit
@@ -115,58 +114,6 @@ def test_a_scheduler_that_is_gone_is_said(cluster, monkeypatch):
         cluster.result(Gone())
 
 
-def test_nobody_there(monkeypatch, tmp_path):
-    monkeypatch.setattr(clusters, "_CONNECT_SECONDS", 1)
-    with (
-        pytest.raises(InputError, match="no Dask scheduler answers there"),
-        connected("tcp://127.0.0.1:9"),
-    ):
-        pass
-    (tmp_path / "file.json").write_text("{}")
-    with (
-        pytest.raises(InputError, match="not the file of a Dask scheduler"),
-        connected(str(tmp_path / "file.json")),
-    ):
-        pass
-
-
-def test_a_scheduler_without_workers_is_waited_for_and_said(monkeypatch):
-    monkeypatch.setattr(clusters, "_WORKER_SECONDS", 0.1)
-    with (
-        distributed.LocalCluster(n_workers=0, processes=False, dashboard_address=":0") as empty,
-        pytest.raises(InputError, match="the scheduler has no worker"),
-        connected(empty.scheduler_address),
-    ):
-        pass
-
-
-@pytest.mark.parametrize("count", ["0", "many", "", "-1"])
-def test_a_number_of_processes_is_a_number(count):
-    with (
-        pytest.raises(UsageError, match="takes a number of processes"),
-        connected(f"local:{count}"),
-    ):
-        pass
-
-
-def test_workers_of_another_version_are_refused(cluster, monkeypatch):
-    monkeypatch.setattr(clusters, "_version", _other_version)
-    with pytest.raises(ConflictError, match=r"workers have patchknn 0\.0\.1"):
-        clusters._await_workers(cluster.client, "here")
-
-
-def test_workers_without_patchknn_are_refused(cluster, monkeypatch):
-    monkeypatch.setattr(clusters, "_version", _not_installed)
-    with pytest.raises(ConflictError, match="patchknn cannot be imported where the workers run"):
-        clusters._await_workers(cluster.client, "here")
-
-
-def test_without_dask_the_remedy_is_said(monkeypatch):
-    monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(UsageError, match=r"pip install 'patchknn\[dask\]'"), connected("local:2"):
-        pass
-
-
 def test_a_task_has_its_share_of_the_cpus(cluster):
     assert 1 <= cluster.threads_of_a_task <= len(os.sched_getaffinity(0))
 
@@ -184,11 +131,3 @@ def _fails_at_three(number):
 
 def _who(_item):
     return distributed.get_worker().address
-
-
-def _not_installed():
-    import no_such_module  # noqa: F401
-
-
-def _other_version():
-    return "0.0.1"
