@@ -75,6 +75,6 @@ def _summarise(archive: Path, counts: Counts, seconds: float) -> None:
     console.write_rows([summary], list(summary), console.output_format(None))
     if counts.held:
         console.message(
-            f"{counts.held} sources are in the hands of other processes; "
-            "if one of these is killed, run the same command again."
+            f"{counts.held} sources are in the hands of other processes; if one of these is "
+            "killed, run the same command again ('patchknn jobs status' tells of all)."
         )

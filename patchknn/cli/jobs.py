@@ -35,9 +35,9 @@ def status(
 ) -> int:
     """Print how many units are done, running, failed and pending, and which failed, and why.
 
-    A unit is a slide, or a block of images. The figures are of the run that was started last, by
-    all its processes; TSV has a line for every unit. Exits with 3 where any has failed: the same
-    command with --only-failed tries those again.
+    A unit is a slide, or a block of images; one that is embedded runs until it is published. The
+    figures are of the run that was started last, by all its processes; TSV has a line for every
+    unit. Exits with 3 where any has failed: the same command with --only-failed tries those again.
     """
     from patchknn.jobs.claims import CLAIMS
     from patchknn.jobs.records import RECORDS

@@ -51,7 +51,10 @@ class BuildSettings:
 
 @dataclass
 class Counts:
-    """What came of it, in sources except ``rows``; ``held`` are in the hands of other processes."""
+    """What came of it, in sources except ``rows``.
+
+    ``held`` are left to other processes, which have them in hand or have tried them in vain.
+    """
 
     rows: int = 0
     sources: int = 0
