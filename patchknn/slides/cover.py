@@ -48,8 +48,7 @@ def covered(
         row = np.flatnonzero(coords[:, 1] == y)
         lefts = coords[row, 0].astype(np.float64)
         lines = y + (np.arange(LINES_PER_TILE) + 0.5) * (side / LINES_PER_TILE)
-        for line in lines:
-            shares[row] += _length_inside(edges[band], owners[band], line, lefts, side)
+        shares[row] = _length_inside(edges[band], owners[band], lines, lefts, side)
     return shares / (side * LINES_PER_TILE)
 
 
@@ -65,23 +64,31 @@ def _edges(regions: Sequence[Region]) -> tuple[NDArray[np.float64], NDArray[np.i
 def _length_inside(
     edges: NDArray[np.float64],
     owners: NDArray[np.int64],
-    line: float,
+    lines: NDArray[np.float64],
     lefts: NDArray[np.float64],
     side: float,
 ) -> NDArray[np.float64]:
-    crossing = (edges[:, 1] <= line) != (edges[:, 3] <= line)
-    if not crossing.any():
+    """How much of the lines (L,) lies inside a region, per tile (N,) that they cross."""
+    crossing = (edges[:, 1] <= lines[:, None]) != (edges[:, 3] <= lines[:, None])
+    line, edge = np.nonzero(crossing)
+    if not len(line):
         return np.zeros(len(lefts))
-    x1, y1, x2, y2 = edges[crossing].T
-    x = x1 + (line - y1) * (x2 - x1) / (y2 - y1)
+    x1, y1, x2, y2 = edges[edge].T
+    x = x1 + (lines[line] - y1) * (x2 - x1) / (y2 - y1)
     # Every region's outline and holes are crossed in pairs: in, out, in, out (even-odd rule).
-    order = np.lexsort((x, owners[crossing]))
-    starts, stops = x[order][0::2], x[order][1::2]
+    order = np.lexsort((x, owners[edge], line))
+    # One line behind the other, as if it were one, so that all are measured at once.
+    first = min(x.min(), lefts.min())
+    ahead = np.arange(len(lines)) * (max(x.max(), lefts.max() + side) - first + 1) - first
+    x = (x + ahead[line])[order]
+    starts, stops = x[0::2], x[1::2]
     by_start = np.argsort(starts, kind="stable")
     starts, stops = starts[by_start], np.maximum.accumulate(stops[by_start])
     # Intervals that overlap become one, so that nothing is counted twice.
-    new = np.r_[True, starts[1:] > stops[:-1]]
-    starts, stops = starts[new], stops[np.r_[new[1:], True]]
+    new = np.append(True, starts[1:] > stops[:-1])
+    starts, stops = starts[new], stops[np.append(new[1:], True)]
     ends = np.stack([starts, stops], axis=1).ravel()
     lengths = np.cumsum(np.stack([np.zeros(len(starts)), stops - starts], axis=1).ravel())
-    return np.asarray(np.interp(lefts + side, ends, lengths) - np.interp(lefts, ends, lengths))
+    tiles = lefts + ahead[:, None]
+    inside = np.interp(tiles + side, ends, lengths) - np.interp(tiles, ends, lengths)
+    return np.asarray(inside.sum(axis=0))
