@@ -30,7 +30,7 @@ def spread_over(cluster: Cluster, snapshot: Snapshot) -> Spreading:
     def map_tasks(function: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[Any]:
         return cluster.map(function, tasks, home)
 
-    return Spreading(map_tasks, count, cluster.threads_of_a_task)
+    return Spreading(map_tasks, count, cluster.cpus_of_a_worker)
 
 
 def remote_encoder(snapshot: Snapshot, directory: Path | None, device: str | None) -> RemoteEncoder:

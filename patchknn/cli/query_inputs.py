@@ -48,7 +48,9 @@ def ask_files(
     together in one batch.
     """
     images: ImageQueries | None = None
-    for batch in _batches(arguments, settings.batch_size):
+    # A cluster takes many batches at once.
+    limit = settings.batch_size * (1 if settings.cluster is None else settings.cluster.room)
+    for batch in _batches(arguments, limit):
         for is_features, paths in groupby(batch, _is_feature_file):
             if is_features:
                 for path in paths:

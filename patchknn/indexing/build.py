@@ -19,7 +19,7 @@ from patchknn.errors import ConflictError, StoppedError
 from patchknn.indexing.prepare import Preparation
 from patchknn.indexing.profile import Stopwatch
 from patchknn.indexing.signals import signals_deferred
-from patchknn.indexing.units import WorkUnit, iter_units
+from patchknn.indexing.units import WorkUnit, is_block, iter_units
 from patchknn.indexing.work import Embedding, Work
 from patchknn.jobs.claims import CLAIMS
 from patchknn.jobs.ledger import Ledger
@@ -128,7 +128,7 @@ class ArchiveBuild:
                 *(self._archive / CLAIMS, self._archive / RECORDS, "embed"),
                 retries=settings.retries,
                 only_failed=settings.only_failed,
-                clean=(lambda text: text) if settings.store_paths else without_folders,
+                clean=self._clean,
             ) as ledger,
             ArchiveWriter(
                 self._archive,
@@ -160,6 +160,10 @@ class ArchiveBuild:
                     self._write_record()
         return self.counts
 
+    def _clean(self, text: str) -> str:
+        """What may be kept of a sentence or name."""
+        return text if self._settings.store_paths else str(without_folders(text))
+
     def _embed(self, arguments: Iterable[str | Path]) -> None:
         self._embed_units(self._listed(arguments))
         self._publish()  # only then is it known what is to be tried again
@@ -175,6 +179,7 @@ class ArchiveBuild:
     def _listed(self, arguments: Iterable[str | Path]) -> Iterator[WorkUnit]:
         """The units that the arguments name; those of the run are all known when this ends."""
         wanted = self._ledger.failed_before() if self._settings.only_failed else None
+        left = set(wanted or ())
         problems: dict[str, Problem] = {}
 
         def listed(units: list[str]) -> None:
@@ -185,9 +190,25 @@ class ArchiveBuild:
         for unit in iter_units(iter_entries(arguments, split=self._settings.split), listed):
             if isinstance(unit, Problem):
                 problems[unit.name] = unit
+                left.discard(self._clean(unit.name))
                 self._failed(unit)
-            elif wanted is None or unit.name in wanted:
-                yield unit
+                continue
+            if wanted is not None:
+                # A block is called otherwise when one of its images is new, a tile set that could
+                # not be read by its path.
+                files = (self._clean(str(entry.path)) for entry in unit.entries)
+                names = {unit.name, *files, *(entry.name for entry in unit.entries)}
+                left -= names
+                if not names & wanted:
+                    continue
+            yield unit
+        lost = sorted(name for name in left if not is_block(name))
+        if lost:
+            self._report.warning(
+                f"what failed before is not among these sources any more: {', '.join(lost[:3])}"
+                f"{' and others' if len(lost) > 3 else ''}; run the same command without "
+                "--only-failed."
+            )
 
     def _works(self, units: Iterable[WorkUnit]) -> Iterator[Work]:
         """What is left to do of units, which are this process's then."""
@@ -225,7 +246,10 @@ class ArchiveBuild:
         if work.rows is not None:
             with self._stopwatch.time("writing"):
                 work.taken_in(self._writer, replace=self._settings.replace)
-        self._unpublished.append(work)
+        if work.count:
+            self._unpublished.append(work)
+        else:  # nothing of it is to be published
+            self._settle(work)
 
     def _after(self, patches: int) -> None:
         self.counts.patches += patches

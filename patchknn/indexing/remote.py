@@ -83,8 +83,11 @@ class ClusterEmbedding:
         in_hand: dict[str, Work] = {}
         with self._cluster.engine(embed_unit) as engine:
 
-            def take_one() -> None:
-                for unit, outcome in engine.finished():
+            def take_some() -> None:
+                done = engine.finished()
+                if not done:
+                    after(0)
+                for unit, outcome in done:
                     work = in_hand.pop(unit.name)
                     patches = _fill(work, outcome)
                     with signals_deferred():
@@ -96,9 +99,9 @@ class ClusterEmbedding:
                 task = _Task(work.unit, work.looked, self._encoder, self._settings)
                 engine.give(Unit(work.unit.name, task))
                 while len(in_hand) >= engine.capacity:
-                    take_one()
+                    take_some()
             while in_hand:
-                take_one()
+                take_some()
 
     def keep_complete_images(self, finished: Callable[[Work], None]) -> None:
         """As Embedding: what the workers have is given up."""

@@ -13,6 +13,8 @@ from patchknn.slides.pixels import file_size
 # In a tile set its corner, tissue and label; in a slide its JPEG.
 _BYTES_OF_A_PATCH = {"tileset": 40, "slide": 20_000, "rows": 20_000, "image": 20_000}
 
+_IMAGES = "images-"
+
 BLOCK = 512
 """Plain images in one unit: enough to fill batches, few enough to share among processes."""
 
@@ -62,6 +64,11 @@ def iter_units(
     yield from left
 
 
+def is_block(name: str) -> bool:
+    """Whether a unit of that name is a block of images."""
+    return name.startswith(_IMAGES)
+
+
 def _size(entry: Entry) -> float:
     """About how many patches a slide has, from what is known without opening it."""
     return len(entry.rows) or file_size(entry.path) / _BYTES_OF_A_PATCH[entry.kind]
@@ -71,4 +78,4 @@ def _block(images: list[Entry]) -> WorkUnit:
     digest = hashlib.blake2b(digest_size=12)
     for entry in images:
         digest.update(f"{entry.name}\0{entry.path}\0".encode(errors="surrogateescape"))
-    return WorkUnit(f"images-{digest.hexdigest()}", tuple(images))
+    return WorkUnit(f"{_IMAGES}{digest.hexdigest()}", tuple(images))

@@ -63,11 +63,12 @@ class Work:
         name, problems = self.unit.name, self.problems
         if not problems:
             return Outcome(name, "done" if self.count else "empty", count=self.count)
-        detail = problems[0].error
-        if len(self.unit.entries) > 1:
+        detail, inputs = problems[0].error, tuple[str, ...]()
+        if not self.unit.is_slide:
             detail += f" ({len(problems)} of {len(self.unit.entries)} failed.)"
+            inputs = tuple(problem.name for problem in problems)
         final = all(problem.final for problem in problems)
-        return Outcome(name, "failed", detail, self.count or None, final=final)
+        return Outcome(name, "failed", detail, self.count or None, final=final, inputs=inputs)
 
 
 class Embedding(Protocol):

@@ -7,13 +7,18 @@ lost several workers with it.
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cached_property
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
-from patchknn.errors import PatchknnError
+from patchknn import __version__
+from patchknn.errors import ConflictError, PatchknnError
 from patchknn.jobs.cpus import available_cpus
 from patchknn.jobs.units import Outcome, Payload, Unit, Work, guarded
 
@@ -23,6 +28,8 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+_LOOK_SECONDS = 2.0
+_KNOWN_SECONDS = 1.0
 _IN_FLIGHT = 2  # tasks per thread of a worker: one is worked on, and the next is there
 
 
@@ -32,24 +39,45 @@ class Cluster:
     def __init__(self, client: Client, where: str) -> None:
         self.client = client
         self._where = where
+        self._known: tuple[float, dict[str, int]] = (-math.inf, {})
 
     @property
     def workers(self) -> int:
         """How many there are now."""
-        return len(self.client.nthreads())
+        return len(self._threads())
 
     @property
     def room(self) -> int:
         """How many tasks it has use for at a time; workers may come and go."""
-        threads: int = sum(self.client.nthreads().values())
-        return _IN_FLIGHT * max(threads, 1)
+        return _IN_FLIGHT * max(sum(self._threads().values()), 1)
 
     @cached_property
-    def threads_of_a_task(self) -> int:
-        """How many threads a task may use, whichever of the workers does it."""
-        tasks = self.client.nthreads()
-        cpus = self.client.run(_cpus)
-        return max(min((cpus[one] // tasks[one] for one in cpus if one in tasks), default=1), 1)
+    def cpus_of_a_worker(self) -> int:
+        """How many processors a worker may use, whichever it is."""
+        with self._asking():
+            return max(min(self.client.run(_cpus).values(), default=1), 1)
+
+    def submit(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Future:
+        """Have a function called by a worker."""
+        with self._asking():
+            return self.client.submit(function, *arguments, pure=False, **options)
+
+    def _threads(self) -> dict[str, int]:
+        """Of each worker, by its address; asked for once a second."""
+        asked, known = self._known
+        if time.monotonic() - asked > _KNOWN_SECONDS:
+            with self._asking():
+                known = self.client.nthreads()
+            self._known = (time.monotonic(), known)
+        return known
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        # Whatever Dask raises where the scheduler does not answer; its errors have no common base.
+        try:
+            yield
+        except Exception as error:
+            raise self._gone() from error
 
     def engine(self, work: Work[Payload]) -> DaskEngine[Payload]:
         """Its workers as an engine for units."""
@@ -71,7 +99,7 @@ class Cluster:
         try:
             for item in items:
                 at = {} if home is None else self._at(*home(item))
-                waiting.append(self.client.submit(function, item, pure=False, **at))
+                waiting.append(self.submit(function, item, **at))
                 while len(waiting) >= self.room:
                     yield self.result(waiting.popleft())
             while waiting:
@@ -80,7 +108,7 @@ class Cluster:
             self.cancel(list(waiting))
 
     def _at(self, number: int, parts: int) -> dict[str, Any]:
-        addresses = sorted(self.client.nthreads())
+        addresses = sorted(self._threads())
         parts = min(parts, len(addresses))
         if not parts:
             return {}
@@ -95,20 +123,21 @@ class Cluster:
         except KilledWorker as error:
             message = f"{_lost(error)} Is there enough memory for them?"
             raise PatchknnError(message) from None
-        except (CancelledError, TimeoutError):
+        except CancelledError:  # as all are when the connection is lost
             raise self._gone() from None
-        except OSError as error:
-            if error.errno is not None:  # a worker's own, such as of a full disk
+        except (OSError, RuntimeError):
+            if self.client.status == "running":  # a worker's own, such as of a full disk
                 raise
             raise self._gone() from None
 
     def cancel(self, futures: list[Future]) -> None:
-        """Give tasks up; nothing happens where the scheduler is gone."""
-        try:
-            if futures:
+        """Give tasks up; nothing happens where the scheduler is gone.
+
+        Those that a worker has begun, it ends all the same.
+        """
+        if futures:
+            with suppress(Exception):  # of no common base, as above
                 self.client.cancel(futures)
-        except (OSError, RuntimeError, TimeoutError):
-            return
 
     def _gone(self) -> PatchknnError:
         message = (
@@ -122,13 +151,11 @@ class DaskEngine(Generic[Payload]):
     """Does units on a cluster; as Engine."""
 
     def __init__(self, cluster: Cluster, work: Work[Payload]) -> None:
-        from distributed import as_completed
-
         self._cluster = cluster
         self._work = work
         self._units: dict[str, Unit[Payload]] = {}
         self._futures: dict[str, Future] = {}
-        self._completed = as_completed(loop=cluster.client.loop)
+        self._completed: SimpleQueue[Future] = SimpleQueue()
 
     @property
     def capacity(self) -> int:
@@ -137,15 +164,22 @@ class DaskEngine(Generic[Payload]):
 
     def give(self, unit: Unit[Payload]) -> None:
         """As Engine."""
-        future = self._cluster.client.submit(_do, unit, self._work, pure=False)
+        future = self._cluster.submit(_do, unit, self._work, __version__)
         self._units[future.key], self._futures[future.key] = unit, future
-        self._completed.add(future)
+        future.add_done_callback(self._completed.put)
 
     def finished(self) -> list[tuple[Unit[Payload], Outcome]]:
-        """As Engine; PatchknnError where the scheduler is gone."""
+        """As Engine; none after a while, since workers that have come may be given units.
+
+        Raises PatchknnError where the scheduler is gone, ConflictError where a worker has another
+        version of patchknn.
+        """
         from distributed import KilledWorker
 
-        future = next(self._completed)
+        try:
+            future = self._completed.get(timeout=_LOOK_SECONDS)
+        except Empty:
+            return []
         unit = self._units.pop(future.key)
         del self._futures[future.key]
         if future.status == "error":
@@ -161,7 +195,10 @@ class DaskEngine(Generic[Payload]):
         self._cluster.cancel(list(self._futures.values()))
 
 
-def _do(unit: Unit[Payload], work: Work[Payload]) -> Outcome:
+def _do(unit: Unit[Payload], work: Work[Payload], version: str) -> Outcome:
+    if version != __version__:  # of a worker that joined later
+        message = f"a worker has patchknn {__version__}, and this is {version}; start it anew."
+        raise ConflictError(message)
     return guarded(unit, work)
 
 

@@ -7,6 +7,7 @@ batch.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import threading
 from collections import deque
@@ -176,6 +177,7 @@ def _serve(connection: Connection, work: Work[Payload]) -> None:
     if hasattr(signal, "SIGUSR1"):  # Slurm's warning reaches the whole step: the parent heeds it
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _stop)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         with _Stops() as stops:
             while True:
@@ -189,6 +191,14 @@ def _serve(connection: Connection, work: Work[Payload]) -> None:
                 stops.check()
     except (StoppedError, EOFError, OSError):  # asked to end, or the parent has no more or is gone
         return
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed holds no claims any more: another process may do the unit by now."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
 
 
 def _stop(number: int, _frame: object) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
+from itertools import chain
 from pathlib import Path
 from typing import Self
 
@@ -38,12 +39,15 @@ class Ledger:
         self._claims = Claims(claims)
         self._record = Record(records, command, clean)
         self._records = Records(records)
+        # What is said from now on is of this run. Not by the time that it says: clocks differ.
+        self._records.refresh()
+        self._first = self._records.count
         self._taken: dict[str, float] = {}
         self._found_done: set[str] = set()
         self._failures: dict[str, list[Outcome]] = {}
 
     def failed_before(self) -> set[str]:
-        """The units of which the records say last that they failed.
+        """The units of which the records say last that they failed, and what of them has failed.
 
         Raises InputError where there are no records at all.
         """
@@ -52,7 +56,9 @@ class Ledger:
         if not units:
             message = "--only-failed: no record tells of an earlier run; leave it away."
             raise InputError(message)
-        return {unit for unit in units if self._last_status(unit) == "failed"}
+        failed = [unit for unit in units if self._last_status(unit) == "failed"]
+        inputs = (event.inputs for unit in failed for event in self._records.failures(unit)[-1:])
+        return {*failed, *chain.from_iterable(inputs)}
 
     def plan(self, units: Collection[str]) -> None:
         """Say which units there are."""
@@ -104,6 +110,7 @@ class Ledger:
             count=outcome.count,
             seconds=None if began is None else time.monotonic() - began,
             final=outcome.final,
+            inputs=outcome.inputs,
         )
         if outcome.status == "failed":
             self._failures.setdefault(unit, []).append(outcome)
@@ -146,7 +153,7 @@ class Ledger:
         return event.owner.get("token") == self._record.token
 
     def _is_of_run(self, event: Event) -> bool:
-        if event.time >= self._record.started:
+        if event.number >= self._first:
             return True
         # What this very task failed at before it was started again, it may try again.
         array = event.owner.get("array")

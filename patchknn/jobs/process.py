@@ -26,7 +26,10 @@ def has_ended(owner: dict[str, str]) -> bool:
     """Whether a process of this very machine (and pid namespace) is gone; else unknown: False."""
     if not owner["node"] or owner["node"] != _node() or not owner["pid"].isdigit():
         return False
-    return _start_time(int(owner["pid"])) != (owner.get("started") or None)
+    started = _start_time(int(owner["pid"]))
+    if started is None and _is_anothers(int(owner["pid"])):
+        return False  # /proc may hide it
+    return started != (owner.get("started") or None)
 
 
 def array_name() -> str | None:
@@ -44,6 +47,17 @@ def task_name() -> str | None:
     several = os.environ.get("SLURM_STEP_NUM_TASKS", "1") not in {"", "1"}
     process = os.environ.get("SLURM_PROCID")
     return f"{name}.{process}" if name and several and process else name or None
+
+
+def _is_anothers(pid: int) -> bool:
+    """Whether there is such a process, of another user."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _node() -> str:

@@ -14,7 +14,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -36,7 +36,8 @@ class Event:
     """What a record says of one unit: its ``status``, why, how many things it gave, and when.
 
     ``owner`` is what the process said of itself: host, pid, task, array, token. ``final``: a
-    failure that another try will not mend.
+    failure that another try will not mend; ``inputs`` are the parts of the unit that failed.
+    ``number`` counts the events in the order in which they were read, from 0.
     """
 
     unit: str
@@ -47,12 +48,14 @@ class Event:
     time: float
     owner: Mapping[str, Any]
     final: bool = False
+    inputs: tuple[str, ...] = ()
+    number: int = 0
 
 
 class Record:
     """This process's own record, below ``folder``; nothing is written before there is something.
 
-    ``clean`` is applied to every sentence, to leave out what must not be kept. What cannot be
+    ``clean`` is applied to sentences and names, to leave out what must not be kept. What cannot be
     written, such as on a full disk, is left: the work itself will say so.
     """
 
@@ -81,7 +84,8 @@ class Record:
             self._plan(units)
 
     def _plan(self, units: Iterable[str]) -> None:
-        lines = "".join(f"{json.dumps(unit)}\n" for unit in sorted(units)).encode()
+        names = sorted(map(self._clean, units))
+        lines = "".join(f"{json.dumps(name)}\n" for name in names).encode()
         file = self._folder / f"plan-{hashlib.sha256(lines).hexdigest()[:24]}.ndjson"
         if file.exists():
             if time.time() - file.stat().st_mtime > _KEPT_SECONDS / 2:
@@ -100,10 +104,13 @@ class Record:
         count: int | None = None,
         seconds: float | None = None,
         final: bool = False,
+        inputs: Sequence[str] = (),
     ) -> None:
         """Say what became of a unit."""
-        event: dict[str, Any] = {"event": "unit", "unit": unit, "status": status}
+        event: dict[str, Any] = {"event": "unit", "unit": self._clean(unit), "status": status}
         event["time"] = time.time()
+        if inputs:
+            event["inputs"] = list(map(self._clean, inputs))
         if final:
             event["final"] = True
         if detail:
@@ -148,6 +155,7 @@ class Records:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self.count = 0  # events of units that were read
         self._sources: dict[str, _Source] = {}
         self._latest: dict[str, Event] = {}
         self._failures: dict[str, list[Event]] = {}
@@ -224,7 +232,10 @@ class Records:
                 time=at,
                 owner=source.owner,
                 final=event.get("final") is True,
+                inputs=tuple(map(str, event.get("inputs", ()))),
+                number=self.count,
             )
+            self.count += 1
             known = self._latest.get(one.unit)
             if known is None or at >= known.time:
                 self._latest[one.unit] = one

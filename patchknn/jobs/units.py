@@ -20,7 +20,8 @@ class Outcome:
     """What became of one unit; ``detail`` says more, and why where it failed.
 
     ``count``: how many things the unit gave, such as tiles; ``result`` is what else the work
-    returns. ``held``: another process has it. ``final``: it would fail again.
+    returns. ``held``: another process has it. ``final``: it would fail again. ``inputs``: what of a
+    unit has failed, where that is a part of it.
     """
 
     unit: str
@@ -29,6 +30,7 @@ class Outcome:
     count: int | None = None
     held: bool = False
     final: bool = False
+    inputs: tuple[str, ...] = ()
     result: Any = None
 
 

@@ -99,27 +99,75 @@ def test_a_conflict_is_not_tried_again(embed, patchknn, image_folder, tmp_path):
     assert [unit["attempts"] for unit in failed.values()] == [1]
 
 
-def test_what_failed_elsewhere_meanwhile_is_left_and_said(embed, write_slide, tmp_path):
+def test_what_failed_elsewhere_meanwhile_is_left_and_said(
+    embed, write_slide, tmp_path, monkeypatch
+):
     """As two processes that run at once see it: one has tried often enough."""
     for seed, name in enumerate(("a.tif", "b.tif")):
         write_slide(f"slides/{name}", seed=seed)
     embed(tmp_path / "slides" / "a.tif")
     archive = tmp_path / "archive"
-    (archive / CLAIMS).mkdir()
-    embedding = Ledger(archive / CLAIMS, archive / RECORDS, "embed", retries=0)
-    with embedding as other:
-        other.settle(Outcome("b.tif", "failed", "b.tif is bad."))
-    # Failures count from the start of a process: this record is made to be later.
-    (record,) = (
-        file for file in (archive / RECORDS).iterdir() if "b.tif is bad" in file.read_text()
-    )
-    lines = [json.loads(line) for line in record.read_text().splitlines()]
-    text = "".join(json.dumps({**line, "time": line["time"] + 1e6}) + "\n" for line in lines)
-    record.write_text(text)
+    plan = Ledger.plan
+
+    def planned(ledger, units):
+        plan(ledger, units)
+        with Ledger(archive / CLAIMS, archive / RECORDS, "embed", retries=0) as other:
+            other.settle(Outcome("b.tif", "failed", "b.tif is bad."))
+
+    monkeypatch.setattr(Ledger, "plan", planned)
     result, summary = embed(tmp_path / "slides", "--retries", 0)
     assert (result.code, summary["sources"], summary["held"]) == (0, 0, 1)
     assert "b.tif: it failed elsewhere" in result.err
     assert "b.tif is bad." in result.err
+
+
+def test_what_failed_is_found_again_under_another_name(
+    embed, patchknn, image_folder, write_slide, tmp_path
+):
+    """A block is called by all of its images, a tile set that cannot be read by its file."""
+    folder = image_folder(3)
+    (folder / "A" / "bad.png").write_text("no image")
+    write_slide("slides/a.tif")
+    patchknn("tile", tmp_path / "slides", "-o", tmp_path / "tiles", "--size", 32, "--mpp", 0.5)
+    whole = (tmp_path / "tiles" / "a.h5").read_bytes()
+    (tmp_path / "tiles" / "a.h5").write_bytes(whole[: len(whole) // 2])
+    words = (folder, tmp_path / "tiles")
+    assert embed(*words)[1]["failed"] == 2
+    said = "".join(file.read_text() for file in (tmp_path / "archive" / RECORDS).iterdir())
+    assert str(tmp_path) not in said
+    (tmp_path / "tiles" / "a.h5").write_bytes(whole)
+    Image.new("RGB", (32, 32), "red").save(folder / "A" / "bad.png")
+    image_folder(1, first=9)
+    result, summary = embed(*words, "--only-failed")
+    assert (result.code, result.err) == (0, "")
+    assert (summary["sources"], summary["failed"]) == (3, 0)
+
+
+def test_what_failed_and_is_not_named_any_more_is_said(embed, image_folder, tmp_path):
+    folder = image_folder(2)
+    (folder / "A" / "bad.png").write_text("no image")
+    embed(folder)
+    (folder / "A" / "bad.png").unlink()
+    result, _ = embed(folder, "--only-failed")
+    assert "not among these sources any more: A/bad.png; run the same" in result.err
+
+
+def test_nothing_of_a_unit_is_no_reason_to_keep_it(embed, image_folder, tmp_path, monkeypatch):
+    """What failed as a whole is settled at once, before anything is published."""
+    held = []
+    settle = Ledger.settle
+
+    def watched(ledger, outcome):
+        ended = settle(ledger, outcome)
+        held.append(len(list((tmp_path / "archive" / CLAIMS).glob("*.[0-9]"))))
+        return ended
+
+    monkeypatch.setattr(Ledger, "settle", watched)
+    (tmp_path / "bad").mkdir()
+    for number in range(4):
+        (tmp_path / "bad" / f"{number}.svs").write_text("no slide")
+    assert embed(tmp_path / "bad", "--retries", 0)[1]["failed"] == 4
+    assert max(held) <= 1
 
 
 def test_who_has_a_unit_is_running(embed, patchknn, write_slide, tmp_path):

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from patchknn.errors import InputError, PatchknnError
+from patchknn.errors import ConflictError, InputError, PatchknnError
 from patchknn.jobs.cluster import Cluster
 from patchknn.jobs.ledger import Ledger
 from patchknn.jobs.run import run_units
-from patchknn.jobs.units import Unit
+from patchknn.jobs.units import Outcome, Unit
 
 distributed = pytest.importorskip("distributed")
 
@@ -68,7 +68,7 @@ def test_a_unit_that_costs_its_workers_is_that_units_failure(cluster, act, monke
 
     engine = cluster.engine(act)
     engine._units["one"], engine._futures["one"] = Unit("u0", "die"), Lost()
-    engine._completed = iter([Lost()])
+    engine._completed.put(Lost())
     ((unit, outcome),) = engine.finished()
     assert (unit.name, outcome.status) == ("u0", "failed")
     assert outcome.detail == "u0: the workers that had it died, 4 of them."
@@ -110,12 +110,64 @@ def test_a_scheduler_that_is_gone_is_said(cluster, monkeypatch):
         def result(self):
             raise distributed.CancelledError("future")
 
-    with pytest.raises(PatchknnError, match="the scheduler is gone; what was finished is kept"):
+    said = "the scheduler is gone; what was finished is kept"
+    with pytest.raises(PatchknnError, match=said):
         cluster.result(Gone())
 
 
+def test_a_scheduler_that_ends_is_said_by_whatever_is_asked_next(act):
+    options = {"processes": False, "dashboard_address": ":0", "n_workers": 1}
+    said = "the scheduler is gone; what was finished is kept"
+    with distributed.LocalCluster(**options) as local, distributed.Client(local) as client:
+        gone = Cluster(client, "here")
+        results = gone.map(_square, range(100))
+        assert next(results) == 0
+        client.close()
+        with pytest.raises(PatchknnError, match=said):
+            list(results)
+        with pytest.raises(PatchknnError, match=said):
+            gone.engine(act).give(Unit("u", "ok"))
+        with pytest.raises(PatchknnError, match=said):
+            Cluster(client, "here").room  # noqa: B018
+
+
+def test_a_worker_of_another_version_that_joins_later_ends_the_run(cluster, act, monkeypatch):
+    from patchknn.jobs import cluster as module
+
+    with pytest.raises(ConflictError, match=r"a worker has patchknn .*, and this is 0\.0\.1"):
+        module._do(Unit("u", "ok"), act, "0.0.1")
+
+
+def test_workers_that_come_are_given_units_before_the_first_are_done(act, tmp_path, monkeypatch):
+    """One worker is kept busy until the unit that a second one must do is done."""
+    from patchknn.jobs import cluster as module
+
+    monkeypatch.setattr(module, "_LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(module, "_KNOWN_SECONDS", 0.0)
+    os.mkfifo(tmp_path / "fifo")
+    options = {"processes": False, "dashboard_address": ":0", "threads_per_worker": 1}
+    with (
+        distributed.LocalCluster(n_workers=1, **options) as local,
+        distributed.Client(local) as client,
+    ):
+        engine = Cluster(client, "here").engine(_write_or_read)
+        units = [Unit("reader", str(tmp_path / "fifo")), *_units("ok", "ok")]
+        outcomes = run_units([*units, Unit("writer", str(tmp_path / "fifo"))], engine)
+        local.scale(2)
+        done = {outcome.unit: outcome.detail for outcome in outcomes}
+    assert done["reader"] == "it came"
+    assert len(done) == 4
+
+
 def test_a_task_has_its_share_of_the_cpus(cluster):
-    assert 1 <= cluster.threads_of_a_task <= len(os.sched_getaffinity(0))
+    assert 1 <= cluster.cpus_of_a_worker <= len(os.sched_getaffinity(0))
+
+
+def _write_or_read(unit):
+    if unit.name == "writer":
+        Path(unit.payload).write_text("it came")
+    detail = Path(unit.payload).read_text() if unit.name == "reader" else ""
+    return Outcome(unit.name, "done", detail)
 
 
 def _square(number):

@@ -83,8 +83,12 @@ def test_a_line_that_makes_no_sense_is_passed_over(folder, line):
 
 def test_sentences_are_cleaned_before_they_are_kept(folder):
     record = Record(folder, "embed", lambda text: text.replace("/home/ann/", "…/"))
-    record.note("a", "failed", detail="/home/ann/a.svs is bad.")
-    assert _read(folder).failures("a")[0].detail == "…/a.svs is bad."
+    record.plan(["a", "/home/ann/t.h5"])
+    record.note("a", "failed", detail="/home/ann/a.svs is bad.", inputs=["/home/ann/b.svs"])
+    record.note("/home/ann/t.h5", "failed")
+    (failure,) = _read(folder).failures("a")
+    assert (failure.detail, failure.inputs) == ("…/a.svs is bad.", ("…/b.svs",))
+    assert not any("ann" in file.read_text() for file in folder.iterdir())
 
 
 def test_a_record_that_cannot_be_written_ends_no_run(folder, claims):
@@ -147,6 +151,20 @@ def test_the_claim_of_a_process_that_is_gone_is_not_running(folder, claims, monk
         (link,) = claims.glob("a-*")
         os.utime(link, (time.time() - 1000,) * 2)
         assert [u.status for u in run_status(folder, claims).units] == ["pending"]
+
+
+def test_of_which_run_a_failure_is_does_not_hang_on_clocks(folder, claims, monkeypatch):
+    monkeypatch.setattr(time, "time", lambda clock=time.time: clock() + 300)
+    with Ledger(claims, folder, "tile", retries=0) as ahead:
+        ahead.settle(Outcome("a", "failed", "a is bad."))
+    monkeypatch.undo()
+    with Ledger(claims, folder, "tile", retries=0) as later:
+        assert later.failed_before() == {"a"}
+        assert later.take("a") is None
+        monkeypatch.setattr(time, "time", lambda clock=time.time: clock() - 300)
+        with Ledger(claims.with_name("other"), folder, "tile", retries=0) as behind:
+            behind.settle(Outcome("b", "failed", "b is bad."))
+        assert later.given_up("b").detail.endswith("b is bad.")
 
 
 def test_an_array_counts_the_failures_of_its_other_tasks_only(folder, claims, monkeypatch):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
+import subprocess
 import sys
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -176,6 +178,33 @@ def test_what_another_process_has_is_left_to_it(act, ledger, tmp_path):
     ]  # fmt: skip
     assert f"process {os.getpid()}" in outcomes[-1].detail
     assert not (tmp_path / "u1").exists()
+
+
+def test_workers_end_with_a_parent_that_was_killed(tmp_path):
+    """Whoever takes the unit over must not find it overwritten later."""
+    for name in ("started", "go"):
+        os.mkfifo(tmp_path / name)
+    parent = subprocess.Popen([sys.executable, "-c", _PARENT, HERE, str(tmp_path)])
+    worker = int((tmp_path / "started").read_text())
+    watch = os.pidfd_open(worker)
+    parent.kill()
+    parent.wait()
+    assert select.select([watch], [], [], 60)[0]  # it ended
+    os.close(watch)
+
+
+_PARENT = """
+import os, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+os.environ["PYTHONPATH"] = os.pathsep.join([sys.argv[1], os.environ.get("PYTHONPATH", "")])
+from work_for_tests import act
+from patchknn.jobs.engines import WorkerProcesses
+from patchknn.jobs.run import run_units
+from patchknn.jobs.units import Unit
+if __name__ == "__main__":
+    list(run_units([Unit("u", f"hang:{sys.argv[2]}")], WorkerProcesses(act, 2)))
+"""
 
 
 def test_no_units_is_no_work(act):

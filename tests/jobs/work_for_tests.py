@@ -46,6 +46,9 @@ def act(unit):
             signal.pause()
         except Exception:  # noqa: BLE001
             pass
+    if kind == "hang":
+        Path(argument, "started").write_text(str(os.getpid()))
+        Path(argument, "go").read_text()  # which nobody writes to
     if kind == "touch":
         with Path(argument, unit.name).open("x"):
             pass
