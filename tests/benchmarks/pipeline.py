@@ -91,7 +91,8 @@ def main() -> int:
     if asked.quick:
         return 0
     long = {name: log.facts.get(f"reading, {name}, s", 1) >= _LONG_S for name in slides}
-    targets = pipeline_targets(long, [one.name for one in _MODELS], cpus)
+    scaling = log.facts.get("plain loop, two processes against one", 0)
+    targets = pipeline_targets(long, [one.name for one in _MODELS], scaling)
     results = list(fact_verdicts(log, targets))
     say("\n" + "\n".join(str(verdict) for verdict in results) + f"\n\n{versions}")
     return 1 if asked.check and not all(verdict.met for verdict in results) else 0
