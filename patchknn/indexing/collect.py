@@ -77,6 +77,7 @@ class UnitRows:
         if not self._features or (self.unit.is_slide and self.problems):
             return None
         features = np.concatenate(self._features)
+        self._features = [features]  # of a large slide both would be much to hold
         number, x, y, label = np.array(self._columns, np.int64).T
         used, source = np.unique(number, return_inverse=True)
         thumbnails = tuple(image for image in self._thumbnails if image is not None)
