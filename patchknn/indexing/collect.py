@@ -91,8 +91,3 @@ class UnitRows:
             classes=tuple(self._classes),
             thumbnails=thumbnails if len(thumbnails) == len(features) else None,
         )
-
-    @property
-    def archived_sources(self) -> int:
-        """How many sources ``rows`` has rows of."""
-        return len({column[0] for column in self._columns})
