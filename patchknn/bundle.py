@@ -41,6 +41,8 @@ from patchknn.files import (
     write_json,
 )
 
+_CODED_ROWS = 4096
+
 
 class Bundle(NamedTuple):
     """A loaded bundle without its backbone."""
@@ -71,19 +73,16 @@ class Bundle(NamedTuple):
 
         Raises ConflictError where D is not the bundle's.
         """
-        features = np.asarray(features)
-        expected = self.description.feature_dim
-        if features.ndim != 2 or features.shape[1] != expected:
-            message = (
-                f"Features of shape {features.shape} do not fit the encoder in {self.directory}, "
-                f"which has {expected} per patch."
-            )
-            raise ConflictError(message)
-        return self.hash_map(features)
+        return self.hash_map(self._fitting(features))
 
     def codes(self, features: Array) -> npt.NDArray[np.uint8]:
         """Features (N, D) → packed codes (N, K/8) uint8, bit i being 1 where element i > 0."""
-        return np.packbits(self.hash_vectors(features) > 0, axis=1)
+        features = self._fitting(features)
+        codes = np.empty((len(features), self.description.bits // 8), np.uint8)
+        for start in range(0, len(features), _CODED_ROWS):  # in float64 all would be much to hold
+            block = slice(start, start + _CODED_ROWS)
+            codes[block] = np.packbits(self.hash_map(features[block]) > 0, axis=1)
+        return codes
 
     def probabilities(self, features: Array) -> npt.NDArray[np.float64] | None:
         """Features (N, D) → class probabilities (N, C), or None without a classifier."""
@@ -94,6 +93,17 @@ class Bundle(NamedTuple):
         exponentials: npt.NDArray[np.float64] = np.exp(scores)
         total: npt.NDArray[np.float64] = exponentials.sum(axis=1, keepdims=True)
         return np.divide(exponentials, total)
+
+    def _fitting(self, features: Array) -> npt.NDArray[Any]:
+        features = np.asarray(features)
+        expected = self.description.feature_dim
+        if features.ndim != 2 or features.shape[1] != expected:
+            message = (
+                f"Features of shape {features.shape} do not fit the encoder in {self.directory}, "
+                f"which has {expected} per patch."
+            )
+            raise ConflictError(message)
+        return features
 
 
 def write_bundle(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
 from patchknn.archive.codes import check_codes
 from patchknn.archive.ordering import order_by
@@ -10,6 +13,8 @@ from patchknn.archive.rows import Rows
 from patchknn.archive.settings import ArchiveSettings
 from patchknn.bundle import Bundle
 from patchknn.errors import ConflictError, InputError
+
+_BLOCK_ROWS = 4096
 
 
 def check_shapes(rows: Rows, settings: ArchiveSettings) -> None:
@@ -48,10 +53,10 @@ def prepared(rows: Rows, settings: ArchiveSettings, bundle: Bundle) -> Rows:
     dtype = np.dtype(settings.feature_dtype)
     with np.errstate(over="ignore", invalid="ignore"):
         # In C order, for a shard takes rows of it block by block.
-        features = np.asarray(rows.features).astype(dtype, order="C")
-    finite = np.isfinite(features).all(axis=1)
-    if not finite.all():
-        name = rows.sources[int(rows.source[int(np.argmin(finite))])].name
+        features = np.asarray(rows.features).astype(dtype, order="C", copy=False)
+    bad = _first_not_finite(features)
+    if bad is not None:
+        name = rows.sources[int(rows.source[bad])].name
         message = (
             f"{name}: the encoder gave a feature that is not finite as {dtype}; "
             "check the weights, or make the archive with float32 features."
@@ -70,6 +75,14 @@ def prepared(rows: Rows, settings: ArchiveSettings, bundle: Bundle) -> Rows:
         rows.classes,
         rows.thumbnails,
     )
+
+
+def _first_not_finite(features: npt.NDArray[Any]) -> int | None:
+    for start in range(0, len(features), _BLOCK_ROWS):
+        finite = np.isfinite(features[start : start + _BLOCK_ROWS]).all(axis=1)
+        if not finite.all():
+            return start + int(np.argmin(finite))
+    return None
 
 
 def without_repeats(rows: Rows) -> Rows:

@@ -110,7 +110,8 @@ def concatenate(parts: list[Rows]) -> Rows:
     if all(part.thumbnails is not None for part in parts):
         thumbnails = tuple(image for part in parts for image in part.thumbnails or ())
     return Rows(
-        np.concatenate([part.features for part in parts]),
+        # What is one block already is much to copy.
+        parts[0].features if len(parts) == 1 else np.concatenate([p.features for p in parts]),
         np.concatenate([part.codes for part in parts]),
         np.concatenate([part.coords for part in parts]),
         np.concatenate(source_columns),

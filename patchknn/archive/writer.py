@@ -37,6 +37,17 @@ from patchknn.files import fsync_directory
 _SHARD_BYTES = 512 << 20
 
 
+class SourcesTakenError(ConflictError):
+    """Others published other files under the names of some sources meanwhile.
+
+    ``sentences`` says it of each name; the rest of what was to be published is.
+    """
+
+    def __init__(self, sentences: dict[str, str]) -> None:
+        super().__init__(" ".join(sentences.values()))
+        self.sentences = sentences
+
+
 class ArchiveWriter:
     """One process's additions to an archive; any number of processes may add at once.
 
@@ -91,7 +102,7 @@ class ArchiveWriter:
         self.close()
 
     def add(self, rows: Rows, *, replace: bool = False) -> int:
-        """Take rows in, and return how many were new.
+        """Take rows in, and return how many were new; their arrays are not to be changed later.
 
         Rows of a source that was published before with the same content are left out and
         counted in ``duplicates``; a source may come in several parts before it is published.
@@ -138,15 +149,15 @@ class ArchiveWriter:
 
         None where there was nothing to publish. A source that another process published in the
         meantime is left out: with the same content it counts in ``duplicates``; with other
-        content the rest is published and ConflictError names both.
+        content the rest is published and SourcesTakenError names both.
         """
         self._settle()
         self.flush()
-        conflicts: list[str] = []
+        conflicts: dict[str, str] = {}
 
         def with_shards(parent: Manifest) -> Manifest | None:
             self._drop_removal()  # of a race that was lost, or a publication that failed
-            conflicts.extend(self._drop_taken(parent))
+            conflicts.update(self._drop_taken(parent))
             if not self._shards:
                 return None
             self._publishing = True
@@ -184,7 +195,7 @@ class ArchiveWriter:
         if manifest is not None:
             self._newest = manifest
         if conflicts:
-            raise ConflictError(" ".join(conflicts))
+            raise SourcesTakenError(conflicts)
         return None if manifest is None else manifest.number
 
     def _without_replaced(self, parent: Manifest) -> tuple[Manifest, Dead]:
@@ -306,10 +317,10 @@ class ArchiveWriter:
         known = self._opened
         return open_snapshot(self.path, self.settings, manifest=manifest, known=known, check=False)
 
-    def _drop_taken(self, parent: Manifest) -> list[str]:
-        """Leave out the sources that others published since; the sentences of real conflicts."""
+    def _drop_taken(self, parent: Manifest) -> dict[str, str]:
+        """Leave out the sources that others published since; by name, what is a real conflict."""
         if parent.nonce == self._newest.nonce:  # after a repair a number may be another's
-            return []
+            return {}
         newer = self._at(parent)
         seen = set(self._newest.shards.uuid)
         if not {e.uuid for e in self._newest.changes} <= {e.uuid for e in parent.changes}:
@@ -317,11 +328,11 @@ class ArchiveWriter:
         others = newer.shards_named(set(parent.shards.uuid) - seen)
         # What is replaced anyway may be in a shard that was compacted since.
         taken = find_sources(others, [name for name in self._pending if name not in self._replaced])
-        conflicts = [
-            _conflict(self.path, self._pending[name], other)
+        conflicts = {
+            name: _conflict(self.path, self._pending[name], other)
             for name, other in taken.items()
             if not other.same_content(self._pending[name])
-        ]
+        }
         if taken:
             before = self._shards.left_out
             try:

@@ -235,7 +235,8 @@ def embed(
                 *(bundle.directory.absolute(), bundle.fingerprint, device, precision, averaged),
                 compiled=compile,
             )
-            embedding = ClusterEmbedding(stack.enter_context(connected(dask)), remote, how)
+            cluster = stack.enter_context(connected(dask, console.warn))
+            embedding = ClusterEmbedding(cluster, remote, how)
         told = {"device": str(chosen), "compiled": compile, "dask": dask}
         run = EmbedRun(archive, embedding, settings, {**asdict(settings), **asdict(how), **told})
         try:

@@ -100,7 +100,7 @@ def evaluate(
         if dask is not None:
             from patchknn.jobs.connecting import connected
 
-            cluster = stack.enter_context(connected(dask))
+            cluster = stack.enter_context(connected(dask, console.warn))
         reports = [_report(snapshot, asked, settings, embedding, cluster)]
     if baseline is not None:
         from patchknn.evaluation.mean_colour import evaluate_mean_colour

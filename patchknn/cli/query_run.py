@@ -95,7 +95,7 @@ def run_query(
         else:
             from patchknn.jobs.connecting import connected
 
-            cluster = stack.enter_context(connected(wanted.dask))
+            cluster = stack.enter_context(connected(wanted.dask, console.warn))
             images = images._replace(cluster=cluster)
             searcher, together = _spread(snapshot, settings, cluster, explain=wanted.explain)
         file = None

@@ -149,7 +149,7 @@ def tile(
         else:
             from patchknn.jobs.connecting import connected
 
-            engine = stack.enter_context(connected(dask)).engine(work)
+            engine = stack.enter_context(connected(dask, console.warn)).engine(work)
         outcomes = run_units(units, engine, ledger)
         return _told(outcomes, by_name, output, console.output_format(format), dry_run=dry_run)
 

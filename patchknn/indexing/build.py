@@ -11,11 +11,11 @@ from typing import Any
 
 from patchknn.archive.index.after_publishing import try_update_index
 from patchknn.archive.runs import without_folders, write_run
-from patchknn.archive.writer import ArchiveWriter
+from patchknn.archive.writer import ArchiveWriter, SourcesTakenError
 from patchknn.datasets.entries import iter_entries
 from patchknn.datasets.patches import Problem
 from patchknn.datasets.tiles import PatchSettings
-from patchknn.errors import ConflictError, StoppedError
+from patchknn.errors import StoppedError
 from patchknn.indexing.prepare import Preparation
 from patchknn.indexing.profile import Stopwatch
 from patchknn.indexing.signals import signals_deferred
@@ -262,18 +262,20 @@ class ArchiveBuild:
 
     def _publish(self) -> None:
         duplicates = self._writer.duplicates
+        taken: dict[str, str] = {}
         with signals_deferred():
             try:
                 with self._stopwatch.time("writing"):
                     self._indexed &= self._writer.publish() is None
-            except ConflictError as error:
-                self._failed(Problem(str(self._archive), str(error)))
+            except SourcesTakenError as error:
+                taken = error.sentences
                 self._indexed = False
             works, self._unpublished = self._unpublished, []
-            for work in works:
-                self._settle(work)
             self.counts.rows += sum(work.count for work in works)
             self.counts.rows -= self._writer.duplicates - duplicates
+            for work in works:
+                work.leave_out(taken)
+                self._settle(work)
             self.counts.sources += sum(work.sources for work in works)
             self._published_at = time.monotonic()
 

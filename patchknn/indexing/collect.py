@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from patchknn.archive.rows import Rows, Source
 from patchknn.bundle import Bundle
@@ -15,30 +14,40 @@ from patchknn.indexing.units import WorkUnit
 
 
 class UnitRows:
-    """Collects one unit's patches as they leave the encoder, rounded as they will be stored."""
+    """Collects one unit's patches as they leave the encoder, rounded as they will be stored.
+
+    ``expected`` of them, of which some may fail.
+    """
 
     def __init__(
-        self, unit: WorkUnit, sources: Sequence[Source], bundle: Bundle, feature_dtype: str
+        self,
+        unit: WorkUnit,
+        sources: Sequence[Source],
+        bundle: Bundle,
+        feature_dtype: str,
+        expected: int,
     ) -> None:
         self.unit = unit
         self._bundle = bundle
         self._dtype = np.dtype(feature_dtype)
+        self._expected = expected
+        # One block, which the system gives page by page: of a large slide two would be much.
+        self._features = np.empty((expected, bundle.description.feature_dim), self._dtype)
+        self._columns = np.empty((expected, 4), np.int64)
+        self._count = 0
         self._sources = {source.name: number for number, source in enumerate(sources)}
         self._records = tuple(sources)
         self._classes: dict[str, int] = {}
-        self._features: list[npt.NDArray[np.floating]] = []
-        self._columns: list[tuple[int, int, int, int]] = []
         self._thumbnails: list[bytes | None] = []
-        self._expected = 0
         self.problems: list[Problem] = []
 
     def add(self, batch: EmbeddedBatch) -> None:
         """Take one batch in; what has no feature becomes a problem."""
-        self._expected += len(batch)
         with np.errstate(over="ignore"):
             features = batch.features.astype(self._dtype)
         fits = iter(np.isfinite(features).all(axis=1).tolist())
         kept: list[bool] = []
+        columns: list[tuple[int, int, int, int]] = []
         for patch, error, thumbnail in zip(
             batch.patches, batch.errors, batch.thumbnails, strict=True
         ):
@@ -57,10 +66,13 @@ class UnitRows:
             label = -1
             if patch.label is not None:
                 label = self._classes.setdefault(patch.label, len(self._classes))
-            self._columns.append((self._sources[patch.source], patch.x, patch.y, label))
+            columns.append((self._sources[patch.source], patch.x, patch.y, label))
             self._thumbnails.append(thumbnail)
-        if any(kept):
-            self._features.append(features if all(kept) else features[kept])
+        if columns:
+            new = slice(self._count, self._count + len(columns))
+            self._features[new] = features if all(kept) else features[kept]
+            self._columns[new] = columns
+            self._count = new.stop
 
     def failures(self) -> list[Problem]:
         """One per source: the images that failed, or the slide if any of its patches did."""
@@ -74,11 +86,10 @@ class UnitRows:
 
     def rows(self) -> Rows | None:
         """What can be archived of the unit so far: of a slide, everything or nothing."""
-        if not self._features or (self.unit.is_slide and self.problems):
+        if not self._count or (self.unit.is_slide and self.problems):
             return None
-        features = np.concatenate(self._features)
-        self._features = [features]  # of a large slide both would be much to hold
-        number, x, y, label = np.array(self._columns, np.int64).T
+        features = self._features[: self._count]
+        number, x, y, label = self._columns[: self._count].T
         used, source = np.unique(number, return_inverse=True)
         thumbnails = tuple(image for image in self._thumbnails if image is not None)
         return Rows(

@@ -87,7 +87,10 @@ class LocalEmbedding:
                 with signals_deferred():
                     finished(work)
                 continue
-            rows = UnitRows(work.unit, opened.sources, self._bundle, self._settings.feature_dtype)
+            rows = UnitRows(
+                *(work.unit, opened.sources, self._bundle, self._settings.feature_dtype),
+                expected=len(opened.patches),
+            )
             for start in range(0, len(opened.patches), size):
                 stop = start + size
                 self._in_flight.append((work, rows, stop >= len(opened.patches)))

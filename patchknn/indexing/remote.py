@@ -143,7 +143,9 @@ def embed_unit(unit: Unit[_Task]) -> Outcome:
         result = _Result(problems=opened.problems, empty=opened.empty)
         return Outcome(unit.name, "done", result=result)
     bundle, extractor = task.encoder.load()
-    rows = UnitRows(task.unit, opened.sources, bundle, settings.feature_dtype)
+    rows = UnitRows(
+        *(task.unit, opened.sources, bundle, settings.feature_dtype), expected=len(opened.patches)
+    )
     batches = (
         opened.patches[start : start + settings.batch_size]
         for start in range(0, len(opened.patches), settings.batch_size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -57,6 +57,14 @@ class Work:
             self.problems.append(Problem(self.unit.name, str(error), final=True))
         else:
             self.count, self.sources = len(rows), len(np.unique(rows.source))
+
+    def leave_out(self, sentences: Mapping[str, str]) -> None:
+        """Of the sources that the archive did not take in the end, by name, what is said of it."""
+        names = [entry.name for entry in self.unit.entries if entry.name in sentences]
+        self.problems += [Problem(name, sentences[name], final=True) for name in names]
+        self.sources -= len(names)
+        # A plain image is one row.
+        self.count = 0 if self.unit.is_slide and names else self.count - len(names)
 
     def outcome(self) -> Outcome:
         """What is said of the unit in the run's records."""

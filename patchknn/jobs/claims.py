@@ -14,6 +14,7 @@ import json
 import os
 import secrets
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -175,7 +176,7 @@ class Claims:
         self._holder.unlink(missing_ok=True)
 
     def _forget_the_dead(self) -> None:
-        now = time.time()
+        now = _time_of(self._folder)
         for file in self._files():
             if file.name.startswith((_HOLDER, ".tmp-")):
                 owner = _owner(file)
@@ -216,16 +217,26 @@ def living_owners(
         if prefix in names and number.isdigit():
             highest[prefix] = max(highest.get(prefix, 0), int(number))
     owners: dict[str, dict[str, str]] = {}
+    now = _time_of(folder) if highest else 0.0
     for prefix, last in highest.items():
         link = folder / f"{prefix}.{last}"
         owner = _owner(link)
         try:
-            age = time.time() - link.stat().st_mtime
+            age = now - link.stat().st_mtime
         except OSError:
             continue
         if owner is not None and not has_ended(owner) and age <= stale_after:
             owners[names[prefix]] = owner
     return owners
+
+
+def _time_of(folder: Path) -> float:
+    """What time it is by the clock that files are renewed by: a host's own may be quite another."""
+    try:
+        with tempfile.TemporaryFile(dir=folder, prefix=".tmp-") as file:
+            return os.fstat(file.fileno()).st_mtime
+    except OSError:  # of an archive that may only be read, or none is there
+        return time.time()
 
 
 def _owner(link: Path) -> dict[str, str] | None:

@@ -30,15 +30,20 @@ Result = TypeVar("Result")
 
 _LOOK_SECONDS = 2.0
 _KNOWN_SECONDS = 1.0
+_ALONE_SECONDS = 30.0
 _IN_FLIGHT = 2  # tasks per thread of a worker: one is worked on, and the next is there
 
 
 class Cluster:
-    """Workers that do units, and functions of items."""
+    """Workers that do units, and functions of items; ``warn`` is told when all of them are lost."""
 
-    def __init__(self, client: Client, where: str) -> None:
+    def __init__(
+        self, client: Client, where: str, warn: Callable[[str], None] = lambda _: None
+    ) -> None:
         self.client = client
         self._where = where
+        self._warn = warn
+        self._alone_since: float | None = None
         self._known: tuple[float, dict[str, int]] = (-math.inf, {})
 
     @property
@@ -119,6 +124,7 @@ class Cluster:
         from distributed import CancelledError, KilledWorker
 
         try:
+            self._await(future)
             return future.result()
         except KilledWorker as error:
             message = f"{_lost(error)} Is there enough memory for them?"
@@ -129,6 +135,28 @@ class Cluster:
             if self.client.status == "running":  # a worker's own, such as of a full disk
                 raise
             raise self._gone() from None
+
+    def _await(self, future: Future) -> None:
+        from distributed import wait
+
+        while not future.done():
+            try:
+                wait([future], timeout=_LOOK_SECONDS)
+            except TimeoutError:
+                self.look()
+
+    def look(self) -> None:
+        """Say, once each time, that for a while there has been no worker; for who waits for one."""
+        if self._threads():
+            self._alone_since = None
+        elif self._alone_since is None:
+            self._alone_since = time.monotonic()
+        elif time.monotonic() - self._alone_since > _ALONE_SECONDS:
+            self._alone_since = math.inf
+            self._warn(
+                f"--dask {self._where}: no worker is left; waiting for new ones. What is finished "
+                "is kept if you stop this."
+            )
 
     def cancel(self, futures: list[Future]) -> None:
         """Give tasks up; nothing happens where the scheduler is gone.
@@ -179,6 +207,7 @@ class DaskEngine(Generic[Payload]):
         try:
             future = self._completed.get(timeout=_LOOK_SECONDS)
         except Empty:
+            self._cluster.look()
             return []
         unit = self._units.pop(future.key)
         del self._futures[future.key]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,12 +23,12 @@ _WORKER_SECONDS = 600
 
 
 @contextmanager
-def connected(where: str) -> Iterator[Cluster]:
+def connected(where: str, warn: Callable[[str], None] = lambda _: None) -> Iterator[Cluster]:
     """The cluster at a scheduler's address, or of its file, or ``local:N`` processes of its own.
 
-    Waits up to ten minutes for a first worker, which a queue may hold back. Raises UsageError where
-    Dask is not installed, InputError where nobody answers, ConflictError where a worker has
-    another version of patchknn.
+    Waits up to ten minutes for a first worker, which a queue may hold back; ``warn`` is told where
+    none is left later. Raises UsageError where Dask is not installed, InputError where nobody
+    answers, ConflictError where a worker has another version of patchknn.
     """
     try:
         from distributed import Client
@@ -52,7 +52,7 @@ def connected(where: str) -> Iterator[Cluster]:
             )
             raise InputError(message) from None
         _await_workers(client, where)
-        yield Cluster(client, where)
+        yield Cluster(client, where, warn)
 
 
 def _address(where: str) -> str:

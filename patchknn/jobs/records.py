@@ -120,6 +120,10 @@ class Record:
         if seconds is not None:
             event["seconds"] = round(seconds, 3)
         self._write(event)
+        if status == "failed" and self._file is not None:
+            # Who takes the unit next, on another host, must know how often it was tried.
+            with suppress(OSError):
+                os.fsync(self._file)
 
     def end(self, how: str) -> None:
         """The last line, and an end to what is a month old in the folder."""
@@ -147,6 +151,7 @@ class _Source:
     """How far one process's file was read."""
 
     offset: int = 0
+    ended: bool = False
     owner: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -198,11 +203,11 @@ class Records:
 
     def _read(self, name: str) -> None:
         source = self._sources.setdefault(name, _Source())
-        path = self._folder / name
+        if source.ended:  # as most have, where a month's are kept
+            return
         try:
-            if path.stat().st_size <= source.offset:
-                return
-            with path.open("rb") as file:
+            # Not asked for its size first: a network file system answers that from memory.
+            with (self._folder / name).open("rb", buffering=0) as file:
                 file.seek(source.offset)
                 data = file.read()
         except OSError:  # purged, or the server is away: the next look will tell
@@ -220,6 +225,8 @@ class Records:
         kind, at = event["event"], float(event["time"])
         if kind == "start":
             source.owner = event
+        elif kind == "end":
+            source.ended = True
         elif kind == "plan" and (self._plan is None or at >= self._plan[0]):
             self._plan = (at, str(event["plan"]))
         elif kind == "unit":

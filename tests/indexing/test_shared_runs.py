@@ -7,12 +7,14 @@ import json
 from PIL import Image
 
 from patchknn.archive import leftovers
+from patchknn.archive.snapshot import open_archive
+from patchknn.archive.writer import ArchiveWriter
 from patchknn.datasets.entries import iter_entries
 from patchknn.datasets.patches import Problem
 from patchknn.indexing.units import iter_units
 from patchknn.jobs.claims import CLAIMS, Claims
 from patchknn.jobs.ledger import Ledger
-from patchknn.jobs.records import RECORDS
+from patchknn.jobs.records import RECORDS, Records
 from patchknn.jobs.units import Outcome
 
 
@@ -22,6 +24,13 @@ def _status(patchknn, archive, code):
     told = json.loads(result.out)
     counts = [told[name] for name in ("units", "done", "running", "failed", "pending")]
     return counts, {unit["unit"]: unit for unit in told["failed_units"]}
+
+
+def _events(archive):
+    """What is said last of each unit."""
+    records = Records(archive / RECORDS)
+    records.refresh()
+    return [records.latest(unit) for unit in records.units()]
 
 
 def test_the_archive_knows_the_names_of_the_folders():
@@ -97,6 +106,27 @@ def test_a_conflict_is_not_tried_again(embed, patchknn, image_folder, tmp_path):
     assert (result.code, summary["failed"], summary["skipped"]) == (3, 1, 1)
     _, failed = _status(patchknn, tmp_path / "archive", 3)
     assert [unit["attempts"] for unit in failed.values()] == [1]
+
+
+def test_what_another_run_was_first_with_is_told_by_its_name(
+    embed, image_folder, tmp_path, monkeypatch
+):
+    embed(image_folder(1, name="begun", first=9))
+    theirs, ours, publish = image_folder(1, name="theirs"), image_folder(3), ArchiveWriter.publish
+    Image.new("RGB", (32, 32), "red").save(theirs / "A" / "000.png")
+
+    def overtaken(writer):
+        monkeypatch.setattr(ArchiveWriter, "publish", publish)
+        assert embed(theirs)[0].code == 0
+        return publish(writer)
+
+    monkeypatch.setattr(ArchiveWriter, "publish", overtaken)
+    result, summary = embed(ours)
+    assert (result.code, summary["failed"], summary["sources"], summary["rows"]) == (3, 1, 2, 2)
+    assert "different files of one name, 'A/000.png'" in result.err
+    (block,) = (event for event in _events(tmp_path / "archive") if event.status == "failed")
+    assert (block.detail.endswith("(1 of 3 failed.)"), block.final) == (True, True)
+    assert open_archive(tmp_path / "archive").n_rows == 4
 
 
 def test_what_failed_elsewhere_meanwhile_is_left_and_said(

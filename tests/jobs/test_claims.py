@@ -7,10 +7,11 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
-from patchknn.jobs.claims import Claims
+from patchknn.jobs.claims import Claims, living_owners
 
 _WORKER = """
 import random, sys
@@ -138,6 +139,16 @@ def test_a_claim_of_another_node_holds_while_it_is_renewed(tmp_path):
 def test_a_claim_that_is_no_longer_renewed_is_taken_over_once(tmp_path):
     _foreign_claim(tmp_path / "claims", age=130)
     assert _race(tmp_path / "claims") == 1
+
+
+def test_a_clock_that_is_ahead_takes_nobody_for_dead(tmp_path, monkeypatch):
+    _foreign_claim(tmp_path / "claims", age=100)
+    later = time.time() + 7200
+    monkeypatch.setattr(time, "time", lambda: later)
+    assert living_owners(tmp_path / "claims", ["unit"])["unit"]["host"] == "elsewhere"
+    with Claims(tmp_path / "claims") as claims:
+        assert claims.claim("other unit")
+    assert (tmp_path / "claims" / "holder-elsewhere").exists()
 
 
 def test_the_heartbeat_renews_every_claim(tmp_path):

@@ -107,6 +107,9 @@ def test_parts_of_the_work_are_those_of_parts_of_the_workers(cluster):
 
 def test_a_scheduler_that_is_gone_is_said(cluster, monkeypatch):
     class Gone:
+        def done(self):
+            return True
+
         def result(self):
             raise distributed.CancelledError("future")
 
@@ -157,6 +160,33 @@ def test_workers_that_come_are_given_units_before_the_first_are_done(act, tmp_pa
         done = {outcome.unit: outcome.detail for outcome in outcomes}
     assert done["reader"] == "it came"
     assert len(done) == 4
+
+
+@pytest.mark.parametrize("by_units", [True, False])
+def test_that_no_worker_is_left_is_said_once(act, monkeypatch, by_units):
+    from patchknn.jobs import cluster as module
+
+    monkeypatch.setattr(module, "_LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(module, "_KNOWN_SECONDS", 0.0)
+    monkeypatch.setattr(module, "_ALONE_SECONDS", 0.0)
+    options = {"processes": False, "dashboard_address": ":0", "threads_per_worker": 1}
+    said = []
+    with (
+        distributed.LocalCluster(n_workers=0, **options) as local,
+        distributed.Client(local) as client,
+    ):
+
+        def warn(text):
+            said.append(text)
+            local.scale(1)
+
+        alone = Cluster(client, "here", warn)
+        if by_units:
+            assert len(list(run_units(_units("ok", "ok"), alone.engine(act)))) == 2
+        else:
+            assert list(alone.map(_square, range(3))) == [0, 1, 4]
+    (sentence,) = said
+    assert sentence.startswith("--dask here: no worker is left; waiting for new ones.")
 
 
 def test_a_task_has_its_share_of_the_cpus(cluster):

@@ -100,6 +100,17 @@ def test_a_record_that_cannot_be_written_ends_no_run(folder, claims):
         assert ledger.settle(Outcome("a", "failed", "a is bad."))
 
 
+def test_a_failure_is_on_disk_before_the_unit_is_another_hosts(folder, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda number: synced.append(os.fstat(number).st_size))
+    record = Record(folder, "tile")
+    record.note("a", "done")
+    assert synced == []
+    record.note("b", "failed")
+    (file,) = folder.iterdir()
+    assert synced == [file.stat().st_size]
+
+
 def test_what_is_a_month_old_goes_with_the_next_run(folder):
     old, new = Record(folder, "tile"), Record(folder, "tile")
     old.plan(["gone"])
