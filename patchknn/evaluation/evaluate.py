@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from patchknn.archive.snapshot import Snapshot
 from patchknn.errors import InputError
-from patchknn.evaluation.outcomes import Outcome, Report
+from patchknn.evaluation.evaluation import Evaluation
+from patchknn.evaluation.outcomes import Outcome, OutcomeCollector
 from patchknn.evaluation.ways import Answers, Ways, in_this_process
 from patchknn.search.answers import Answer, Failure
 from patchknn.search.query import Query, rounded_feature
 from patchknn.search.settings import SearchSettings
 
 METHOD = "patchknn"
+
+
+class Contestant(NamedTuple):
+    """A way to answer the queries, under the name that its figures get."""
+
+    method: str
+    settings: SearchSettings
+    ways: Ways
 
 
 def evaluate(
@@ -27,43 +36,100 @@ def evaluate(
     left_out: int = 0,
     *,
     ways: Ways | None = None,
-) -> Report:
+) -> Evaluation:
+    """``evaluate_all`` of one method; ``ways`` None searches in this process alone."""
+    one = Contestant(METHOD, settings, ways or in_this_process(snapshot, settings))
+    (evaluation,) = evaluate_all(snapshot, queries, [one], on_failure=on_failure, left_out=left_out)
+    return evaluation
+
+
+def evaluate_all(
+    snapshot: Snapshot,
+    queries: Iterable[Query | Failure],
+    contestants: Sequence[Contestant],
+    *,
+    on_failure: Callable[[Failure], None] | None = None,
+    left_out: int = 0,
+    on_answered: Callable[[Query, Sequence[Answer]], None] | None = None,
+) -> list[Evaluation]:
     """Answer queries whose ``label`` is their true class, and compare (paper A, section 3).
 
     A query of a class that the archive lacks counts as wrong; one without a label is left out;
-    one that cannot be answered is given to ``on_failure`` and left out. ``left_out`` counts what
-    had no label before. ``ways`` are those of ``snapshot`` and ``settings``, None in this process
-    alone. Raises InputError where no query remains.
+    one that any of the contestants cannot answer is given to ``on_failure`` and left out for all
+    of them. ``left_out`` counts what had no label before. ``on_answered`` gets every query with
+    the contestants' answers, in order. Queries are drawn in blocks, and of their outcomes columns
+    are kept. Raises InputError where no query remains.
     """
-    if ways is None:
-        ways = in_this_process(snapshot, settings)
-    outcomes: list[Outcome] = []
+    k_and_classes = [(one.settings.k, snapshot.classes) for one in contestants]
+    collectors = [OutcomeCollector(k, classes) for k, classes in k_and_classes]
     failed = 0
     stream = iter(queries)
-    while block := list(islice(stream, ways.block)):
+    while block := list(islice(stream, min(one.ways.block for one in contestants))):
         asked = [query for query in block if isinstance(query, Failure) or query.label is not None]
         left_out += len(block) - len(asked)
-        answered: list[tuple[Query, Answer]] = []
-        for query, answer in zip(asked, ways.searcher.search_many(asked), strict=True):
-            if isinstance(query, Query) and isinstance(answer, Answer):
-                answered.append((query, answer))
-            elif isinstance(answer, Failure):
+        columns = [list(one.ways.searcher.search_many(asked)) for one in contestants]
+        answered: list[tuple[Query, tuple[Answer, ...]]] = []
+        for query, *answers in zip(asked, *columns, strict=True):
+            failures = [answer for answer in answers if isinstance(answer, Failure)]
+            if failures:
                 failed += 1
                 if on_failure is not None:
-                    on_failure(answer)
-        outcomes += _outcomes(snapshot, answered, ways)
-    if not outcomes:
+                    on_failure(failures[0])
+            elif isinstance(query, Query):
+                answered.append((query, tuple(a for a in answers if isinstance(a, Answer))))
+        for number, (one, collector) in enumerate(zip(contestants, collectors, strict=True)):
+            pairs = [(query, answers[number]) for query, answers in answered]
+            for outcome in _outcomes(snapshot, pairs, one.ways):
+                collector.add(outcome)
+        if on_answered is not None:
+            for query, answers in answered:
+                on_answered(query, answers)
+    if not len(collectors[0]):
         reason = f"{failed} could not be answered, {left_out} had no label"
         message = f"No query is left to evaluate: {reason}; give labelled images or tiles."
         raise InputError(message)
-    return Report(
-        method=METHOD,
-        k=settings.k,
-        outcomes=tuple(outcomes),
-        known_classes=snapshot.classes,
-        left_out=left_out,
-        failed=failed,
-        settings=report_settings(snapshot, settings),
+    return [
+        Evaluation(
+            method=one.method,
+            outcomes=collector.outcomes(),
+            known_classes=snapshot.classes,
+            left_out=left_out,
+            failed=failed,
+            settings=report_settings(snapshot, one.settings),
+        )
+        for one, collector in zip(contestants, collectors, strict=True)
+    ]
+
+
+def outcome_of(
+    query: Query,
+    answer: Answer,
+    *,
+    norm: float,
+    l2_true: int | None = None,
+    empty: bool | None = None,
+) -> Outcome:
+    """What came of a query with a label, whose features are ``norm`` long."""
+    classifier = answer.classifier
+    return Outcome(
+        query=query.name,
+        label=query.label or "",
+        prediction=answer.prediction,
+        confidence=answer.confidence,
+        neighbours=tuple(neighbour.label for neighbour in answer.neighbours),
+        weighted_confidence=answer.weighted_confidence,
+        radius=answer.radius,
+        ball=answer.ball,
+        empty=empty,
+        widened=answer.widened,
+        classifier=None if classifier is None else classifier.prediction,
+        probability=None if classifier is None else classifier.probability,
+        l2_true=l2_true,
+        patient=query.patient,
+        row=query.row,
+        rows=tuple(neighbour.row for neighbour in answer.neighbours),
+        distances=tuple(neighbour.l2 for neighbour in answer.neighbours),
+        norm=norm,
     )
 
 
@@ -85,34 +151,29 @@ def report_settings(snapshot: Snapshot, settings: SearchSettings) -> dict[str, A
 
 
 def _outcomes(
-    snapshot: Snapshot,
-    answered: list[tuple[Query, Answer]],
-    ways: Ways,
-) -> Iterator[Outcome]:
+    snapshot: Snapshot, answered: list[tuple[Query, Answer]], ways: Ways
+) -> list[Outcome]:
     if not answered:
-        return
+        return []
     stored = snapshot.settings
     dim, dtype = stored.feature_dim, stored.feature_dtype
-    targets = [rounded_feature(query.feature, query.name, dim, dtype) for query, _ in answered]
-    yardstick = ways.exhaustive.search([query for query, _ in answered], np.stack(targets))
+    targets = np.stack(
+        [rounded_feature(query.feature, query.name, dim, dtype) for query, _ in answered]
+    )
+    norms = np.linalg.norm(targets.astype(np.float64), axis=1).tolist()
+    hits: list[int | None] = [None] * len(answered)
+    if ways.exhaustive is not None:
+        best = ways.exhaustive.search([query for query, _ in answered], targets)
+        for number, ((query, _), found) in enumerate(zip(answered, best, strict=True)):
+            labels = [snapshot.row(row).label for row in found.rows.tolist()]
+            hits[number] = sum(label == query.label for label in labels)
     empty = _empty_balls(answered, ways.narrow)
-    for (query, answer), best, is_empty in zip(answered, yardstick, empty, strict=True):
-        label = query.label or ""
-        nearest = [snapshot.row(row).label for row in best.rows.tolist()]
-        yield Outcome(
-            query=query.name,
-            label=label,
-            prediction=answer.prediction,
-            confidence=answer.confidence,
-            weighted_confidence=answer.weighted_confidence,
-            neighbours=tuple(neighbour.label for neighbour in answer.neighbours),
-            ball=answer.ball,
-            empty=is_empty,
-            widened=answer.widened,
-            classifier=None if answer.classifier is None else answer.classifier.prediction,
-            probability=None if answer.classifier is None else answer.classifier.probability,
-            l2_true=sum(name == label for name in nearest),
+    return [
+        outcome_of(query, answer, norm=norm, l2_true=l2_true, empty=is_empty)
+        for (query, answer), norm, l2_true, is_empty in zip(
+            answered, norms, hits, empty, strict=True
         )
+    ]
 
 
 def _empty_balls(answered: list[tuple[Query, Answer]], narrow: Answers) -> list[bool | None]:

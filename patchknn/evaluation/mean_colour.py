@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import numpy.typing as npt
 from patchknn.archive.snapshot import Shard, Snapshot
 from patchknn.datasets.patches import Patch
 from patchknn.evaluation.evaluate import report_settings
+from patchknn.evaluation.evaluation import Evaluation
 from patchknn.evaluation.exhaustive import ExhaustiveSearch, Found
-from patchknn.evaluation.outcomes import Outcome, Report
+from patchknn.evaluation.outcomes import Outcome, OutcomeCollector
 from patchknn.evaluation.pictures import Picture, PictureFinder
 from patchknn.evaluation.queries import content_of, patch_query
 from patchknn.search.query import Query
@@ -43,7 +45,7 @@ def evaluate_mean_colour(
     patches: Sequence[Patch],
     settings: SearchSettings,
     slides_dir: Path | None = None,
-) -> Report:
+) -> Evaluation:
     """Labelled patches put to the archive with the same k, filters and vote, by colour alone.
 
     Rows whose picture is gone cannot be found, and a patch without one has no neighbours: both
@@ -51,7 +53,7 @@ def evaluate_mean_colour(
     """
     stored = archive_colours(snapshot, slides_dir)
     search = ExhaustiveSearch(snapshot, settings, stored)
-    outcomes: list[Outcome] = []
+    outcomes = OutcomeCollector(settings.k, snapshot.classes)
     unread = 0
     with PictureFinder(snapshot, slides_dir) as finder:
         for start in range(0, len(patches), _BLOCK):
@@ -63,14 +65,12 @@ def evaluate_mean_colour(
             found = dict(zip(readable.tolist(), results, strict=True))
             unread += len(block) - len(found)
             norms = np.linalg.norm(colours, axis=1).tolist()
-            outcomes += [
-                _outcome(snapshot, q, found.get(n), norms[n]) for n, q in enumerate(queries)
-            ]
+            for number, query in enumerate(queries):
+                outcomes.add(_outcome(snapshot, query, found.get(number), norms[number]))
     unread_rows = sum(int(np.isnan(colours).any(axis=1).sum()) for colours in stored)
-    return Report(
+    return Evaluation(
         method=METHOD,
-        k=settings.k,
-        outcomes=tuple(outcomes),
+        outcomes=outcomes.outcomes(),
         known_classes=snapshot.classes,
         settings=report_settings(snapshot, settings)
         | {"unread_rows": unread_rows, "unread_queries": unread},
@@ -87,9 +87,10 @@ def _shard_colours(shard: Shard, finder: PictureFinder) -> Colours:
 
 
 def _outcome(snapshot: Snapshot, query: Query, found: Found | None, norm: float) -> Outcome:
-    rows = [] if found is None else found.rows.tolist()
+    rows = () if found is None else tuple(found.rows.tolist())
+    distances = () if found is None else tuple(found.distances.tolist())
     labels = tuple(snapshot.row(row).label for row in rows)
-    vote = tally(labels, [] if found is None else found.distances.tolist(), norm)
+    vote = tally(labels, distances, norm)
     return Outcome(
         query=query.name,
         label=query.label or "",
@@ -97,4 +98,9 @@ def _outcome(snapshot: Snapshot, query: Query, found: Found | None, norm: float)
         confidence=vote.confidence,
         weighted_confidence=vote.weighted_confidence,
         neighbours=labels,
+        patient=query.patient,
+        row=query.row,
+        rows=rows,
+        distances=distances,
+        norm=None if math.isnan(norm) else norm,
     )

@@ -142,5 +142,10 @@ def expected_calibration_error(confidence: Floats, correct: Bools, bins: int = 1
     return sum(gaps) / len(confidence)
 
 
+def mean_known(values: Ints) -> float | None:
+    """The mean of the values (n,) that are known, −1 standing for those that are not."""
+    return _mean(values[values >= 0])
+
+
 def _mean(values: npt.NDArray[np.number | np.bool_]) -> float | None:
     return float(np.mean(values, dtype=np.float64)) if len(values) else None

@@ -1,23 +1,33 @@
-"""What came of each query, as columns, and the figures made of them."""
+"""What came of many queries, as columns: of a hundred thousand they take some thirty megabytes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
 
 import numpy as np
+import numpy.typing as npt
 
-from patchknn.evaluation import metrics
+NO_LABEL = -1
+NO_NEIGHBOUR = -2
+_BLOCK = 4096
+_NAMES = frozenset({"classes", "patients", "queries"})
+
+Ints = npt.NDArray[np.int32]
+Rows = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.int8]
+Floats = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What came of one query whose true class is ``label``.
 
-    ``neighbours`` are their labels. ``ball``, ``empty`` and ``widened`` describe the first stage;
-    they are None for a method that has none, as ``classifier`` with its ``probability`` and
-    ``l2_true`` (the number of true neighbours by exhaustive L2) are where there is no such thing.
+    ``neighbours`` are their labels, ``rows`` their numbers in the snapshot, ``distances`` the L2
+    from the query, whose length is ``norm``. ``radius``, ``ball``, ``empty`` and ``widened``
+    describe the first stage; they are None for a method that has none, as ``classifier`` with its
+    ``probability`` and ``l2_true`` (the number of true neighbours by exhaustive L2) are where there
+    is no such thing. ``row`` is the query's own where it is archived.
     """
 
     query: str
@@ -26,157 +36,196 @@ class Outcome:
     confidence: float | None
     neighbours: tuple[str | None, ...]
     weighted_confidence: float | None = None
+    radius: int | None = None
     ball: int | None = None
     empty: bool | None = None
     widened: bool | None = None
     classifier: str | None = None
     probability: float | None = None
     l2_true: int | None = None
+    patient: str | None = None
+    row: int | None = None
+    rows: tuple[int, ...] = ()
+    distances: tuple[float, ...] = ()
+    norm: float | None = None
 
-    @property
-    def true_neighbours(self) -> int:
-        """How many neighbours are of the query's class."""
-        return sum(label == self.label for label in self.neighbours)
 
+@dataclass(frozen=True, eq=False)
+class Outcomes:
+    """Outcomes of n queries with up to k neighbours, in the queries' order.
 
-@dataclass(frozen=True)
-class Report:
-    """The figures of one method; None where a figure does not exist for it.
-
-    ``known_classes`` are those of the archive: queries of other classes count as wrong.
-    ``left_out`` counts inputs that had no label; ``failed`` those that could not be answered.
+    ``label``, ``prediction``, ``neighbours`` and ``classifier`` count into ``classes``, −1 where
+    there is none, −2 where there is no neighbour; ``patient`` counts into ``patients``, −1 where it
+    is unknown. Other numbers that do not exist are −1, fractions NaN.
     """
 
-    method: str
-    k: int
-    outcomes: tuple[Outcome, ...]
-    known_classes: tuple[str, ...]
-    left_out: int = 0
-    failed: int = 0
-    settings: dict[str, Any] = field(default_factory=dict)
+    classes: tuple[str, ...]
+    patients: tuple[str, ...]
+    queries: tuple[str, ...]
+    label: Ints  # (n,)
+    prediction: Ints  # (n,)
+    confidence: Floats  # (n,)
+    weighted_confidence: Floats  # (n,)
+    neighbours: Ints  # (n, k)
+    rows: Rows  # (n, k)
+    distances: Floats  # (n, k)
+    norm: Floats  # (n,)
+    radius: Ints  # (n,)
+    ball: Rows  # (n,)
+    empty: Flags  # (n,)
+    widened: Flags  # (n,)
+    classifier: Ints  # (n,)
+    probability: Floats  # (n,)
+    l2_true: Ints  # (n,)
+    patient: Ints  # (n,)
+    row: Rows  # (n,)
+
+    @classmethod
+    def of(cls, outcomes: Iterable[Outcome], k: int, classes: Sequence[str] = ()) -> Self:
+        """Columns of single outcomes; names of ``classes`` have the first numbers."""
+        collector = OutcomeCollector(k, classes)
+        for outcome in outcomes:
+            collector.add(outcome)
+        return cls(**vars(collector.outcomes()))
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Outcomes):
+            return NotImplemented
+        return all(
+            np.array_equal(mine, its, equal_nan=mine.dtype.kind == "f")
+            if isinstance(mine, np.ndarray)
+            else mine == its
+            for mine, its in zip(vars(self).values(), vars(other).values(), strict=True)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
 
     @property
-    def classes(self) -> list[str]:
-        """The classes of the queries, sorted."""
-        return sorted({outcome.label for outcome in self.outcomes})
+    def k(self) -> int:
+        """How many neighbours were asked for."""
+        return int(self.neighbours.shape[1])
 
     @property
-    def unknown_classes(self) -> dict[str, int]:
-        """Queries by class, of classes that the archive lacks."""
-        labels = [outcome.label for outcome in self.outcomes]
-        return {name: labels.count(name) for name in self.classes if name not in self.known_classes}
+    def correct(self) -> npt.NDArray[np.bool_]:
+        """Whether each prediction is the true class."""
+        return np.asarray(self.prediction == self.label)
 
-    def class_rows(self) -> list[dict[str, Any]]:
-        """Per class: queries, recall, and the precision of the neighbours."""
-        true, predicted = self._labels()
-        hits = self._hits()
-        return [
-            {
-                "class": self.classes[entry.label],
-                "n": entry.n,
-                "recall": entry.recall,
-                "precision_at_k": metrics.precision_at_k(hits[true == entry.label], self.k),
-            }
-            for entry in metrics.class_recalls(true, predicted)
-        ]
+    @property
+    def correct_by_classifier(self) -> Flags:
+        """The same of the classifier, −1 where there is none."""
+        return np.where(self.classifier < 0, -1, self.classifier == self.label).astype(np.int8)
 
-    def confidence_rows(self) -> list[dict[str, Any]]:
-        """Accuracy against confidence, per bin."""
-        return [
-            {
-                "low": entry.low,
-                "high": entry.high,
-                "n": entry.n,
-                "confidence": entry.confidence,
-                "accuracy": entry.accuracy,
-            }
-            for entry in metrics.confidence_bins(*self._confidence())
-        ]
+    @property
+    def true_neighbours(self) -> npt.NDArray[np.int64]:
+        """How many neighbours of each query are of its class."""
+        return np.asarray((self.neighbours == self.label[:, None]).sum(axis=1))
 
-    def figures(self) -> dict[str, Any]:
-        """The figures by name, without the tables."""
-        true, predicted = self._labels()
-        hits = self._hits()
-        confidence, correct = self._confidence()
-        weighted = self._weighted_confidence()
-        smallest = metrics.smallest_class_recall(true, predicted)
-        exhaustive = [outcome.l2_true for outcome in self.outcomes]
-        return {
-            "n": len(self.outcomes),
-            "k": self.k,
-            "classes": self.classes,
-            "accuracy": metrics.accuracy(true, predicted),
-            "mean_class_recall": metrics.mean_class_recall(true, predicted),
-            "recall_smallest_class": None if smallest is None else smallest.recall,
-            "smallest_class": None if smallest is None else self.classes[smallest.label],
-            "precision_at_k": metrics.precision_at_k(hits, self.k),
-            "all_k_true": metrics.all_k_true(hits, self.k),
-            "l2_precision_at_k": _share([_over(count, self.k) for count in exhaustive]),
-            "mean_ball": _share([outcome.ball for outcome in self.outcomes]),
-            "empty_balls": _share([outcome.empty for outcome in self.outcomes]),
-            "widened": _share([outcome.widened for outcome in self.outcomes]),
-            "confidence_auroc": metrics.auroc(confidence, correct),
-            "aurc": metrics.aurc(confidence, correct),
-            "ece": metrics.expected_calibration_error(confidence, correct),
-            "weighted_confidence_auroc": metrics.auroc(*weighted),
-            "weighted_aurc": metrics.aurc(*weighted),
-            "weighted_ece": metrics.expected_calibration_error(*weighted),
-            "classifier_accuracy": _share(
-                [_agrees(outcome.classifier, outcome.label) for outcome in self.outcomes]
-            ),
-            "classifier_aurc": self._classifier_aurc(),
+    @property
+    def groups(self) -> npt.NDArray[np.int64]:
+        """Numbers (n,) that are equal for queries of one patient; unknown ones stand alone."""
+        unknown = self.patient < 0
+        numbers = self.patient.astype(np.int64)
+        numbers[unknown] = len(self.patients) + np.arange(int(unknown.sum()))
+        return numbers
+
+    def select(self, chosen: npt.NDArray[Any]) -> Outcomes:
+        """Those of the given numbers or truth values, in their order."""
+        numbers = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
+        columns = {name: value[numbers] for name, value in vars(self).items() if name not in _NAMES}
+        queries = tuple(self.queries[number] for number in numbers.tolist())
+        return Outcomes(self.classes, self.patients, queries, **columns)
+
+
+class OutcomeCollector:
+    """Takes outcomes one by one."""
+
+    def __init__(self, k: int, classes: Sequence[str] = ()) -> None:
+        self._k = k
+        self._classes = {name: number for number, name in enumerate(classes)}
+        self._patients: dict[str, int] = {}
+        self._queries: list[str] = []
+        self._pending: list[Outcome] = []
+        self._blocks: list[dict[str, npt.NDArray[Any]]] = []
+
+    def __len__(self) -> int:
+        return len(self._queries)
+
+    def add(self, outcome: Outcome) -> None:
+        """Take one."""
+        self._queries.append(outcome.query)
+        self._pending.append(outcome)
+        if len(self._pending) == _BLOCK:
+            self._pack()
+
+    def outcomes(self) -> Outcomes:
+        """All that were taken."""
+        if self._pending or not self._blocks:
+            self._pack()
+        columns = {
+            name: np.concatenate([block[name] for block in self._blocks])
+            for name in self._blocks[0]
         }
+        return Outcomes(
+            classes=tuple(self._classes),
+            patients=tuple(self._patients),
+            queries=tuple(self._queries),
+            **columns,
+        )
 
-    def as_json(self) -> dict[str, Any]:
-        """One line of ``evaluate``'s NDJSON."""
-        return {
-            "method": self.method,
-            **self.figures(),
-            "failed": self.failed,
-            "left_out": self.left_out,
-            "unknown_classes": self.unknown_classes,
-            "per_class": self.class_rows(),
-            "confidence_bins": self.confidence_rows(),
-            "settings": self.settings,
-        }
+    def _pack(self) -> None:
+        given, self._pending = self._pending, []
+        self._blocks.append(
+            {
+                "label": self._numbers([one.label for one in given]),
+                "prediction": self._numbers([one.prediction for one in given]),
+                "confidence": _floats([one.confidence for one in given]),
+                "weighted_confidence": _floats([one.weighted_confidence for one in given]),
+                "neighbours": self._padded(
+                    [[self._number(name) for name in one.neighbours] for one in given],
+                    *(NO_NEIGHBOUR, np.int32),
+                ),
+                "rows": self._padded([one.rows for one in given], -1, np.int64),
+                "distances": self._padded([one.distances for one in given], np.nan, np.float64),
+                "norm": _floats([one.norm for one in given]),
+                "radius": _ints([one.radius for one in given], np.int32),
+                "ball": _ints([one.ball for one in given], np.int64),
+                "empty": _ints([one.empty for one in given], np.int8),
+                "widened": _ints([one.widened for one in given], np.int8),
+                "classifier": self._numbers([one.classifier for one in given]),
+                "probability": _floats([one.probability for one in given]),
+                "l2_true": _ints([one.l2_true for one in given], np.int32),
+                "patient": np.array(
+                    [
+                        -1
+                        if one.patient is None
+                        else self._patients.setdefault(one.patient, len(self._patients))
+                        for one in given
+                    ],
+                    np.int32,
+                ),
+                "row": _ints([one.row for one in given], np.int64),
+            }
+        )
 
-    def _labels(self) -> tuple[metrics.Ints, metrics.Ints]:
-        numbers = {name: number for number, name in enumerate(self.classes)}
-        true = [numbers[outcome.label] for outcome in self.outcomes]
-        # A prediction of a class that no query has is wrong like any other.
-        predicted = [numbers.get(outcome.prediction or "", -1) for outcome in self.outcomes]
-        return np.array(true, np.int64), np.array(predicted, np.int64)
+    def _number(self, name: str | None) -> int:
+        return NO_LABEL if name is None else self._classes.setdefault(name, len(self._classes))
 
-    def _hits(self) -> metrics.Ints:
-        return np.array([outcome.true_neighbours for outcome in self.outcomes], np.int64)
+    def _numbers(self, names: Sequence[str | None]) -> Ints:
+        return np.array([self._number(name) for name in names], np.int32)
 
-    def _confidence(self) -> tuple[metrics.Floats, metrics.Bools]:
-        true, predicted = self._labels()
-        confidence = [outcome.confidence or 0.0 for outcome in self.outcomes]
-        return np.array(confidence, np.float64), true == predicted
-
-    def _weighted_confidence(self) -> tuple[metrics.Floats, metrics.Bools]:
-        """The same by distance; nothing at all of a method that has no such confidence."""
-        _, correct = self._confidence()
-        values = [outcome.weighted_confidence for outcome in self.outcomes]
-        if all(value is None for value in values):
-            return np.zeros(0), correct[:0]
-        return np.array([value or 0.0 for value in values], np.float64), correct
-
-    def _classifier_aurc(self) -> float | None:
-        known = [outcome for outcome in self.outcomes if outcome.probability is not None]
-        right = np.array([outcome.classifier == outcome.label for outcome in known], np.bool_)
-        return metrics.aurc(np.array([outcome.probability for outcome in known], np.float64), right)
-
-
-def _share(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
-
-
-def _over(count: int | None, k: int) -> float | None:
-    return None if count is None else count / k
+    def _padded(self, rows: Sequence[Sequence[Any]], nothing: Any, dtype: Any) -> npt.NDArray[Any]:
+        values = np.full((len(rows), self._k), nothing, dtype)
+        for number, row in enumerate(rows):
+            values[number, : len(row)] = row[: self._k]
+        return values
 
 
-def _agrees(prediction: str | None, label: str) -> bool | None:
-    return None if prediction is None else prediction == label
+def _floats(values: Sequence[float | None]) -> Floats:
+    return np.array([np.nan if value is None else value for value in values], np.float64)
+
+
+def _ints(values: Sequence[int | None], dtype: Any) -> npt.NDArray[Any]:
+    return np.array([-1 if value is None else value for value in values], dtype)

@@ -18,7 +18,9 @@ from patchknn.errors import ConflictError, InputError
 from patchknn.files import quickhash
 from patchknn.indexing.features import Embedded, embed_patches
 from patchknn.search.answers import Failure
-from patchknn.search.query import Query
+from patchknn.search.query import Query, row_queries
+
+_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,22 @@ def labelled_queries(
         default_mpp=default_mpp,
     )
     return queries_of(embedded)
+
+
+def archived_queries(snapshot: Snapshot) -> Iterator[Query]:
+    """Every live row that has a label, as the query that asks for it, in the order of the rows."""
+    for shard in snapshot.shards:
+        live = shard.live_rows()
+        for start in range(0, len(live), _ROWS):
+            rows = live[start : start + _ROWS]
+            yield from row_queries(snapshot, shard, rows[shard.labels_at(rows) >= 0])
+
+
+def count_archived(snapshot: Snapshot) -> tuple[int, int]:
+    """How many live rows have a label, and how many have none."""
+    labels = [shard.labels_at(shard.live_rows()) for shard in snapshot.shards]
+    known = sum(int((part >= 0).sum()) for part in labels)
+    return known, sum(map(len, labels)) - known
 
 
 def queries_of(embedded: Iterable[Embedded]) -> Iterator[Query | Failure]:

@@ -35,24 +35,26 @@ class Yardstick(Protocol):
 
 
 class Ways(NamedTuple):
-    """The search itself, the same without widening, and the one over all rows.
+    """The search itself, the same without widening, and the one over all rows where it is wanted.
 
     ``block`` queries are put to each together.
     """
 
     searcher: Answers
     narrow: Answers
-    exhaustive: Yardstick
+    exhaustive: Yardstick | None
     block: int = _BLOCK
 
 
-def in_this_process(snapshot: Snapshot, settings: SearchSettings) -> Ways:
+def in_this_process(
+    snapshot: Snapshot, settings: SearchSettings, *, yardstick: bool = True
+) -> Ways:
     """Searches that use the processors of this process. Raises as Searcher does."""
     threads = available_cpus()
     return Ways(
         Searcher(snapshot, settings, threads),
         Searcher(snapshot, _unwidened(settings), threads),
-        ExhaustiveSearch(snapshot, settings),
+        ExhaustiveSearch(snapshot, settings) if yardstick else None,
     )
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from patchknn.archive.snapshot import Snapshot
+from patchknn.archive.snapshot import Shard, Snapshot, patch_id
 from patchknn.errors import InputError
 from patchknn.search.answers import Failure
 from patchknn.search.rows import RowReader
@@ -59,36 +59,43 @@ def stored_queries(snapshot: Snapshot, patch_ids: Sequence[str]) -> list[Query |
     found: list[Query | Failure] = [Failure(name, f"{name!r} {lack}") for name in patch_ids]
     present = np.flatnonzero(rows >= 0)
     for shard, among, local in RowReader(snapshot).by_shard(rows[present]):
-        source = shard.source_at(local)
-        columns = zip(
-            present[among].tolist(),
-            shard.features[local],
-            # Made again alone, an element of the hash vector next to 0 might fall on the other
-            # side: the stored code is the row's.
-            shard.codes[local],
-            shard.source_names.take(source),
-            shard.patients.take(source),
-            shard.source_quickhashes[source],
-            shard.coords[local].tolist(),
-            shard.labels_at(local).tolist(),
-            (local + shard.first_row).tolist(),
-            strict=True,
-        )
-        for place, feature, code, name, patient, quickhash, (x, y), label, row in columns:
-            found[place] = Query(
-                name=patch_ids[place],
-                feature=feature,
-                patch_id=patch_ids[place],
-                source=name,
-                patient=patient,
-                quickhash=quickhash.tobytes(),
-                x=x,
-                y=y,
-                label=None if label < 0 else snapshot.classes[label],
-                code=code,
-                row=row,
-            )
+        places = present[among].tolist()
+        for place, query in zip(places, row_queries(snapshot, shard, local), strict=True):
+            found[place] = query._replace(name=patch_ids[place], patch_id=patch_ids[place])
     return found
+
+
+def row_queries(snapshot: Snapshot, shard: Shard, local: npt.NDArray[np.int64]) -> Iterator[Query]:
+    """The queries that ask for rows (m,) of a shard of the snapshot, in their order."""
+    source = shard.source_at(local)
+    columns = zip(
+        shard.features[local],
+        # Made again alone, an element of the hash vector next to 0 might fall on the other
+        # side: the stored code is the row's.
+        shard.codes[local],
+        shard.source_names.take(source),
+        shard.patients.take(source),
+        shard.source_quickhashes[source],
+        shard.coords[local].tolist(),
+        shard.labels_at(local).tolist(),
+        (local + shard.first_row).tolist(),
+        strict=True,
+    )
+    for feature, code, name, patient, quickhash, (x, y), label, row in columns:
+        own_id = patch_id(name, x, y)
+        yield Query(
+            name=own_id,
+            feature=feature,
+            patch_id=own_id,
+            source=name,
+            patient=patient,
+            quickhash=quickhash.tobytes(),
+            x=x,
+            y=y,
+            label=None if label < 0 else snapshot.classes[label],
+            code=code,
+            row=row,
+        )
 
 
 def rounded_feature(feature: npt.NDArray[Any], name: str, dim: int, dtype: str) -> npt.NDArray[Any]:

@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from patchknn.evaluation.outcomes import Outcome, Report
+from patchknn.evaluation.evaluation import Evaluation
+from patchknn.evaluation.outcomes import Outcome, Outcomes
 
 
 def outcome(label: str, prediction: str | None, votes: str, **rest: object) -> Outcome:
@@ -11,55 +12,57 @@ def outcome(label: str, prediction: str | None, votes: str, **rest: object) -> O
 
 
 @pytest.fixture
-def report() -> Report:
+def evaluation() -> Evaluation:
     ball = {"widened": False, "empty": False}
-    return Report(
+    return Evaluation(
         method="patchknn",
-        k=4,
-        outcomes=(
-            outcome(
-                "A",
-                "A",
-                "AAAA",
-                ball=40,
-                classifier="A",
-                probability=0.9,
-                l2_true=4,
-                weighted_confidence=0.5,
-                **ball,
-            ),
-            outcome(
-                "A",
-                "B",
-                "ABBB",
-                ball=20,
-                classifier="A",
-                probability=0.6,
-                l2_true=2,
-                weighted_confidence=0.7,
-                **ball,
-            ),
-            outcome(
-                "B",
-                "B",
-                "BB",
-                ball=2,
-                classifier="A",
-                probability=0.8,
-                l2_true=4,
-                weighted_confidence=1.0,
-                widened=True,
-                empty=True,
-            ),
-            outcome("C", None, "", ball=0, classifier="B", l2_true=0, widened=True, empty=True),
+        outcomes=Outcomes.of(
+            [
+                outcome(
+                    "A",
+                    "A",
+                    "AAAA",
+                    ball=40,
+                    classifier="A",
+                    probability=0.9,
+                    l2_true=4,
+                    weighted_confidence=0.5,
+                    **ball,
+                ),
+                outcome(
+                    "A",
+                    "B",
+                    "ABBB",
+                    ball=20,
+                    classifier="A",
+                    probability=0.6,
+                    l2_true=2,
+                    weighted_confidence=0.7,
+                    **ball,
+                ),
+                outcome(
+                    "B",
+                    "B",
+                    "BB",
+                    ball=2,
+                    classifier="A",
+                    probability=0.8,
+                    l2_true=4,
+                    weighted_confidence=1.0,
+                    widened=True,
+                    empty=True,
+                ),
+                outcome("C", None, "", ball=0, classifier="B", l2_true=0, widened=True, empty=True),
+            ],
+            4,
         ),
         known_classes=("A", "B"),
         failed=1,
     )
 
 
-def test_figures_of_a_worked_case(report: Report) -> None:
-    figures = report.figures()
+def test_figures_of_a_worked_case(evaluation: Evaluation) -> None:
+    figures = evaluation.figures()
     assert figures["n"] == 4
     assert figures["classes"] == ["A", "B", "C"]
     assert figures["accuracy"] == 0.5
@@ -85,13 +88,13 @@ def test_figures_of_a_worked_case(report: Report) -> None:
     assert figures["classifier_aurc"] == pytest.approx((0 + 1 / 2 + 1 / 3) / 3)
 
 
-def test_classes_that_the_archive_lacks_are_named(report: Report) -> None:
-    assert report.unknown_classes == {"C": 1}
-    assert report.as_json()["unknown_classes"] == {"C": 1}
+def test_classes_that_the_archive_lacks_are_named(evaluation: Evaluation) -> None:
+    assert evaluation.unknown_classes == {"C": 1}
+    assert evaluation.as_json()["unknown_classes"] == {"C": 1}
 
 
-def test_json_has_the_keys_of_the_design_and_both_tables(report: Report) -> None:
-    value = json.loads(json.dumps(report.as_json(), allow_nan=False))
+def test_json_has_the_keys_of_the_design_and_both_tables(evaluation: Evaluation) -> None:
+    value = json.loads(json.dumps(evaluation.as_json(), allow_nan=False))
     design = (
         "n k classes accuracy mean_class_recall recall_smallest_class precision_at_k all_k_true "
         "l2_precision_at_k mean_ball empty_balls widened confidence_auroc aurc ece "
@@ -105,7 +108,7 @@ def test_json_has_the_keys_of_the_design_and_both_tables(report: Report) -> None
 
 
 def test_figures_that_a_method_lacks_are_none() -> None:
-    figures = Report("mean-colour", 1, (outcome("A", "A", "A"),), ("A",)).figures()
+    figures = Evaluation("mean-colour", Outcomes.of([outcome("A", "A", "A")], 1), ("A",)).figures()
     for name in (
         "mean_ball",
         "empty_balls",

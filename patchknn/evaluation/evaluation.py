@@ -1,0 +1,136 @@
+"""The figures of one method: how often it is right, what it finds, what its confidence is worth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from patchknn.evaluation import metrics
+from patchknn.evaluation.outcomes import Outcomes
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came of the queries by one method; a figure is None where it does not exist for it.
+
+    ``known_classes`` are those of the archive: queries of other classes count as wrong.
+    ``left_out`` counts inputs that had no label; ``failed`` those that could not be answered.
+    """
+
+    method: str
+    outcomes: Outcomes
+    known_classes: tuple[str, ...]
+    left_out: int = 0
+    failed: int = 0
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def k(self) -> int:
+        """How many neighbours voted."""
+        return self.outcomes.k
+
+    @property
+    def classes(self) -> list[str]:
+        """The classes of the queries, sorted."""
+        names = self.outcomes.classes
+        return sorted(names[number] for number in np.unique(self.outcomes.label).tolist())
+
+    @property
+    def unknown_classes(self) -> dict[str, int]:
+        """Queries by class, of classes that the archive lacks."""
+        counts = np.bincount(self.outcomes.label, minlength=len(self.outcomes.classes))
+        by_name = dict(zip(self.outcomes.classes, counts.tolist(), strict=True))
+        return {name: by_name[name] for name in self.classes if name not in self.known_classes}
+
+    def class_rows(self) -> list[dict[str, Any]]:
+        """Per class: queries, recall, and the precision of the neighbours."""
+        outcomes = self.outcomes
+        hits = outcomes.true_neighbours
+        recalls = {
+            outcomes.classes[entry.label]: entry
+            for entry in metrics.class_recalls(outcomes.label, outcomes.prediction)
+        }
+        return [
+            {
+                "class": name,
+                "n": recalls[name].n,
+                "recall": recalls[name].recall,
+                "precision_at_k": metrics.precision_at_k(
+                    hits[outcomes.label == recalls[name].label], self.k
+                ),
+            }
+            for name in self.classes
+        ]
+
+    def confidence_rows(self) -> list[dict[str, Any]]:
+        """Accuracy against confidence, per bin."""
+        return [
+            {
+                "low": entry.low,
+                "high": entry.high,
+                "n": entry.n,
+                "confidence": entry.confidence,
+                "accuracy": entry.accuracy,
+            }
+            for entry in metrics.confidence_bins(*self._confidence())
+        ]
+
+    def figures(self) -> dict[str, Any]:
+        """The figures by name, without the tables."""
+        outcomes = self.outcomes
+        true, predicted, hits = outcomes.label, outcomes.prediction, outcomes.true_neighbours
+        confidence, correct = self._confidence()
+        weighted = self._weighted_confidence()
+        smallest = metrics.smallest_class_recall(true, predicted)
+        judged = outcomes.correct_by_classifier
+        sure = ~np.isnan(outcomes.probability)
+        exhaustive = outcomes.l2_true[outcomes.l2_true >= 0]
+        return {
+            "n": len(outcomes),
+            "k": self.k,
+            "classes": self.classes,
+            "accuracy": metrics.accuracy(true, predicted),
+            "mean_class_recall": metrics.mean_class_recall(true, predicted),
+            "recall_smallest_class": None if smallest is None else smallest.recall,
+            "smallest_class": None if smallest is None else outcomes.classes[smallest.label],
+            "precision_at_k": metrics.precision_at_k(hits, self.k),
+            "all_k_true": metrics.all_k_true(hits, self.k),
+            "l2_precision_at_k": metrics.precision_at_k(exhaustive, self.k),
+            "mean_ball": metrics.mean_known(outcomes.ball),
+            "empty_balls": metrics.mean_known(outcomes.empty),
+            "widened": metrics.mean_known(outcomes.widened),
+            "confidence_auroc": metrics.auroc(confidence, correct),
+            "aurc": metrics.aurc(confidence, correct),
+            "ece": metrics.expected_calibration_error(confidence, correct),
+            "weighted_confidence_auroc": metrics.auroc(*weighted),
+            "weighted_aurc": metrics.aurc(*weighted),
+            "weighted_ece": metrics.expected_calibration_error(*weighted),
+            "classifier_accuracy": metrics.mean_known(judged),
+            "classifier_aurc": metrics.aurc(outcomes.probability[sure], judged[sure] > 0),
+        }
+
+    def as_json(self) -> dict[str, Any]:
+        """One line of ``evaluate``'s NDJSON."""
+        return {
+            "method": self.method,
+            **self.figures(),
+            "failed": self.failed,
+            "left_out": self.left_out,
+            "unknown_classes": self.unknown_classes,
+            "per_class": self.class_rows(),
+            "confidence_bins": self.confidence_rows(),
+            "settings": self.settings,
+        }
+
+    def _confidence(self) -> tuple[metrics.Floats, metrics.Bools]:
+        """The share of votes, 0 of a query without any."""
+        return np.nan_to_num(self.outcomes.confidence), self.outcomes.correct
+
+    def _weighted_confidence(self) -> tuple[metrics.Floats, metrics.Bools]:
+        """The same by distance; nothing at all of a method that has no such confidence."""
+        weighted, correct = self.outcomes.weighted_confidence, self.outcomes.correct
+        if np.isnan(weighted).all():
+            return np.zeros(0), correct[:0]
+        return np.nan_to_num(weighted), correct
