@@ -111,8 +111,9 @@ def _judged(
 
         ways = spread(snapshot, settings, spread_over(cluster, snapshot))
     if asked is None:
-        from patchknn.evaluation.queries import archived_queries, count_archived
+        from patchknn.evaluation.queries import archived_queries, check_archived, count_archived
 
+        check_archived(snapshot, settings.exclude_same)
         queries: Iterator[Query | Failure] = archived_queries(snapshot)
         total, left_out = count_archived(snapshot)
     else:
