@@ -9,6 +9,8 @@ import numpy as np
 
 from patchknn.evaluation import metrics, ranking
 from patchknn.evaluation.outcomes import Outcomes
+from patchknn.evaluation.paired import Paired
+from patchknn.evaluation.resampling import Interval
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,7 @@ class Evaluation:
 
     ``known_classes`` are those of the archive: queries of other classes count as wrong.
     ``left_out`` counts inputs that had no label; ``failed`` those that could not be answered.
+    ``intervals`` are of figures, by name, and ``paired`` is beside another method, where wanted.
     """
 
     method: str
@@ -25,6 +28,8 @@ class Evaluation:
     left_out: int = 0
     failed: int = 0
     settings: dict[str, Any] = field(default_factory=dict)
+    intervals: dict[str, Interval] = field(default_factory=dict)
+    paired: Paired | None = None
 
     @property
     def k(self) -> int:
@@ -128,6 +133,8 @@ class Evaluation:
         return {
             "method": self.method,
             **self.figures(),
+            "intervals": {name: list(ends) for name, ends in self.intervals.items()},
+            "paired": None if self.paired is None else self.paired.as_json(),
             "failed": self.failed,
             "left_out": self.left_out,
             "unknown_classes": self.unknown_classes,
