@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 _CELLS = 1 << 21  # numbers that a block of draws holds at once
-_MOST_DENSE = 1 << 22
+_MOST_DENSE = 1 << 17
 _LEVEL = 0.95
 
 Floats = npt.NDArray[np.float64]
@@ -67,7 +67,9 @@ class GroupedSums:
         by_group = np.ascontiguousarray(weights.T)  # what is fetched together lies together
         for start, stop in pairwise([*self._starts.tolist(), len(self._key)]):
             drawn = by_group[self._group[start:stop]]
-            sums[:, self._key[start]] = (self._values[start:stop].T @ drawn).T
+            # Threads of a matrix product this thin would but wait for each other.
+            for column, values in enumerate(self._values[start:stop].T):
+                sums[:, self._key[start], column] = (drawn * values[:, None]).sum(axis=0)
         return sums
 
 
