@@ -39,6 +39,11 @@ def evaluate(
         Literal["mean-colour"] | None,
         typer.Option("--baseline", help="Also the nearest neighbours by mean colour alone."),
     ] = None,
+    bootstrap: Annotated[
+        int,
+        typer.Option("--bootstrap", min=0, help="Draws of patients for the intervals; 0: none."),
+    ] = 1000,
+    seed: options.Seed = 0,
     slide_mpp: options.SlideMpp = None,
     default_mpp: options.DefaultMpp = None,
     slides: options.SlidesFolder = None,
@@ -79,5 +84,14 @@ def evaluate(
         slide_mpp=slide_mpp,
         default_mpp=default_mpp,
     )
-    wanted = Wanted(format=format, split=split, slides=slides, at=at, dask=dask, baseline=baseline)
+    wanted = Wanted(
+        format=format,
+        split=split,
+        slides=slides,
+        at=at,
+        dask=dask,
+        baseline=baseline,
+        bootstrap=bootstrap,
+        seed=seed,
+    )
     return run_evaluate(archive, data or [], settings, embedding, wanted)

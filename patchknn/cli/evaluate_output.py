@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from patchknn.cli import console
 from patchknn.evaluation.evaluation import Evaluation
+from patchknn.evaluation.intervals import FEW, n_patients
 
 
 def say_what_is_missing(evaluations: Sequence[Evaluation]) -> None:
@@ -28,6 +30,23 @@ def say_what_is_missing(evaluations: Sequence[Evaluation]) -> None:
             )
         if count := one.settings.get("unread_queries", 0):
             console.warn(f"{one.method}: queries that cannot be read count as wrong: {count}.")
+
+
+def say_how_sure(evaluations: Sequence[Evaluation]) -> None:
+    """Of how many patients the intervals are, and where these are too few."""
+    outcomes = evaluations[0].outcomes
+    count = n_patients(outcomes)
+    unknown = int((outcomes.patient < 0).sum())
+    if unknown:
+        console.warn(
+            f"the patient of {unknown} of {len(outcomes)} queries is unknown; each counts as a "
+            "patient of its own, and intervals may be too narrow: name patients in a 'patient' "
+            "column."
+        )
+    if count == 1:
+        console.warn("all queries are of one patient: there are no intervals over patients.")
+    elif count < FEW:
+        console.warn(f"intervals over {count} patients are too narrow: {FEW} are few already.")
 
 
 def write_figures(evaluations: Sequence[Evaluation], style: str) -> None:
@@ -58,11 +77,18 @@ def _print_tables(evaluations: Sequence[Evaluation]) -> None:
     console.print_table(
         ["figure", *methods],
         [
-            [name, *(column[name] for column in figures)]
+            [
+                name,
+                *(
+                    _with_interval(column[name], one.intervals.get(name))
+                    for column, one in zip(figures, evaluations, strict=True)
+                ),
+            ]
             for name in figures[0]
             if name not in {"classes"}
         ],
     )
+    _print_differences(evaluations)
     console.print_table(
         ["class", "n", *(f"recall, {method}" for method in methods)],
         [
@@ -83,4 +109,25 @@ def _print_tables(evaluations: Sequence[Evaluation]) -> None:
                 if row["n"]
             ],
             title=f"Accuracy against confidence, {evaluation.method}",
+        )
+
+
+def _with_interval(value: Any, interval: tuple[float, float] | None) -> Any:
+    return value if interval is None else f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
+
+
+def _print_differences(evaluations: Sequence[Evaluation]) -> None:
+    rows: list[list[Any]] = []
+    for one in evaluations:
+        if one.paired is None:
+            continue
+        figures = {"accuracy": one.paired.accuracy, "precision_at_k": one.paired.precision_at_k}
+        for name, entry in figures.items():
+            difference = _with_interval(entry.difference, entry.interval)
+            rows.append([one.method, name, difference, entry.p, one.paired.patients, one.paired.n])
+    if rows:
+        console.print_table(
+            ["method", "figure", "difference", "p", "patients", "queries"],
+            rows,
+            title=f"Against {evaluations[0].method}, by patient",
         )

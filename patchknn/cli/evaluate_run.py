@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from patchknn.archive.snapshot import Snapshot, open_archive
 from patchknn.cli import console
-from patchknn.cli.evaluate_output import say_what_is_missing, write_figures
+from patchknn.cli.evaluate_output import say_how_sure, say_what_is_missing, write_figures
+from patchknn.evaluation.compare import with_intervals
 from patchknn.evaluation.evaluate import METHOD, Contestant, evaluate_all
 from patchknn.evaluation.evaluation import Evaluation
 from patchknn.evaluation.queries import LabelledSet, labelled_set
@@ -39,7 +40,8 @@ class Wanted(NamedTuple):
     """What is wanted beside the figures, and how they are printed.
 
     ``split`` picks rows of manifests, ``slides`` is where the slides of tile sets lie now, ``at`` a
-    snapshot that is not the newest, ``dask`` a cluster that does it.
+    snapshot that is not the newest, ``dask`` a cluster that does it. ``bootstrap`` draws of
+    patients by ``seed`` say how sure the figures are.
     """
 
     format: str | None = None
@@ -48,6 +50,8 @@ class Wanted(NamedTuple):
     at: int | None = None
     dask: str | None = None
     baseline: str | None = None
+    bootstrap: int = 0
+    seed: int = 0
 
 
 def run_evaluate(
@@ -69,7 +73,10 @@ def run_evaluate(
             cluster = stack.enter_context(connected(wanted.dask, console.warn))
         evaluations = _judged(snapshot, asked, settings, embedding, cluster, sinks)
     evaluations += _baselines(snapshot, asked, settings, wanted, evaluations[0])
+    evaluations = with_intervals(evaluations, wanted.bootstrap, wanted.seed)
     say_what_is_missing(evaluations)
+    if wanted.bootstrap:
+        say_how_sure(evaluations)
     write_figures(evaluations, console.output_format(wanted.format))
     return 3 if evaluations[0].failed else 0
 
@@ -111,8 +118,9 @@ def _judged(
 
         ways = spread(snapshot, settings, spread_over(cluster, snapshot))
     if asked is None:
-        from patchknn.evaluation.queries import archived_queries, count_archived
+        from patchknn.evaluation.queries import archived_queries, check_archived, count_archived
 
+        check_archived(snapshot, settings.exclude_same)
         queries: Iterator[Query | Failure] = archived_queries(snapshot)
         total, left_out = count_archived(snapshot)
     else:

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from patchknn.evaluation import metrics
+from patchknn.evaluation import metrics, ranking
 from patchknn.evaluation.outcomes import Outcomes
+from patchknn.evaluation.paired import Paired
+from patchknn.evaluation.resampling import Interval
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,7 @@ class Evaluation:
 
     ``known_classes`` are those of the archive: queries of other classes count as wrong.
     ``left_out`` counts inputs that had no label; ``failed`` those that could not be answered.
+    ``intervals`` are of figures, by name, and ``paired`` is beside another method, where wanted.
     """
 
     method: str
@@ -25,6 +28,8 @@ class Evaluation:
     left_out: int = 0
     failed: int = 0
     settings: dict[str, Any] = field(default_factory=dict)
+    intervals: dict[str, Interval] = field(default_factory=dict)
+    paired: Paired | None = None
 
     @property
     def k(self) -> int:
@@ -45,24 +50,32 @@ class Evaluation:
         return {name: by_name[name] for name in self.classes if name not in self.known_classes}
 
     def class_rows(self) -> list[dict[str, Any]]:
-        """Per class: queries, recall, and the precision of the neighbours."""
+        """Per class: queries, recall, precision, F1, and the precision of the neighbours."""
         outcomes = self.outcomes
         hits = outcomes.true_neighbours
-        recalls = {
-            outcomes.classes[entry.label]: entry
-            for entry in metrics.class_recalls(outcomes.label, outcomes.prediction)
-        }
+        numbers = {name: number for number, name in enumerate(outcomes.classes)}
         return [
             {
                 "class": name,
-                "n": recalls[name].n,
-                "recall": recalls[name].recall,
+                "n": score.n,
+                "recall": score.recall,
+                "precision": score.precision,
+                "f1": score.f1,
                 "precision_at_k": metrics.precision_at_k(
-                    hits[outcomes.label == recalls[name].label], self.k
+                    hits[outcomes.label == numbers[name]], self.k
                 ),
             }
-            for name in self.classes
+            for name, score in ranking.class_scores(self.confusion()).items()
         ]
+
+    def confusion(self) -> ranking.Confusion:
+        """Queries by class and prediction."""
+        outcomes = self.outcomes
+        return ranking.confusion(outcomes.label, outcomes.prediction, outcomes.classes)
+
+    def neighbour_histogram(self) -> list[int]:
+        """How many queries have 0, 1, … k true neighbours (paper A, Fig. 2)."""
+        return ranking.neighbour_histogram(self.outcomes.true_neighbours, self.k)
 
     def confidence_rows(self) -> list[dict[str, Any]]:
         """Accuracy against confidence, per bin."""
@@ -87,8 +100,10 @@ class Evaluation:
         judged = outcomes.correct_by_classifier
         sure = ~np.isnan(outcomes.probability)
         exhaustive = outcomes.l2_true[outcomes.l2_true >= 0]
+        relevant = ranking.relevance(outcomes)
         return {
             "n": len(outcomes),
+            "patients": len(np.unique(outcomes.patient[outcomes.patient >= 0])),
             "k": self.k,
             "classes": self.classes,
             "accuracy": metrics.accuracy(true, predicted),
@@ -97,6 +112,8 @@ class Evaluation:
             "smallest_class": None if smallest is None else outcomes.classes[smallest.label],
             "precision_at_k": metrics.precision_at_k(hits, self.k),
             "all_k_true": metrics.all_k_true(hits, self.k),
+            "map_at_k": ranking.mean(ranking.average_precisions(relevant)),
+            "ndcg_at_k": ranking.mean(ranking.discounted_gains(relevant)),
             "l2_precision_at_k": metrics.precision_at_k(exhaustive, self.k),
             "mean_ball": metrics.mean_known(outcomes.ball),
             "empty_balls": metrics.mean_known(outcomes.empty),
@@ -116,10 +133,14 @@ class Evaluation:
         return {
             "method": self.method,
             **self.figures(),
+            "intervals": {name: list(ends) for name, ends in self.intervals.items()},
+            "paired": None if self.paired is None else self.paired.as_json(),
             "failed": self.failed,
             "left_out": self.left_out,
             "unknown_classes": self.unknown_classes,
             "per_class": self.class_rows(),
+            "confusion": self.confusion().as_json(),
+            "neighbour_histogram": self.neighbour_histogram(),
             "confidence_bins": self.confidence_rows(),
             "settings": self.settings,
         }

@@ -100,6 +100,21 @@ def archived_queries(snapshot: Snapshot) -> Iterator[Query]:
             yield from row_queries(snapshot, shard, rows[shard.labels_at(rows) >= 0])
 
 
+def check_archived(snapshot: Snapshot, exclude_same: str) -> None:
+    """Raise InputError where patients are to be told apart and the archive names none."""
+    if exclude_same != "patient" or not len(snapshot):
+        return
+    for shard in snapshot.shards:
+        if not shard.patients.all_unknown() and any(shard.patients.take(shard.live_sources())):
+            return
+    message = (
+        f"{snapshot.path} names no patient, so a row's own patient cannot be left out: give "
+        "--exclude-same slide or self, or embed from a manifest or slide list with a 'patient' "
+        "column."
+    )
+    raise InputError(message)
+
+
 def count_archived(snapshot: Snapshot) -> tuple[int, int]:
     """How many live rows have a label, and how many have none."""
     labels = [shard.labels_at(shard.live_rows()) for shard in snapshot.shards]

@@ -127,12 +127,46 @@ def test_split_picks_rows_of_the_manifest(patchknn: Run, place: Path) -> None:
 
 def test_a_table_shows_the_methods_side_by_side(patchknn: Run, place: Path) -> None:
     line = ("evaluate", place / "archive", place / "ask.csv", "--format", "table")
-    result = patchknn(*line, "--baseline", "mean-colour")
+    result = patchknn(*line, "--baseline", "mean-colour", "--bootstrap", 0)
     lines = [text.split() for text in result.out.splitlines()]
     assert ["figure", "patchknn", "mean-colour"] in lines
     assert any(cells[:1] == ["accuracy"] and len(cells) == 3 for cells in lines)
     assert "Recall by class" in result.out
     assert "Accuracy against confidence, mean-colour" in result.out
+
+
+def test_intervals_are_by_patient_and_few_patients_are_said(patchknn: Run, place: Path) -> None:
+    line = ("evaluate", place / "archive", place / "ask.csv", "--baseline", "mean-colour")
+    result = patchknn(*line, "--seed", 3)
+    ours, baseline = (json.loads(text) for text in result.out.splitlines())
+    for name, (low, high) in ours["intervals"].items():
+        assert low <= ours[name] <= high, name
+    assert ours["patients"] == 2
+    assert ours["paired"] is None
+    assert baseline["paired"]["against"] == "patchknn"
+    assert baseline["paired"]["difference"] == pytest.approx(
+        baseline["accuracy"] - ours["accuracy"]
+    )
+    assert "intervals over 2 patients are too narrow" in result.err
+    assert patchknn(*line, "--seed", 3).out == result.out
+
+    without = patchknn(*line, "--bootstrap", 0)
+    assert json.loads(without.out.splitlines()[0])["intervals"] == {}
+    assert "patients" not in without.err
+
+    table = patchknn(*line, "--format", "table").out
+    assert "Against patchknn, by patient" in table
+    low, high = ours["intervals"]["accuracy"]
+    shown = patchknn(*line, "--format", "table", "--seed", 3).out
+    assert f"{ours['accuracy']:.3f} [{low:.3f}, {high:.3f}]" in shown
+
+
+def test_the_rows_of_the_archive_ask_where_no_data_are_given(patchknn: Run, place: Path) -> None:
+    for level in ("self", "slide", "patient"):
+        result = patchknn("evaluate", place / "archive", "--exclude-same", level, "--k", 3)
+        assert result.code == 0, result.err
+        report = json.loads(result.out)
+        assert (report["n"], report["patients"]) == (12, 2)
 
 
 def test_tsv_has_a_line_per_method(patchknn: Run, place: Path) -> None:

@@ -28,6 +28,7 @@ def feature_archive(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., S
         labels: Sequence[np.ndarray] | None = None,
         bits: int = 16,
         classifier: bool = True,
+        patients: bool = True,
         seed: int = 0,
     ) -> Snapshot:
         rng = np.random.default_rng(seed)
@@ -51,7 +52,10 @@ def feature_archive(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., S
                 given = rng.integers(-1, len(CLASSES), n) if labels is None else labels[shard]
                 names = [f"s{shard}-{number}" for number in range(min(n, 6))]
                 sources = tuple(
-                    Source(name, f"/gone/{name}", 1, 0, name.encode().ljust(16), None, f"P{i % 3}")
+                    Source(
+                        *(name, f"/gone/{name}", 1, 0, name.encode().ljust(16), None),
+                        f"P{i % 3}" if patients else None,
+                    )
                     for i, name in enumerate(names)
                 )
                 writer.add(

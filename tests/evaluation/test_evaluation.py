@@ -71,6 +71,9 @@ def test_figures_of_a_worked_case(evaluation: Evaluation) -> None:
     assert figures["smallest_class"] == "C"
     assert figures["precision_at_k"] == pytest.approx((4 + 1 + 2 + 0) / 16)
     assert figures["all_k_true"] == 0.25
+    # Of "AAAA", "A", "BB" and nothing that is true, in places 1 to 4.
+    assert figures["map_at_k"] == pytest.approx((1 + 1 / 4 + 2 / 4 + 0) / 4)
+    assert figures["patients"] == 0
     assert figures["l2_precision_at_k"] == pytest.approx(10 / 16)
     assert figures["mean_ball"] == pytest.approx(62 / 4)
     assert figures["empty_balls"] == 0.5
@@ -105,6 +108,14 @@ def test_json_has_the_keys_of_the_design_and_both_tables(evaluation: Evaluation)
     assert [row["recall"] for row in value["per_class"]] == [0.5, 1.0, 0.0]
     assert value["per_class"][0]["precision_at_k"] == pytest.approx(5 / 8)
     assert [row["n"] for row in value["confidence_bins"]] == [1, 0, 0, 0, 0, 0, 0, 1, 0, 2]
+    assert [row["precision"] for row in value["per_class"]] == [1.0, 0.5, None]
+    assert [row["f1"] for row in value["per_class"]] == pytest.approx([2 / 3, 2 / 3, 0])
+    assert value["neighbour_histogram"] == [1, 1, 1, 0, 1]
+    assert value["confusion"] == {
+        "true": ["A", "B", "C"],
+        "predicted": ["A", "B", "C", None],
+        "counts": [[1, 1, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]],
+    }
 
 
 def test_figures_that_a_method_lacks_are_none() -> None:
