@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from patchknn.archive.calibration import rewritten
 from patchknn.archive.counting import totals_of
 from patchknn.archive.manifest import Manifest
 from patchknn.archive.revisions import Revision, publish_revision
@@ -89,12 +90,14 @@ def compact(
                         )
             written = [ready[key] for key in plan.groups]
             new = [one for one in written if one is not None]
-            manifest = _next(manifest, plan, written)._replace(
+            following = _next(manifest, plan, written)
+            manifest = following._replace(
+                calibration=rewritten(manifest, following),
                 totals=totals_of(snapshot).changed(
                     {},
                     shards=[one.description for one in new],
                     without=[shard.description for some in plan.groups.values() for shard in some],
-                )
+                ),
             )
         except BaseException:
             for one in ready.values():

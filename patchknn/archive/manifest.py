@@ -46,7 +46,8 @@ class Manifest(NamedTuple):
     ``rows`` and ``sources`` are live ones. ``changes`` apply to the shards in their order;
     ``label_history`` are those whose labels the shards hold by now, kept for what they tell.
     ``purged``: rows were purged, so that no snapshot before this number may be rolled back to;
-    ``totals`` None where an earlier version did not count.
+    ``totals`` None where an earlier version did not count. ``calibration`` is what
+    ``archive.calibration`` reads.
     """
 
     number: int
@@ -70,6 +71,7 @@ class Manifest(NamedTuple):
     records: tuple[RecordsEntry, ...] = ()
     purged: int = 0
     totals: Totals | None = None
+    calibration: dict[str, Any] | None = None
 
     @property
     def row_numbers(self) -> int:
@@ -100,6 +102,8 @@ class Manifest(NamedTuple):
         for name in ("changes", "label_history", "records"):
             fields[name] = [entry._asdict() for entry in fields[name]]
         fields["totals"] = None if self.totals is None else self.totals._asdict()
+        if self.calibration is None:
+            del fields["calibration"]
         return {"format": FORMAT, "format_version": FORMAT_VERSION, **fields}
 
 
@@ -141,6 +145,7 @@ def _plausible(manifest: Manifest) -> bool:
     )
     return (
         _texts_fit(manifest)
+        and isinstance(manifest.calibration, dict | None)
         and all(isinstance(name, str) for name in manifest.classes)
         and len(set(manifest.classes)) == len(manifest.classes)
         and are_hexadecimal([manifest.nonce], 32)

@@ -36,6 +36,7 @@ def roll_back(
                 changes=then.changes,
                 classes=then.classes,
                 records=then.records,
+                calibration=then.calibration,
                 sources=then.sources,
                 totals=then.totals,
                 label_history=_history(now, then),
@@ -74,7 +75,8 @@ def _check_again(path: Path, number: int, back: Manifest | None) -> None:
 
 
 def _content(manifest: Manifest) -> tuple[object, ...]:
-    return manifest.shards, manifest.changes, manifest.classes, manifest.records
+    named = manifest.shards, manifest.changes, manifest.classes, manifest.records
+    return *named, manifest.calibration
 
 
 def _history(now: Manifest, then: Manifest) -> tuple[ChangeEntry, ...]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from patchknn.cli import (
+    archive_calibrate,
     archive_export,
     archive_import,
     archive_merge,
@@ -71,6 +72,7 @@ app.command(short_help="Take in other archives.")(archive_merge.merge)
 app.command("import", short_help="Features made elsewhere.")(archive_import.import_)
 app.command(short_help="To Parquet, TRIDENT's HDF5, an archive.")(archive_export.export)
 app.command(short_help="The same patches, another encoder.")(archive_reencode.reencode)
+app.command(short_help="What its confidence means.")(archive_calibrate.calibrate)
 app.command(short_help="Write changes in, join small shards.")(archive_upkeep.compact)
 app.command(short_help="Delete what no kept snapshot names.")(archive_upkeep.gc)
 app.command(short_help="Go back to an earlier snapshot.")(archive_upkeep.rollback)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from patchknn.cli import console
 from patchknn.cli.query_plain import FORMATS, MOST_DIGITS, is_heeded
+
+if TYPE_CHECKING:
+    from patchknn.archive.calibration import Calibration
+    from patchknn.archive.manifest import Manifest
 
 
 class PlainInfo(NamedTuple):
@@ -44,6 +48,7 @@ def read_plain_info(arguments: Sequence[str], environment: Mapping[str, str]) ->
 
 def show_info(archive: Path, at: int | None, style: str | None) -> int:
     """Print what an archive holds; the exit code."""
+    from patchknn.archive.calibration import calibration_of
     from patchknn.archive.overview import look_at
 
     found = look_at(archive, at)
@@ -73,6 +78,7 @@ def show_info(archive: Path, at: int | None, style: str | None) -> int:
         "formats": totals.formats,
         "bytes": totals.bytes,
         "records": {table.name: table.key for table in manifest.records},
+        "calibration": _calibration(calibration_of(manifest, archive), manifest),
         "indexed": found.indexed.rows,
         "segments": found.indexed.segments,
     }
@@ -85,6 +91,25 @@ def show_info(archive: Path, at: int | None, style: str | None) -> int:
     rows = ({"what": key, "value": _in_words(entry)} for key, entry in value.items())
     console.write_rows(rows, ("what", "value"), style)
     return 0
+
+
+def _calibration(found: Calibration | None, manifest: Manifest) -> dict[str, Any] | None:
+    """What it was made of, and what it is worth on patients that it had not seen."""
+    if found is None:
+        return None
+    judged = found.held_out[found.method]
+    return {
+        "method": found.method,
+        "stale": found.is_stale(manifest),
+        "time": found.time,
+        "rows": found.rows,
+        "queries": found.queries,
+        "patients": found.patients,
+        "ece": judged.get("ece"),
+        "brier": judged.get("brier"),
+        "coverage": found.coverage,
+        **{name: found.settings.get(name) for name in ("k", "coarse", "radius", "exclude_same")},
+    }
 
 
 def _in_words(value: Any) -> Any:

@@ -90,6 +90,9 @@ EncoderElsewhere = Annotated[
     Path | None,
     typer.Option("--encoder", metavar="DIR", help="The archive's encoder, if kept elsewhere."),
 ]
+Calibrated = Annotated[
+    bool, typer.Option("--calibrated", help="Confidence by 'archive calibrate'; classes it may be.")
+]
 Retries = Annotated[
     int, typer.Option("--retries", min=0, help="How often what failed is tried again, in the end.")
 ]

@@ -78,6 +78,11 @@ def query(
         typer.Option("--montage", metavar="PNG", help="Draw queries and neighbours (20 rows)."),
     ] = None,
     slides: options.SlidesFolder = None,
+    calibrated: options.Calibrated = False,
+    coverage: Annotated[
+        float | None,
+        typer.Option("--coverage", metavar="C", help="As --calibrated, for sets of this promise."),
+    ] = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Say in each answer what its search took.")
     ] = False,
@@ -88,6 +93,8 @@ def query(
     fewer than k), ranked by the L2 distance of their features. Stored rows and .npy features
     need no torch. --where and --fields are about records that are attached (see 'patchknn archive
     records attach --help'), as in --where "organ = 'colon' and year >= 2015" --fields organ,year.
+    --calibrated says how probable the prediction is to be right, which classes it might be, and
+    whether the query is like nothing in the archive (see 'patchknn archive calibrate --help').
     A query that fails is reported and the rest is answered (exit 3; 1 where none is).
     """
     from patchknn.cli.query_asked import ImageSettings
@@ -120,4 +127,5 @@ def query(
         device=device,
     )
     wanted = Wanted(format, output, montage, slides, size, explain, at, dask, names_in(fields))
+    wanted = wanted._replace(calibrated=calibrated or coverage is not None, coverage=coverage)
     return run_query(archive, queries or [], id or [], settings, images, wanted)

@@ -16,6 +16,12 @@ TSV_COLUMNS = (
     *("query", "rank", "id", "label", "hamming", "l2", "source", "x", "y", "patient"),
     *("prediction", "confidence", "abstained"),
 )
+CALIBRATED_COLUMNS = (
+    "calibrated_confidence",
+    "prediction_set",
+    "out_of_distribution",
+    "strangeness",
+)
 
 
 class AnswerWriter:
@@ -27,6 +33,8 @@ class AnswerWriter:
         settings: SearchSettings,
         file: AnswerFile | None = None,
         fields: Sequence[str] = (),
+        *,
+        calibrated: bool = False,
     ) -> None:
         self.answered = self.skipped = self.failed = 0
         self._style = style
@@ -35,8 +43,9 @@ class AnswerWriter:
         self._fields = tuple(fields)
         if style == "tsv" and file is None:
             # A field may be called like one of the columns.
-            added = [f"fields.{name}" if name in TSV_COLUMNS else name for name in fields]
-            console.write_tsv_row([*TSV_COLUMNS, *added])
+            columns = TSV_COLUMNS + (CALIBRATED_COLUMNS if calibrated else ())
+            added = [f"fields.{name}" if name in columns else name for name in fields]
+            console.write_tsv_row([*columns, *added])
 
     def skip(self, name: str, content: str | None) -> bool:
         """Whether this query is answered in the file already; counts it if so."""
@@ -76,8 +85,12 @@ class AnswerWriter:
 def _tsv_rows(answer: Answer, fields: Sequence[str]) -> Iterator[list[Any]]:
     """One row per neighbour; an answer without any has one row with those cells empty."""
     end = [answer.prediction, answer.confidence, str(answer.abstained).lower()]
+    empty = [None] * (len(TSV_COLUMNS) - 1 - len(end))
+    if answer.judgement is not None:
+        told = answer.judgement
+        classes = "|".join(told.prediction_set)
+        end += [told.confidence, classes, _word(told.out_of_distribution), told.strangeness]
     if not answer.neighbours:
-        empty = [None] * (len(TSV_COLUMNS) - 1 - len(end))
         yield [answer.query, *empty, *end, *[None] * len(fields)]
     for rank, neighbour in enumerate(answer.neighbours, start=1):
         values = neighbour._replace(fields=None).as_json().values()

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from patchknn.cli.answer_file import AnswerFile
     from patchknn.cli.query_plain import PlainQuery
     from patchknn.jobs.cluster import Cluster
+    from patchknn.search.calibrated import Calibrated
     from patchknn.search.fields import NeighbourFields
 
 _MONTAGE_ROWS = 20
@@ -46,7 +47,8 @@ class Wanted(NamedTuple):
     ``format`` None is a table on a terminal, NDJSON in a pipe; ``size`` in pixels must be the
     archive's; ``slides`` is where the slides of tile sets lie now; ``explain``: say in each answer
     what its search took; ``at`` a snapshot that is not the newest; ``dask`` a cluster that does it;
-    ``fields`` of records are put beside each neighbour.
+    ``fields`` of records are put beside each neighbour; ``calibrated``: with what the archive's
+    calibration says, whose sets are to have the ``coverage``.
     """
 
     format: str | None = None
@@ -58,6 +60,8 @@ class Wanted(NamedTuple):
     at: int | None = None
     dask: str | None = None
     fields: tuple[str, ...] = ()
+    calibrated: bool = False
+    coverage: float | None = None
 
 
 def run_plain(plain: PlainQuery) -> int:
@@ -86,6 +90,7 @@ def run_query(
         )
         raise UsageError(message)
     fields = _neighbour_fields(snapshot, wanted.fields) if wanted.fields else None
+    calibrated = _calibrated(snapshot, settings, wanted)
     drawn: EvenSample[tuple[Asked, Answer]] = EvenSample(_MONTAGE_ROWS)
     with ExitStack() as stack:
         if wanted.dask is None:
@@ -103,9 +108,12 @@ def run_query(
             made_with = _made_with(snapshot, settings, images)
             if fields is not None:
                 made_with["fields"] = list(fields.names)
+            if calibrated is not None:
+                made_with["calibrated"] = True
             file = stack.enter_context(_answer_file(wanted.output, made_with))
         style = console.output_format(wanted.format)
-        writer = AnswerWriter(style, settings, file, () if fields is None else fields.names)
+        names = () if fields is None else fields.names
+        writer = AnswerWriter(style, settings, file, names, calibrated=calibrated is not None)
         if ids:
             asked = ask_stored(snapshot, [*ids, *given], images.patient, writer.skip)
         else:
@@ -118,6 +126,8 @@ def run_query(
             answers: Iterable[Answer | Failure] = searcher.search_many(one.query for one in block)
             if fields is not None:
                 answers = fields.beside(list(answers))
+            if calibrated is not None:
+                answers = calibrated.beside([one.query for one in block], list(answers))
             for one, answer in zip(block, answers, strict=True):
                 writer.write(answer, one.content)
                 if wanted.montage is not None and not isinstance(answer, Failure):
@@ -198,6 +208,17 @@ def _neighbour_fields(snapshot: Snapshot, names: Sequence[str]) -> NeighbourFiel
     from patchknn.search.fields import NeighbourFields
 
     return NeighbourFields(snapshot, names)
+
+
+def _calibrated(snapshot: Snapshot, settings: SearchSettings, wanted: Wanted) -> Calibrated | None:
+    if not wanted.calibrated:
+        return None
+    from patchknn.search.calibrated import Calibrated
+
+    calibrated = Calibrated(snapshot, settings, coverage=wanted.coverage)
+    if calibrated.warning is not None:
+        console.warn(calibrated.warning)
+    return calibrated
 
 
 def _answer_file(path: Path, made_with: dict[str, Any]) -> AnswerFile:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from patchknn.cli.console import visible
-from patchknn.search.answers import Answer
+from patchknn.search.answers import Answer, Judgement
 from patchknn.search.settings import SearchSettings
 
 if TYPE_CHECKING:
@@ -60,11 +60,14 @@ def _summary(answer: Answer, console: Console, settings: SearchSettings) -> Rend
         head = Text(f"{visible(answer.prediction)}  {percent(answer.confidence)}", style=style)
         head.append(f"  ({percent(answer.weighted_confidence)} by distance)", style="dim not bold")
         lines.append(head)
+    if answer.judgement is not None:
+        lines += [Text(line, style=style) for line, style in _judged_lines(answer.judgement)]
     if answer.abstained:
         votes, needed = sum(answer.votes.values()), settings.votes_needed
         reason = f"{votes} of {needed} votes needed"
         if votes >= needed and settings.abstain_below is not None:
-            reason = f"confidence below {settings.abstain_below:.0%}"
+            whose = "" if answer.judgement is None else "calibrated "
+            reason = f"{whose}confidence below {settings.abstain_below:.0%}"
         lines.append(Text(f"for review: {reason}", style="yellow"))
     lines += _vote_bars(answer, ascii_only=not _can_draw(console))
     lines += [Text(line, style="dim") for line in _stage_lines(answer, settings.k)]
@@ -76,6 +79,18 @@ def _summary(answer: Answer, console: Console, settings: SearchSettings) -> Rend
         text = f"classifier {visible(opinion.prediction)} {percent(opinion.probability)} {verdict}"
         lines.append(Text(text.rstrip(), style="red" if opinion.agrees is False else "dim"))
     return Text("\n").join(lines)
+
+
+def _judged_lines(judged: Judgement) -> list[tuple[str, str]]:
+    """Lines and their styles."""
+    lines = []
+    if judged.confidence is not None:
+        lines.append((f"{percent(judged.confidence)} calibrated", ""))
+    classes = ", ".join(map(visible, judged.prediction_set)) or "none of the classes"
+    lines.append((f"{judged.coverage:.0%} sure: {classes}", ""))
+    if judged.out_of_distribution:
+        lines.append(("like nothing in the archive", "red"))
+    return lines
 
 
 def _vote_bars(answer: Answer, *, ascii_only: bool) -> list[Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from patchknn.evaluation import metrics, ranking
+from patchknn.evaluation.confidence import brier, ece_bias
 from patchknn.evaluation.outcomes import Outcomes
 from patchknn.evaluation.paired import Paired
 from patchknn.evaluation.resampling import Interval
@@ -121,6 +122,8 @@ class Evaluation:
             "confidence_auroc": metrics.auroc(confidence, correct),
             "aurc": metrics.aurc(confidence, correct),
             "ece": metrics.expected_calibration_error(confidence, correct),
+            "ece_bias": ece_bias(confidence),
+            "brier": brier(confidence, correct),
             "weighted_confidence_auroc": metrics.auroc(*weighted),
             "weighted_aurc": metrics.aurc(*weighted),
             "weighted_ece": metrics.expected_calibration_error(*weighted),

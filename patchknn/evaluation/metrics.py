@@ -113,8 +113,7 @@ def aurc(confidence: Floats, correct: Bools) -> float | None:
 
 def confidence_bins(confidence: Floats, correct: Bools, bins: int = 10) -> list[ConfidenceBin]:
     """Accuracy against confidence in bins of equal width."""
-    # Confidences are small fractions: 3/10 must not fall beyond the edge 0.3 by a last bit.
-    place = np.clip(np.ceil(np.round(confidence * bins, 9)).astype(int) - 1, 0, bins - 1)
+    place = bin_places(confidence, bins)
     result = []
     for number in range(bins):
         mine = place == number
@@ -128,6 +127,13 @@ def confidence_bins(confidence: Floats, correct: Bools, bins: int = 10) -> list[
             )
         )
     return result
+
+
+def bin_places(confidence: Floats, bins: int) -> npt.NDArray[np.int64]:
+    """The number (n,) of the bin that each confidence falls into."""
+    # Confidences are small fractions: 3/10 must not fall beyond the edge 0.3 by a last bit.
+    place = np.ceil(np.round(confidence * bins, 9)).astype(np.int64) - 1
+    return np.asarray(np.clip(place, 0, bins - 1))
 
 
 def expected_calibration_error(confidence: Floats, correct: Bools, bins: int = 10) -> float | None:

@@ -56,13 +56,41 @@ class ClassifierOpinion(NamedTuple):
         }
 
 
+class Judgement(NamedTuple):
+    """What a calibrated archive says of an answer.
+
+    ``confidence`` is None without a prediction. ``prediction_set`` holds the true class in a share
+    ``coverage`` of answers, the most probable first. ``stale``: rows or labels changed since the
+    calibration. ``strangeness`` above 1 is beyond 99 in 100 of the archive's own rows, None where
+    it is infinite.
+    """
+
+    confidence: float | None
+    stale: bool
+    coverage: float
+    prediction_set: tuple[str, ...]
+    out_of_distribution: bool
+    strangeness: float | None
+
+    def as_json(self) -> dict[str, Any]:
+        """What it adds to the answer's object."""
+        return {
+            "calibrated_confidence": self.confidence,
+            "calibration_stale": self.stale,
+            "coverage": self.coverage,
+            "prediction_set": list(self.prediction_set),
+            "out_of_distribution": self.out_of_distribution,
+            "strangeness": self.strangeness,
+        }
+
+
 class Answer(NamedTuple):
     """The answer to one query; ``label`` is the query's true class where that is known.
 
     ``ball`` counts the rows of the first stage after filters (before ``--max-per``), ``radius``
     in bits is None where another coarse stage chose them; ``widened``: more rows were taken than
     the settings asked for at first, to find k neighbours. ``explain`` says what the search took,
-    where that was asked for.
+    ``judgement`` what the archive's calibration makes of it, where that was asked for.
     """
 
     query: str
@@ -78,10 +106,12 @@ class Answer(NamedTuple):
     classifier: ClassifierOpinion | None
     neighbours: tuple[Neighbour, ...]
     explain: dict[str, Any] | None = None
+    judgement: Judgement | None = None
 
     def as_json(self) -> dict[str, Any]:
         """One line of ``query``'s NDJSON."""
         explain = {} if self.explain is None else {"explain": self.explain}
+        judged = {} if self.judgement is None else self.judgement.as_json()
         return {
             "query": self.query,
             "label": self.label,
@@ -94,6 +124,7 @@ class Answer(NamedTuple):
             "widened": self.widened,
             "abstained": self.abstained,
             "classifier": None if self.classifier is None else self.classifier.as_json(),
+            **judged,
             "neighbours": [neighbour.as_json() for neighbour in self.neighbours],
             **explain,
         }

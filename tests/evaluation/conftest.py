@@ -14,6 +14,7 @@ from patchknn.archive.snapshot import Snapshot, open_archive
 from patchknn.archive.writer import ArchiveWriter
 from patchknn.bundle import load_bundle, write_bundle
 from patchknn.bundle_description import EncoderDescription, LinearMap
+from patchknn.search.class_scores import Voting
 
 CLASSES = ("A", "B", "C")
 
@@ -88,3 +89,21 @@ def picture() -> Callable[..., Path]:
         return path
 
     return make
+
+
+@pytest.fixture(scope="session")
+def drawn_votes() -> Callable[..., tuple[Voting, np.ndarray]]:
+    """Votes of ten neighbours for queries of three classes, and these: some are hard, some far."""
+
+    def draw(seed: int, n: int, *, harm: float = 0.0) -> tuple[Voting, np.ndarray]:
+        rng = np.random.default_rng(seed)
+        true = rng.choice(3, n, p=[0.5, 0.3, 0.2])
+        clear = rng.beta(2, 1, n) - harm
+        agree = rng.random((n, 10)) < clear[:, None]
+        labels = np.where(agree, true[:, None], rng.integers(0, 3, (n, 10)))
+        far = rng.gamma(4, 0.2, n)[:, None] * (2 - clear[:, None])
+        distances = np.sort(far * (1 + rng.random((n, 10)) / 4), axis=1)
+        counts = np.stack([(labels == number).sum(axis=1) for number in range(3)], axis=1)
+        return Voting(labels, distances, np.ones(n), counts.argmax(axis=1)), true
+
+    return draw
