@@ -39,6 +39,8 @@ def evaluate(
         Literal["mean-colour"] | None,
         typer.Option("--baseline", help="Also the nearest neighbours by mean colour alone."),
     ] = None,
+    report: options.Report = None,
+    report_queries: options.ReportQueries = 200,
     slide_mpp: options.SlideMpp = None,
     default_mpp: options.DefaultMpp = None,
     slides: options.SlidesFolder = None,
@@ -80,4 +82,5 @@ def evaluate(
         default_mpp=default_mpp,
     )
     wanted = Wanted(format=format, split=split, slides=slides, at=at, dask=dask, baseline=baseline)
+    wanted = wanted._replace(report=report, report_queries=report_queries)
     return run_evaluate(archive, data or [], settings, embedding, wanted)

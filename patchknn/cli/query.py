@@ -77,6 +77,8 @@ def query(
         Path | None,
         typer.Option("--montage", metavar="PNG", help="Draw queries and neighbours (20 rows)."),
     ] = None,
+    report: options.Report = None,
+    report_queries: options.ReportQueries = 200,
     slides: options.SlidesFolder = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Say in each answer what its search took.")
@@ -120,4 +122,5 @@ def query(
         device=device,
     )
     wanted = Wanted(format, output, montage, slides, size, explain, at, dask, names_in(fields))
+    wanted = wanted._replace(report=report, report_queries=report_queries)
     return run_query(archive, queries or [], id or [], settings, images, wanted)
