@@ -28,8 +28,8 @@ INK, FAINT = "#1f2328", "#59636e"
 _MOST_SVG = 400_000
 _STYLE: Any = {
     "font.family": "DejaVu Sans",
-    "font.size": 11,
-    "axes.titlesize": 12,
+    "font.size": 12,
+    "axes.titlesize": 13,
     "axes.edgecolor": FAINT,
     "axes.labelcolor": INK,
     "axes.spines.top": False,
@@ -59,7 +59,7 @@ def report_style() -> Iterator[None]:
         yield
 
 
-def new_figure(width: float = 6.6, height: float = 3.8) -> tuple[Figure, Axes]:
+def new_figure(width: float = 5.8, height: float = 3.7) -> tuple[Figure, Axes]:
     """A figure of inches with one pair of axes, that no window knows of."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -61,7 +61,7 @@ def evaluation_report(
             classes, of = snapshot.classes, len(outcomes)
             gallery = build_gallery(asked_about, finder, classes, of=of, on_read=on_read)
     return ReportData(
-        title=f"How well {snapshot.path.name} answers",
+        title=f"Evaluation of {snapshot.path.name}",
         facts=(
             *asked,
             *archive_facts(snapshot),

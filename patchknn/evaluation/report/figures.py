@@ -34,7 +34,7 @@ def true_neighbours_figure(counts: Sequence[tuple[str, npt.NDArray[np.int64]]], 
     """How many queries have 0, 1, … k true neighbours (paper A, Fig. 2); counts (n,) by method."""
     shares = [np.bincount(hits, minlength=k + 1)[: k + 1] for _, hits in counts]
     with report_style():
-        figure, axes = new_figure(7.2)
+        figure, axes = new_figure()
         width = 0.8 / len(counts)
         for number, ((method, _), held) in enumerate(zip(counts, shares, strict=True)):
             left = np.arange(k + 1) + (number - (len(counts) - 1) / 2) * width
@@ -42,7 +42,7 @@ def true_neighbours_figure(counts: Sequence[tuple[str, npt.NDArray[np.int64]]], 
             axes.bar(left, held, width * 0.95, color=colour(number), label=label)
         axes.set_xlabel(f"true neighbours among {k}")
         axes.set_ylabel("queries")
-        axes.set_xticks(range(k + 1) if k <= 20 else np.linspace(0, k, 11).round().astype(int))
+        axes.set_xticks(range(k + 1) if k <= 15 else np.linspace(0, k, 11).round().astype(int))
         axes.grid(visible=False, axis="x")
         if len(counts) > 1:
             axes.legend()
@@ -80,7 +80,7 @@ def confidence_figure(methods: Sequence[Judged]) -> Drawing | None:
     rows: list[tuple[str, float, float]] = []
     told = []
     with report_style():
-        figure, axes = new_figure(5.6, 4.4)
+        figure, axes = new_figure(5.2, 4.4)
         axes.plot([0, 1], [0, 1], color=FAINT, linestyle="--", linewidth=1)
         for number, one in enumerate(methods):
             points = batches_by_confidence(one)
@@ -111,7 +111,7 @@ def reliability_figure(methods: Sequence[Judged], bins: int = 10) -> Drawing:
     """Accuracy per bin of confidence, with Wilson's 95 % intervals."""
     rows: list[tuple[str, float, float, float, float, int]] = []
     with report_style():
-        figure, axes = new_figure(5.6, 4.4)
+        figure, axes = new_figure(5.2, 4.4)
         axes.plot([0, 1], [0, 1], color=FAINT, linestyle="--", linewidth=1)
         for number, one in enumerate(methods):
             held = metrics.confidence_bins(one.confidence, one.correct, bins)
@@ -148,7 +148,7 @@ def risk_coverage_figure(methods: Sequence[Judged]) -> Drawing:
     """The error rate among the surest answers, by how many are kept."""
     rows: list[tuple[str, float, float]] = []
     with report_style():
-        figure, axes = new_figure(6.6, 4.0)
+        figure, axes = new_figure()
         for number, one in enumerate(methods):
             risk = metrics.risk_coverage(one.confidence, one.correct)
             n = len(risk)
@@ -184,7 +184,7 @@ def recall_figure(
     """Recall by class, a bar for each method."""
     with report_style():
         height = 1.1 + len(classes) * max(0.24 * len(recalls), 0.34)
-        figure, axes = new_figure(7.2, height)
+        figure, axes = new_figure(5.8, height)
         thick = 0.8 / len(recalls)
         for number, (method, values) in enumerate(recalls):
             at = np.arange(len(classes)) + (number - (len(recalls) - 1) / 2) * thick
@@ -214,7 +214,7 @@ def confidence_histogram(confidence: npt.NDArray[np.float64]) -> Drawing:
     place = np.clip(np.ceil(np.round(confidence * 10, 9)).astype(int) - 1, 0, 9)
     held = np.bincount(place, minlength=10)
     with report_style():
-        figure, axes = new_figure(6.6, 3.2)
+        figure, axes = new_figure(5.8, 3.2)
         axes.bar(edges[:-1] + 0.05, held, 0.092, color=colour(0))
         axes.set_xlabel("confidence")
         axes.set_ylabel("queries")

@@ -10,12 +10,17 @@ from typing import Any, NamedTuple
 
 from patchknn.datasets.patches import Patch
 from patchknn.evaluation.pictures import PictureFinder
-from patchknn.evaluation.report.picture_sheet import MOST_BYTES, PictureSheet
+from patchknn.evaluation.report.picture_sheet import PictureSheet
 from patchknn.evaluation.report.words import percent, plural, word
 from patchknn.search.answers import Answer, Neighbour
 
 MOST_NEIGHBOURS = 10
+# Of the gallery's texts and pictures together: with the figures the page stays below 15 MB, which
+# a browser opens at once and a mail server lets through.
+MOST_BYTES = 13_500_000
+_LEAST_FOR_PICTURES = 4_000_000
 _BAR_STEPS = 20
+_SAFE = ("utf-8", "backslashreplace")
 _AGREES: dict[bool | None, str] = {True: "agrees", False: "disagrees", None: ""}
 
 
@@ -107,7 +112,8 @@ def build_gallery(
 
     ``classes`` are those of the archive: a query of another one is compared by its prediction.
     ``of`` says how many queries there were, where these are some of them; the least sure is first
-    unless ``by_confidence`` is False. ``on_read`` is called after each query.
+    unless ``by_confidence`` is False. Texts and pictures stay below about ``most_bytes``: the more
+    there are, the smaller are the pictures. ``on_read`` is called after each query.
     """
     ordered = list(asked)
     if by_confidence:
@@ -115,7 +121,8 @@ def build_gallery(
     pictures = {n.row for one in ordered for _, a in one.answers for n in _some(a)}
     pictures |= {one.row for one in ordered if one.row is not None}
     unstored = sum(one.row is None and one.patch is not None for one in ordered)
-    sheet = PictureSheet(len(pictures) + unstored, most_bytes)
+    room = max(most_bytes - sum(map(_text_bytes, ordered)), _LEAST_FOR_PICTURES)
+    sheet = PictureSheet(len(pictures) + unstored, room)
     cards = []
     for number, one in enumerate(ordered, start=1):
         cards.append(_card(number, one, finder, sheet, frozenset(classes)))
@@ -239,3 +246,12 @@ def _verdict(wanted: str | None, found: str | None, *, unknown: bool) -> str:
     if unknown:
         return "u"
     return "y" if wanted == found else "n"
+
+
+def _text_bytes(one: Asked) -> int:
+    """About what a query's card takes without its pictures."""
+    neighbours = [n for _, answer in one.answers for n in _some(answer)]
+    names = sum(
+        2 * len(f"{n.source}{n.patient}{n.fields or ''}".encode(*_SAFE)) for n in neighbours
+    )
+    return 900 + 500 * len(one.answers) + 320 * len(neighbours) + names

@@ -11,7 +11,6 @@ import numpy as np
 
 from patchknn.evaluation.pictures import Picture
 
-MOST_BYTES = 10_500_000
 # Side in pixels and JPEG quality, from what a large screen shows well to what still tells tissues
 # apart. A patch of H&E takes 4.3, 3.2, 2.6, 2.1, 1.6, 1.2, 0.8 and 0.5 kB of them.
 _STEPS = ((112, 80), (112, 65), (112, 50), (96, 50), (80, 50), (72, 40), (56, 40), (48, 30))
@@ -24,7 +23,7 @@ class PictureSheet:
     CSS, as near to it as they must, and each has what those before it left over.
     """
 
-    def __init__(self, expected: int, most: int = MOST_BYTES) -> None:
+    def __init__(self, expected: int, most: int) -> None:
         self._left = most
         self._to_come = expected
         self._by_key: dict[Hashable, int | None] = {}

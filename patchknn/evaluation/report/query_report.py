@@ -75,7 +75,7 @@ def query_report(
                 worklist.items(), finder, snapshot.classes, of=worklist.seen, on_read=on_read
             )
     return ReportData(
-        title=f"What {snapshot.path.name} makes of {worklist.seen} queries",
+        title=f"Queries to {snapshot.path.name}, the least sure first",
         facts=(
             ("queries", word(worklist.seen)),
             *archive_facts(snapshot),
