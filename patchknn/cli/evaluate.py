@@ -44,6 +44,8 @@ def evaluate(
         typer.Option("--bootstrap", min=0, help="Draws of patients for the intervals; 0: none."),
     ] = 1000,
     seed: options.Seed = 0,
+    report: options.Report = None,
+    report_queries: options.ReportQueries = 200,
     slide_mpp: options.SlideMpp = None,
     default_mpp: options.DefaultMpp = None,
     slides: options.SlidesFolder = None,
@@ -93,5 +95,7 @@ def evaluate(
         baseline=baseline,
         bootstrap=bootstrap,
         seed=seed,
+        report=report,
+        report_queries=report_queries,
     )
     return run_evaluate(archive, data or [], settings, embedding, wanted)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from patchknn.archive.snapshot import Snapshot, open_archive
 from patchknn.cli import console
 from patchknn.cli.evaluate_output import say_how_sure, say_what_is_missing, write_figures
+from patchknn.cli.report import Sampling, check_report, write_evaluation_report
 from patchknn.evaluation.compare import with_intervals
 from patchknn.evaluation.evaluate import METHOD, Contestant, evaluate_all
 from patchknn.evaluation.evaluation import Evaluation
@@ -41,7 +42,8 @@ class Wanted(NamedTuple):
 
     ``split`` picks rows of manifests, ``slides`` is where the slides of tile sets lie now, ``at`` a
     snapshot that is not the newest, ``dask`` a cluster that does it. ``bootstrap`` draws of
-    patients by ``seed`` say how sure the figures are.
+    patients by ``seed`` say how sure the figures are. ``report`` is a folder for a page that shows
+    ``report_queries`` of the queries.
     """
 
     format: str | None = None
@@ -52,6 +54,8 @@ class Wanted(NamedTuple):
     baseline: str | None = None
     bootstrap: int = 0
     seed: int = 0
+    report: Path | None = None
+    report_queries: int = 200
 
 
 def run_evaluate(
@@ -62,9 +66,12 @@ def run_evaluate(
     wanted: Wanted,
 ) -> int:
     """Judge an archive by labelled data, or by its own rows where there are none; the exit code."""
+    if wanted.report is not None:
+        check_report(wanted.report, wanted.report_queries)
     snapshot = open_archive(archive, wanted.at)
     asked = _asked(snapshot, data, settings, embedding, wanted) if data else None
-    sinks: list[Sink] = []
+    sampling = Sampling(wanted.report_queries)
+    sinks: list[Sink] = [sampling] if wanted.report is not None else []
     with ExitStack() as stack:
         cluster = None
         if wanted.dask is not None:
@@ -78,6 +85,10 @@ def run_evaluate(
     if wanted.bootstrap:
         say_how_sure(evaluations)
     write_figures(evaluations, console.output_format(wanted.format))
+    if wanted.report is not None:
+        patches = [] if asked is None else asked.patches
+        page = (wanted.report, snapshot, evaluations, settings, sampling, patches)
+        write_evaluation_report(*page, wanted.slides)
     return 3 if evaluations[0].failed else 0
 
 

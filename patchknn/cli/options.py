@@ -107,3 +107,10 @@ Dask = Annotated[
         help="Let the workers of a Dask cluster do it: its scheduler's address or file.",
     ),
 ]
+Report = Annotated[
+    Path | None,
+    typer.Option("--report", metavar="DIR", help="Write a page that shows queries and neighbours."),
+]
+ReportQueries = Annotated[
+    int, typer.Option("--report-queries", metavar="N", help="Queries that --report shows.")
+]

@@ -77,6 +77,8 @@ def query(
         Path | None,
         typer.Option("--montage", metavar="PNG", help="Draw queries and neighbours (20 rows)."),
     ] = None,
+    report: options.Report = None,
+    report_queries: options.ReportQueries = 200,
     slides: options.SlidesFolder = None,
     calibrated: options.Calibrated = False,
     coverage: Annotated[
@@ -128,4 +130,5 @@ def query(
     )
     wanted = Wanted(format, output, montage, slides, size, explain, at, dask, names_in(fields))
     wanted = wanted._replace(calibrated=calibrated or coverage is not None, coverage=coverage)
+    wanted = wanted._replace(report=report, report_queries=report_queries)
     return run_query(archive, queries or [], id or [], settings, images, wanted)

@@ -23,6 +23,7 @@ from patchknn.search.settings import SearchSettings
 if TYPE_CHECKING:
     from patchknn.cli.answer_file import AnswerFile
     from patchknn.cli.query_plain import PlainQuery
+    from patchknn.evaluation.report.query_report import Worklist
     from patchknn.jobs.cluster import Cluster
     from patchknn.search.calibrated import Calibrated
     from patchknn.search.fields import NeighbourFields
@@ -48,7 +49,8 @@ class Wanted(NamedTuple):
     archive's; ``slides`` is where the slides of tile sets lie now; ``explain``: say in each answer
     what its search took; ``at`` a snapshot that is not the newest; ``dask`` a cluster that does it;
     ``fields`` of records are put beside each neighbour; ``calibrated``: with what the archive's
-    calibration says, whose sets are to have the ``coverage``.
+    calibration says, whose sets are to have the ``coverage``; ``report`` is a folder for a page
+    that shows the ``report_queries`` least sure.
     """
 
     format: str | None = None
@@ -62,6 +64,8 @@ class Wanted(NamedTuple):
     fields: tuple[str, ...] = ()
     calibrated: bool = False
     coverage: float | None = None
+    report: Path | None = None
+    report_queries: int = 200
 
 
 def run_plain(plain: PlainQuery) -> int:
@@ -92,6 +96,7 @@ def run_query(
     fields = _neighbour_fields(snapshot, wanted.fields) if wanted.fields else None
     calibrated = _calibrated(snapshot, settings, wanted)
     drawn: EvenSample[tuple[Asked, Answer]] = EvenSample(_MONTAGE_ROWS)
+    worklist = None if wanted.report is None else _worklist(wanted.report_queries)
     with ExitStack() as stack:
         if wanted.dask is None:
             threads = available_cpus()
@@ -132,11 +137,16 @@ def run_query(
                 writer.write(answer, one.content)
                 if wanted.montage is not None and not isinstance(answer, Failure):
                     drawn.add((one, answer))
+                if worklist is not None and isinstance(answer, Answer):
+                    row = one.query.row if isinstance(one.query, Query) else None
+                    worklist.add(answer, row, one.patch)
             bar.advance(len(block))
     for problem in searcher.problems:
         console.warn(problem)
     if wanted.montage is not None:
         _draw(drawn, snapshot, wanted.montage, wanted.slides)
+    if wanted.report is not None and worklist is not None:
+        _report(wanted.report, snapshot, worklist, settings, wanted.slides, writer)
     if wanted.output is not None:
         console.message(
             f"{wanted.output}: {writer.answered} answered, {writer.skipped} skipped (answered "
@@ -186,6 +196,10 @@ def _check_usage(queries: Sequence[str], ids: Sequence[str], wanted: Wanted) -> 
         from patchknn.evaluation.montage import check_montage_path
 
         check_montage_path(wanted.montage)
+    if wanted.report is not None:
+        from patchknn.cli.report import check_report
+
+        check_report(wanted.report, wanted.report_queries)
 
 
 def names_in(text: str | None) -> tuple[str, ...]:
@@ -247,6 +261,30 @@ def _made_with(
         "default_mpp": images.default_mpp,
         "patient": images.patient,
     }
+
+
+def _worklist(count: int) -> Worklist:
+    from patchknn.evaluation.report.query_report import Worklist
+
+    return Worklist(count)
+
+
+def _report(
+    folder: Path,
+    snapshot: Snapshot,
+    worklist: Worklist,
+    settings: SearchSettings,
+    slides: Path | None,
+    writer: AnswerWriter,
+) -> None:
+    from patchknn.cli.report import write_query_report
+
+    notes = []
+    if writer.skipped:
+        notes.append(f"Queries that were answered before are not shown: {writer.skipped}.")
+    if writer.failed:
+        notes.append(f"Queries that could not be answered: {writer.failed}.")
+    write_query_report(folder, snapshot, worklist, settings, slides, notes)
 
 
 def _draw(

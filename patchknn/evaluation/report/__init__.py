@@ -1,0 +1,1 @@
+"""One self-contained page that shows what an evaluation or a set of queries came to."""
