@@ -77,6 +77,14 @@ def query(
         Path | None,
         typer.Option("--montage", metavar="PNG", help="Draw queries and neighbours (20 rows)."),
     ] = None,
+    overlay: Annotated[
+        Path | None,
+        typer.Option("--overlay", metavar="DIR", help="Draw predictions on each slide, as PNG."),
+    ] = None,
+    geojson: Annotated[
+        Path | None,
+        typer.Option("--geojson", metavar="DIR", help="Predictions as GeoJSON for QuPath."),
+    ] = None,
     slides: options.SlidesFolder = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Say in each answer what its search took.")
@@ -120,4 +128,5 @@ def query(
         device=device,
     )
     wanted = Wanted(format, output, montage, slides, size, explain, at, dask, names_in(fields))
+    wanted = wanted._replace(overlay=overlay, geojson=geojson)
     return run_query(archive, queries or [], id or [], settings, images, wanted)

@@ -23,6 +23,7 @@ from patchknn.search.settings import SearchSettings
 if TYPE_CHECKING:
     from patchknn.cli.answer_file import AnswerFile
     from patchknn.cli.query_plain import PlainQuery
+    from patchknn.cli.query_slides import OnSlides
     from patchknn.jobs.cluster import Cluster
     from patchknn.search.fields import NeighbourFields
 
@@ -46,7 +47,8 @@ class Wanted(NamedTuple):
     ``format`` None is a table on a terminal, NDJSON in a pipe; ``size`` in pixels must be the
     archive's; ``slides`` is where the slides of tile sets lie now; ``explain``: say in each answer
     what its search took; ``at`` a snapshot that is not the newest; ``dask`` a cluster that does it;
-    ``fields`` of records are put beside each neighbour.
+    ``fields`` of records are put beside each neighbour. ``overlay`` and ``geojson`` are folders of
+    predictions that are put back on their slides.
     """
 
     format: str | None = None
@@ -58,6 +60,13 @@ class Wanted(NamedTuple):
     at: int | None = None
     dask: str | None = None
     fields: tuple[str, ...] = ()
+    overlay: Path | None = None
+    geojson: Path | None = None
+
+    @property
+    def on_slides(self) -> bool:
+        """Whether predictions go back on their slides."""
+        return self.overlay is not None or self.geojson is not None
 
 
 def run_plain(plain: PlainQuery) -> int:
@@ -87,6 +96,7 @@ def run_query(
         raise UsageError(message)
     fields = _neighbour_fields(snapshot, wanted.fields) if wanted.fields else None
     drawn: EvenSample[tuple[Asked, Answer]] = EvenSample(_MONTAGE_ROWS)
+    on_slides = _on_slides(snapshot, wanted, images) if wanted.on_slides else None
     with ExitStack() as stack:
         if wanted.dask is None:
             threads = available_cpus()
@@ -122,17 +132,21 @@ def run_query(
                 writer.write(answer, one.content)
                 if wanted.montage is not None and not isinstance(answer, Failure):
                     drawn.add((one, answer))
+                if on_slides is not None and not isinstance(answer, Failure):
+                    on_slides.add(one.patch, answer)
             bar.advance(len(block))
     for problem in searcher.problems:
         console.warn(problem)
     if wanted.montage is not None:
         _draw(drawn, snapshot, wanted.montage, wanted.slides)
+    if on_slides is not None:
+        on_slides.finish()
     if wanted.output is not None:
         console.message(
             f"{wanted.output}: {writer.answered} answered, {writer.skipped} skipped (answered "
             f"before), {writer.failed} failed."
         )
-    return writer.exit_code
+    return writer.exit_code or (3 if on_slides is not None and on_slides.failed else 0)
 
 
 def _spread(
@@ -169,6 +183,12 @@ def _check_usage(queries: Sequence[str], ids: Sequence[str], wanted: Wanted) -> 
     if wanted.output is not None and wanted.format not in {None, "ndjson"}:
         message = f"-o writes NDJSON, not {wanted.format}: leave --format away."
         raise UsageError(message)
+    if wanted.on_slides and wanted.output is not None:
+        message = (
+            "-o goes on where it stopped, but --overlay and --geojson need all tiles of a slide: "
+            "send stdout to a file instead."
+        )
+        raise UsageError(message)
     if wanted.explain and wanted.format == "tsv":
         message = "TSV has no place for --explain: use --format ndjson or table."
         raise UsageError(message)
@@ -192,6 +212,12 @@ def names_in(text: str | None) -> tuple[str, ...]:
         message = f"--fields {text}: give names with commas between them, as in --fields a,b."
         raise UsageError(message)
     return tuple(names)
+
+
+def _on_slides(snapshot: Snapshot, wanted: Wanted, images: ImageSettings) -> OnSlides:
+    from patchknn.cli.query_slides import OnSlides
+
+    return OnSlides(snapshot, wanted.overlay, wanted.geojson, images.default_mpp)
 
 
 def _neighbour_fields(snapshot: Snapshot, names: Sequence[str]) -> NeighbourFields:
