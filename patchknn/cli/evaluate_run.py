@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from patchknn.archive.snapshot import Snapshot, open_archive
 from patchknn.cli import console
+from patchknn.cli.evaluate_diagnosis import Diagnosis
 from patchknn.cli.evaluate_output import say_what_is_missing, write_figures
 from patchknn.evaluation.evaluate import METHOD, Contestant, evaluate_all
 from patchknn.evaluation.evaluation import Evaluation
@@ -48,6 +49,7 @@ class Wanted(NamedTuple):
     at: int | None = None
     dask: str | None = None
     baseline: str | None = None
+    diagnosis: Diagnosis = Diagnosis()
 
 
 def run_evaluate(
@@ -58,6 +60,7 @@ def run_evaluate(
     wanted: Wanted,
 ) -> int:
     """Judge an archive by labelled data, or by its own rows where there are none; the exit code."""
+    wanted.diagnosis.check()
     snapshot = open_archive(archive, wanted.at)
     asked = _asked(snapshot, data, settings, embedding, wanted) if data else None
     sinks: list[Sink] = []
@@ -69,6 +72,7 @@ def run_evaluate(
             cluster = stack.enter_context(connected(wanted.dask, console.warn))
         evaluations = _judged(snapshot, asked, settings, embedding, cluster, sinks)
     evaluations += _baselines(snapshot, asked, settings, wanted, evaluations[0])
+    wanted.diagnosis.make(snapshot, asked, evaluations[0])
     say_what_is_missing(evaluations)
     write_figures(evaluations, console.output_format(wanted.format))
     return 3 if evaluations[0].failed else 0
