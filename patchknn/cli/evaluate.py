@@ -55,6 +55,10 @@ def evaluate(
     workers: options.Workers = None,
     device: options.Device = None,
     dask: options.Dask = None,
+    suspects: Annotated[
+        Path | None,
+        typer.Option("--suspects", metavar="FILE.tsv", help="Write labels that seem wrong."),
+    ] = None,
     format: options.Format = None,
 ) -> int:
     """Put labelled patches to an archive: accuracy, retrieval, balls, confidence.
@@ -62,8 +66,10 @@ def evaluate(
     Without DATA the archive's labelled rows ask, one by one. A query's own patient does not answer
     unless --exclude-same says otherwise; missing neighbours and classes that the archive lacks
     count as wrong. NDJSON has one object per method. Inputs that cannot be read are reported and
-    the rest is done (exit 3).
+    the rest is done (exit 3). --suspects FILE is a table that 'archive relabel' takes, with DATA
+    one that 'train' takes.
     """
+    from patchknn.cli.evaluate_diagnosis import Diagnosis
     from patchknn.cli.evaluate_run import Embedding, Wanted, run_evaluate
     from patchknn.search.settings import SearchSettings
 
@@ -98,4 +104,5 @@ def evaluate(
         report=report,
         report_queries=report_queries,
     )
+    wanted = wanted._replace(diagnosis=Diagnosis(suspects=suspects))
     return run_evaluate(archive, data or [], settings, embedding, wanted)

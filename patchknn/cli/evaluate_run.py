@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from patchknn.archive.snapshot import Snapshot, open_archive
 from patchknn.cli import console
+from patchknn.cli.evaluate_diagnosis import Diagnosis
 from patchknn.cli.evaluate_output import say_how_sure, say_what_is_missing, write_figures
 from patchknn.cli.report import Sampling, check_report, write_evaluation_report
 from patchknn.evaluation.compare import with_intervals
@@ -56,6 +57,7 @@ class Wanted(NamedTuple):
     seed: int = 0
     report: Path | None = None
     report_queries: int = 200
+    diagnosis: Diagnosis = Diagnosis()
 
 
 def run_evaluate(
@@ -68,6 +70,7 @@ def run_evaluate(
     """Judge an archive by labelled data, or by its own rows where there are none; the exit code."""
     if wanted.report is not None:
         check_report(wanted.report, wanted.report_queries)
+    wanted.diagnosis.check()
     snapshot = open_archive(archive, wanted.at)
     asked = _asked(snapshot, data, settings, embedding, wanted) if data else None
     sampling = Sampling(wanted.report_queries)
@@ -81,6 +84,7 @@ def run_evaluate(
         evaluations = _judged(snapshot, asked, settings, embedding, cluster, sinks)
     evaluations += _baselines(snapshot, asked, settings, wanted, evaluations[0])
     evaluations = with_intervals(evaluations, wanted.bootstrap, wanted.seed)
+    wanted.diagnosis.make(snapshot, asked, evaluations[0])
     say_what_is_missing(evaluations)
     if wanted.bootstrap:
         say_how_sure(evaluations)

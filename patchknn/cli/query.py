@@ -79,6 +79,14 @@ def query(
     ] = None,
     report: options.Report = None,
     report_queries: options.ReportQueries = 200,
+    overlay: Annotated[
+        Path | None,
+        typer.Option("--overlay", metavar="DIR", help="Draw predictions on each slide, as PNG."),
+    ] = None,
+    geojson: Annotated[
+        Path | None,
+        typer.Option("--geojson", metavar="DIR", help="Predictions as GeoJSON for QuPath."),
+    ] = None,
     slides: options.SlidesFolder = None,
     calibrated: options.Calibrated = False,
     coverage: Annotated[
@@ -131,4 +139,5 @@ def query(
     wanted = Wanted(format, output, montage, slides, size, explain, at, dask, names_in(fields))
     wanted = wanted._replace(calibrated=calibrated or coverage is not None, coverage=coverage)
     wanted = wanted._replace(report=report, report_queries=report_queries)
+    wanted = wanted._replace(overlay=overlay, geojson=geojson)
     return run_query(archive, queries or [], id or [], settings, images, wanted)

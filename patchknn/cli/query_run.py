@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from patchknn.cli.answer_file import AnswerFile
     from patchknn.cli.query_plain import PlainQuery
     from patchknn.evaluation.report.query_report import Worklist
+    from patchknn.cli.query_slides import OnSlides
     from patchknn.jobs.cluster import Cluster
     from patchknn.search.calibrated import Calibrated
     from patchknn.search.fields import NeighbourFields
@@ -50,7 +51,8 @@ class Wanted(NamedTuple):
     what its search took; ``at`` a snapshot that is not the newest; ``dask`` a cluster that does it;
     ``fields`` of records are put beside each neighbour; ``calibrated``: with what the archive's
     calibration says, whose sets are to have the ``coverage``; ``report`` is a folder for a page
-    that shows the ``report_queries`` least sure.
+    that shows the ``report_queries`` least sure; ``overlay`` and ``geojson`` are folders of
+    predictions that are put back on their slides.
     """
 
     format: str | None = None
@@ -66,6 +68,13 @@ class Wanted(NamedTuple):
     coverage: float | None = None
     report: Path | None = None
     report_queries: int = 200
+    overlay: Path | None = None
+    geojson: Path | None = None
+
+    @property
+    def on_slides(self) -> bool:
+        """Whether predictions go back on their slides."""
+        return self.overlay is not None or self.geojson is not None
 
 
 def run_plain(plain: PlainQuery) -> int:
@@ -97,6 +106,7 @@ def run_query(
     calibrated = _calibrated(snapshot, settings, wanted)
     drawn: EvenSample[tuple[Asked, Answer]] = EvenSample(_MONTAGE_ROWS)
     worklist = None if wanted.report is None else _worklist(wanted.report_queries)
+    on_slides = _on_slides(snapshot, wanted, images) if wanted.on_slides else None
     with ExitStack() as stack:
         if wanted.dask is None:
             threads = available_cpus()
@@ -140,6 +150,8 @@ def run_query(
                 if worklist is not None and isinstance(answer, Answer):
                     row = one.query.row if isinstance(one.query, Query) else None
                     worklist.add(answer, row, one.patch)
+                if on_slides is not None and not isinstance(answer, Failure):
+                    on_slides.add(one.patch, answer)
             bar.advance(len(block))
     for problem in searcher.problems:
         console.warn(problem)
@@ -147,12 +159,14 @@ def run_query(
         _draw(drawn, snapshot, wanted.montage, wanted.slides)
     if wanted.report is not None and worklist is not None:
         _report(wanted.report, snapshot, worklist, settings, wanted.slides, writer)
+    if on_slides is not None:
+        on_slides.finish()
     if wanted.output is not None:
         console.message(
             f"{wanted.output}: {writer.answered} answered, {writer.skipped} skipped (answered "
             f"before), {writer.failed} failed."
         )
-    return writer.exit_code
+    return writer.exit_code or (3 if on_slides is not None and on_slides.failed else 0)
 
 
 def _spread(
@@ -189,6 +203,12 @@ def _check_usage(queries: Sequence[str], ids: Sequence[str], wanted: Wanted) -> 
     if wanted.output is not None and wanted.format not in {None, "ndjson"}:
         message = f"-o writes NDJSON, not {wanted.format}: leave --format away."
         raise UsageError(message)
+    if wanted.on_slides and wanted.output is not None:
+        message = (
+            "-o goes on where it stopped, but --overlay and --geojson need all tiles of a slide: "
+            "send stdout to a file instead."
+        )
+        raise UsageError(message)
     if wanted.explain and wanted.format == "tsv":
         message = "TSV has no place for --explain: use --format ndjson or table."
         raise UsageError(message)
@@ -216,6 +236,12 @@ def names_in(text: str | None) -> tuple[str, ...]:
         message = f"--fields {text}: give names with commas between them, as in --fields a,b."
         raise UsageError(message)
     return tuple(names)
+
+
+def _on_slides(snapshot: Snapshot, wanted: Wanted, images: ImageSettings) -> OnSlides:
+    from patchknn.cli.query_slides import OnSlides
+
+    return OnSlides(snapshot, wanted.overlay, wanted.geojson, images.default_mpp)
 
 
 def _neighbour_fields(snapshot: Snapshot, names: Sequence[str]) -> NeighbourFields:

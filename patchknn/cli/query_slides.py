@@ -1,0 +1,61 @@
+"""``query --overlay`` and ``--geojson``: predictions put back on the slides that were asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from patchknn.archive.snapshot import Snapshot
+from patchknn.cli import console
+from patchknn.datasets.patches import Patch
+from patchknn.evaluation.slide_answers import SlideAnswers
+from patchknn.search.answers import Answer
+
+
+class OnSlides:
+    """Takes answers as they come, and says on stderr what became of them; ``failed``: not all."""
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        overlay: Path | None,
+        geojson: Path | None,
+        default_mpp: float | None,
+    ) -> None:
+        from patchknn.evaluation import geojson as geojson_files
+        from patchknn.evaluation import overlay as overlays
+
+        self.failed = False
+        self._folders = [folder for folder in (overlay, geojson) if folder is not None]
+        self._told = 0
+        for folder in self._folders:  # what cannot be made is better known now than in an hour
+            folder.mkdir(parents=True, exist_ok=True)
+        outputs = []
+        if overlay is not None:
+            outputs.append((overlay, overlays.SUFFIX, overlays.draw_overlay))
+        if geojson is not None:
+            outputs.append((geojson, geojson_files.SUFFIX, geojson_files.write_geojson))
+        self._answers = SlideAnswers(snapshot, outputs, default_mpp=default_mpp)
+
+    def add(self, patch: Patch | None, answer: Answer) -> None:
+        """Take one answer; ``patch`` is what was asked, None where that was no image."""
+        self._answers.add(patch, answer)
+        self._tell()
+
+    def finish(self) -> None:
+        """Write what is not written yet."""
+        self._answers.finish()
+        self._tell()
+        if self._answers.ignored:
+            console.warn(
+                f"{self._answers.ignored} answers are to what is no tile of a slide, and are not "
+                f"in {' and '.join(map(str, self._folders))}."
+            )
+        for folder in dict.fromkeys(self._folders):
+            files = [path for path in self._answers.written if path.is_relative_to(folder)]
+            console.message(f"{folder}: files of slides written: {len(files)}.")
+
+    def _tell(self) -> None:
+        for problem in self._answers.problems[self._told :]:
+            self.failed = True
+            console.fail(problem)
+        self._told = len(self._answers.problems)
