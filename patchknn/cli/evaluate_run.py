@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from patchknn.archive.snapshot import Snapshot, open_archive
 from patchknn.cli import console
+from patchknn.cli.evaluate_baselines import BaselineChoice, PictureSource, asked_of, baselines
 from patchknn.cli.evaluate_output import say_what_is_missing, write_figures
 from patchknn.evaluation.evaluate import METHOD, Contestant, evaluate_all
 from patchknn.evaluation.evaluation import Evaluation
@@ -39,7 +40,8 @@ class Wanted(NamedTuple):
     """What is wanted beside the figures, and how they are printed.
 
     ``split`` picks rows of manifests, ``slides`` is where the slides of tile sets lie now, ``at`` a
-    snapshot that is not the newest, ``dask`` a cluster that does it.
+    snapshot that is not the newest, ``dask`` a cluster that does it. ``baselines`` what else is
+    judged.
     """
 
     format: str | None = None
@@ -47,7 +49,7 @@ class Wanted(NamedTuple):
     slides: Path | None = None
     at: int | None = None
     dask: str | None = None
-    baseline: str | None = None
+    baselines: BaselineChoice = BaselineChoice()
 
 
 def run_evaluate(
@@ -68,7 +70,16 @@ def run_evaluate(
 
             cluster = stack.enter_context(connected(wanted.dask, console.warn))
         evaluations = _judged(snapshot, asked, settings, embedding, cluster, sinks)
-    evaluations += _baselines(snapshot, asked, settings, wanted, evaluations[0])
+        n_pictures = 0 if asked is None else len(evaluations[0].outcomes)
+        choice = wanted.baselines.chosen(
+            len(snapshot) + n_pictures, console.output_format(wanted.format)
+        )
+        where = PictureSource(
+            wanted.slides, embedding.default_mpp, embedding.workers, embedding.device
+        )
+        beside = baselines(snapshot, settings, choice, where)
+        if (found := stack.enter_context(beside)) is not None:
+            evaluations += found.evaluate(asked_of(snapshot, asked, evaluations[0]))
     say_what_is_missing(evaluations)
     write_figures(evaluations, console.output_format(wanted.format))
     return 3 if evaluations[0].failed else 0
@@ -134,23 +145,6 @@ def _judged(
         left_out=left_out,
         on_answered=on_answered,
     )
-
-
-def _baselines(
-    snapshot: Snapshot,
-    asked: LabelledSet | None,
-    settings: SearchSettings,
-    wanted: Wanted,
-    judged: Evaluation,
-) -> list[Evaluation]:
-    """The same queries by methods that keep one honest."""
-    if wanted.baseline is None or asked is None:
-        return []
-    from patchknn.evaluation.mean_colour import evaluate_mean_colour
-
-    answered = set(judged.outcomes.queries)
-    patches = [patch for patch in asked.patches if patch.id in answered]
-    return [evaluate_mean_colour(snapshot, patches, settings, wanted.slides)]
 
 
 def _queries(
