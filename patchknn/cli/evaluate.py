@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from patchknn.cli import options
+
+
+class BaselineName(StrEnum):
+    """What ``--baseline`` takes."""
+
+    MEAN_COLOUR = "mean-colour"
+    COLOUR_HISTOGRAM = "colour-histogram"
+    FROZEN = "frozen"
+    ALL = "all"
+    NONE = "none"
 
 
 def evaluate(
@@ -36,8 +47,23 @@ def evaluate(
     coarse: options.Coarse = "hamming",
     candidates: options.Candidates = 100,
     baseline: Annotated[
-        Literal["mean-colour"] | None,
-        typer.Option("--baseline", help="Also the nearest neighbours by mean colour alone."),
+        list[BaselineName] | None,
+        typer.Option(
+            "--baseline",
+            help="Also neighbours by what any picture shows; a table has those by colour.",
+        ),
+    ] = None,
+    frozen_weights: Annotated[
+        Path | None,
+        typer.Option(
+            "--frozen-weights", metavar="FILE", help="Of 'frozen'; default: timm's pretrained."
+        ),
+    ] = None,
+    frozen_backbone: Annotated[
+        str | None,
+        typer.Option(
+            "--frozen-backbone", metavar="NAME", help="Of 'frozen'; default: the encoder's own."
+        ),
     ] = None,
     bootstrap: Annotated[
         int,
@@ -65,10 +91,13 @@ def evaluate(
 
     Without DATA the archive's labelled rows ask, one by one. A query's own patient does not answer
     unless --exclude-same says otherwise; missing neighbours and classes that the archive lacks
-    count as wrong. NDJSON has one object per method. Inputs that cannot be read are reported and
-    the rest is done (exit 3). --suspects FILE is a table that 'archive relabel' takes, with DATA
-    one that 'train' takes.
+    count as wrong. NDJSON has one object per method. Baselines are judged by the same k, filters
+    and vote: mean-colour, colour-histogram, and frozen, an ImageNet backbone without training; a
+    table has those by colour unless there are more than 10000 pictures to read. Inputs that cannot
+    be read are reported and the rest is done (exit 3). --suspects FILE is a table that 'archive
+    relabel' takes, with DATA one that 'train' takes.
     """
+    from patchknn.cli.evaluate_baselines import BaselineChoice
     from patchknn.cli.evaluate_diagnosis import Diagnosis
     from patchknn.cli.evaluate_run import Embedding, Wanted, run_evaluate
     from patchknn.search.settings import SearchSettings
@@ -98,11 +127,11 @@ def evaluate(
         slides=slides,
         at=at,
         dask=dask,
-        baseline=baseline,
         bootstrap=bootstrap,
         seed=seed,
         report=report,
         report_queries=report_queries,
+        baselines=BaselineChoice(tuple(baseline or ()), frozen_weights, frozen_backbone),
+        diagnosis=Diagnosis(suspects=suspects),
     )
-    wanted = wanted._replace(diagnosis=Diagnosis(suspects=suspects))
     return run_evaluate(archive, data or [], settings, embedding, wanted)

@@ -22,14 +22,22 @@ def say_what_is_missing(evaluations: Sequence[Evaluation]) -> None:
             f"{settings['unlabelled_rows']} of {settings['rows']} archived rows have no label; as "
             "neighbours they count as wrong: --labelled leaves them out."
         )
+    for count, methods in _by_count(evaluations, "unread_rows").items():
+        console.warn(
+            f"{methods} cannot find archived patches whose picture is gone ({count} of "
+            f"{settings['rows']}): say --slides DIR where their images lie now."
+        )
+    for count, methods in _by_count(evaluations, "unread_queries").items():
+        console.warn(f"{methods}: queries that cannot be read count as wrong: {count}.")
+
+
+def _by_count(evaluations: Sequence[Evaluation], name: str) -> dict[int, str]:
+    """The methods that a setting counts something for, by how many."""
+    methods: dict[int, list[str]] = {}
     for one in evaluations:
-        if count := one.settings.get("unread_rows", 0):
-            console.warn(
-                f"{one.method} cannot find archived patches whose picture is gone ({count} of "
-                f"{one.settings['rows']}): say --slides DIR where their images lie now."
-            )
-        if count := one.settings.get("unread_queries", 0):
-            console.warn(f"{one.method}: queries that cannot be read count as wrong: {count}.")
+        if count := one.settings.get(name, 0):
+            methods.setdefault(count, []).append(one.method)
+    return {count: ", ".join(names) for count, names in methods.items()}
 
 
 def say_how_sure(evaluations: Sequence[Evaluation]) -> None:

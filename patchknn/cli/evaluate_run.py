@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from patchknn.archive.snapshot import Snapshot, open_archive
 from patchknn.cli import console
+from patchknn.cli.evaluate_baselines import BaselineChoice, PictureSource, asked_of, baselines
 from patchknn.cli.evaluate_diagnosis import Diagnosis
 from patchknn.cli.evaluate_output import say_how_sure, say_what_is_missing, write_figures
 from patchknn.cli.report import Sampling, check_report, write_evaluation_report
@@ -44,7 +45,7 @@ class Wanted(NamedTuple):
     ``split`` picks rows of manifests, ``slides`` is where the slides of tile sets lie now, ``at`` a
     snapshot that is not the newest, ``dask`` a cluster that does it. ``bootstrap`` draws of
     patients by ``seed`` say how sure the figures are. ``report`` is a folder for a page that shows
-    ``report_queries`` of the queries.
+    ``report_queries`` of the queries; ``baselines`` says what else is judged.
     """
 
     format: str | None = None
@@ -52,12 +53,12 @@ class Wanted(NamedTuple):
     slides: Path | None = None
     at: int | None = None
     dask: str | None = None
-    baseline: str | None = None
     bootstrap: int = 0
     seed: int = 0
     report: Path | None = None
     report_queries: int = 200
     diagnosis: Diagnosis = Diagnosis()
+    baselines: BaselineChoice = BaselineChoice()
 
 
 def run_evaluate(
@@ -82,7 +83,16 @@ def run_evaluate(
 
             cluster = stack.enter_context(connected(wanted.dask, console.warn))
         evaluations = _judged(snapshot, asked, settings, embedding, cluster, sinks)
-    evaluations += _baselines(snapshot, asked, settings, wanted, evaluations[0])
+        n_pictures = 0 if asked is None else len(evaluations[0].outcomes)
+        choice = wanted.baselines.chosen(
+            len(snapshot) + n_pictures, console.output_format(wanted.format)
+        )
+        where = PictureSource(
+            wanted.slides, embedding.default_mpp, embedding.workers, embedding.device
+        )
+        beside = baselines(snapshot, settings, choice, where)
+        if (found := stack.enter_context(beside)) is not None:
+            evaluations += found.evaluate(asked_of(snapshot, asked, evaluations[0]))
     evaluations = with_intervals(evaluations, wanted.bootstrap, wanted.seed)
     wanted.diagnosis.make(snapshot, asked, evaluations[0])
     say_what_is_missing(evaluations)
@@ -157,23 +167,6 @@ def _judged(
         left_out=left_out,
         on_answered=on_answered,
     )
-
-
-def _baselines(
-    snapshot: Snapshot,
-    asked: LabelledSet | None,
-    settings: SearchSettings,
-    wanted: Wanted,
-    judged: Evaluation,
-) -> list[Evaluation]:
-    """The same queries by methods that keep one honest."""
-    if wanted.baseline is None or asked is None:
-        return []
-    from patchknn.evaluation.mean_colour import evaluate_mean_colour
-
-    answered = set(judged.outcomes.queries)
-    patches = [patch for patch in asked.patches if patch.id in answered]
-    return [evaluate_mean_colour(snapshot, patches, settings, wanted.slides)]
 
 
 def _queries(

@@ -23,8 +23,8 @@ from patchknn.search.settings import SearchSettings
 if TYPE_CHECKING:
     from patchknn.cli.answer_file import AnswerFile
     from patchknn.cli.query_plain import PlainQuery
-    from patchknn.evaluation.report.query_report import Worklist
     from patchknn.cli.query_slides import OnSlides
+    from patchknn.evaluation.report.query_report import Worklist
     from patchknn.jobs.cluster import Cluster
     from patchknn.search.calibrated import Calibrated
     from patchknn.search.fields import NeighbourFields

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from patchknn.archive.rows import Source
-from patchknn.archive.snapshot import Snapshot
+from patchknn.archive.snapshot import Shard, Snapshot
 from patchknn.datasets.images import PatchReader
 from patchknn.datasets.patches import Patch
 from patchknn.errors import PatchknnError
@@ -22,15 +23,24 @@ Picture = npt.NDArray[np.uint8]
 class PictureFinder:
     """Finds pictures of rows of one snapshot and of patches outside it; keeps slides open.
 
-    ``slides_dir`` is where sources lie now, by name or by file name, if no longer where they were.
+    ``slides_dir`` is where sources lie now, by name or by file name, if no longer where they were;
+    ``default_mpp`` serves slides that say no µm/px.
     """
 
-    def __init__(self, snapshot: Snapshot, slides_dir: Path | None = None) -> None:
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        slides_dir: Path | None = None,
+        *,
+        default_mpp: float | None = None,
+    ) -> None:
         settings = snapshot.settings
         self._snapshot = snapshot
         self._slides_dir = slides_dir
         crop = snapshot.bundle().description.crop
-        self._reader = PatchReader(settings.patch_px, settings.mpp, crop=crop)
+        self._reader = PatchReader(
+            settings.patch_px, settings.mpp, crop=crop, default_mpp=default_mpp
+        )
         self._found: dict[str, Path | None] = {}
 
     def of_row(self, row: int) -> Picture | None:
@@ -39,15 +49,35 @@ class PictureFinder:
         thumbnail = shard.thumbnail(local)
         if thumbnail is not None:
             return decode(thumbnail)
+        patch = self._patch_of(shard, local)
+        return None if patch is None else self.of_patch(patch)
+
+    def of_rows(self, rows: Sequence[int]) -> list[Picture | None]:
+        """The same of several rows; neighbours in a slide share their reads."""
+        pictures: list[Picture | None] = [None] * len(rows)
+        places: list[int] = []
+        patches: list[Patch] = []
+        for place, row in enumerate(rows):
+            shard, local = self._snapshot.shard_of(row)
+            if shard.has_thumbnails:
+                pictures[place] = self.of_row(row)
+            elif (patch := self._patch_of(shard, local)) is not None:
+                places.append(place)
+                patches.append(patch)
+        for place, picture in zip(places, self.of_patches(patches), strict=True):
+            pictures[place] = picture
+        return pictures
+
+    def _patch_of(self, shard: Shard, local: int) -> Patch | None:
+        """A row as a patch of the very file that was embedded; None where that is gone."""
         source = shard.source_record(int(shard.source[local]))
         path = self._locate(source)
         if path is None:
             return None
         x, y = (int(value) for value in shard.coords[local])
         plain = x < 0 and y < 0
-        return self.of_patch(
-            Patch(source.name, path, "image" if plain else "slide", x, y, slide_mpp=source.mpp)
-        )
+        kind: Literal["image", "slide"] = "image" if plain else "slide"
+        return Patch(source.name, path, kind, x, y, slide_mpp=source.mpp)
 
     def of_patch(self, patch: Patch) -> Picture | None:
         """RGB (H, W, 3) uint8 of a patch as the encoder sees it; None where it cannot be read."""
@@ -55,6 +85,11 @@ class PictureFinder:
             return self._reader.read(patch)
         except (PatchknnError, OSError):
             return None
+
+    def of_patches(self, patches: Sequence[Patch]) -> list[Picture | None]:
+        """The same of several patches; neighbours in a slide share their reads."""
+        read = self._reader.read_all(patches)
+        return [one if isinstance(one, np.ndarray) else None for one in read]
 
     def close(self) -> None:
         """Close the slides."""

@@ -45,6 +45,13 @@ class RowReader:
                 live[positions] = shard.is_live(local)
         return live
 
+    def labels(self, rows: RowNumbers) -> npt.NDArray[np.int32]:
+        """The classes of rows (m,) as numbers of the snapshot's, −1 where there is none."""
+        labels = np.empty(len(rows), np.int32)
+        for shard, positions, local in self.by_shard(rows):
+            labels[positions] = shard.labels_at(local)
+        return labels
+
     def distances(self, rows: RowNumbers, feature: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         """L2 distances of the features of rows (m,) to ``feature`` (D,)."""
         distances = np.empty(len(rows), np.float64)

@@ -120,6 +120,77 @@ def test_one_object_per_method(patchknn: Run, place: Path) -> None:
     assert sum(entry["n"] for entry in ours["per_class"]) == 12
 
 
+def test_all_baselines_beside_it(patchknn: Run, place: Path, tmp_path: Path) -> None:
+    import timm
+    from safetensors.torch import save_file
+
+    save_file(timm.create_model("test_resnet").state_dict(), tmp_path / "w.safetensors")
+    line = ("evaluate", place / "archive", place / "ask.csv", "--k", 4, "--device", "cpu")
+    result = patchknn(*line, "--baseline", "all", "--frozen-weights", tmp_path / "w.safetensors")
+    assert result.code == 0, result.err
+    methods = {one["method"]: one for one in map(json.loads, result.out.splitlines())}
+    assert list(methods) == ["patchknn", "mean-colour", "colour-histogram", "frozen"]
+    assert {one["n"] for one in methods.values()} == {12}
+    assert methods["colour-histogram"]["accuracy"] == 1.0
+    assert methods["frozen"]["settings"]["backbone"] == "test_resnet"
+
+
+def test_frozen_without_weights_is_missing_in_one_sentence(patchknn: Run, place: Path) -> None:
+    line = ("evaluate", place / "archive", place / "ask.csv", "--device", "cpu")
+    result = patchknn(*line, "--baseline", "frozen", "--baseline", "mean-colour")
+    assert result.code == 0
+    methods = [json.loads(text)["method"] for text in result.out.splitlines()]
+    assert methods == ["patchknn", "mean-colour"]
+    assert "frozen is missing: no pretrained weights of test_resnet can be had here" in result.err
+
+
+def test_rows_of_the_archive_by_their_own_colours(patchknn: Run, place: Path) -> None:
+    result = patchknn("evaluate", place / "archive", "--k", 4, "--format", "table")
+    assert ["figure", "patchknn", "mean-colour", "colour-histogram"] in [
+        text.split() for text in result.out.splitlines()
+    ]
+    alone = patchknn("evaluate", place / "archive", "--format", "table", "--baseline", "none")
+    assert "mean-colour" not in alone.out
+    piped = patchknn("evaluate", place / "archive", "--baseline", "colour-histogram")
+    ours, baseline = map(json.loads, piped.out.splitlines())
+    assert (ours["n"], baseline["n"]) == (12, 12)
+    assert baseline["accuracy"] == 1.0
+
+
+def test_many_pictures_are_read_on_request_only(
+    patchknn: Run, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from patchknn.cli import evaluate_baselines
+
+    monkeypatch.setattr(evaluate_baselines, "MOST_PICTURES", 23)
+    line = ("evaluate", place / "archive", place / "ask.csv", "--format", "table")
+    result = patchknn(*line)
+    assert "mean-colour" not in result.out
+    assert "would read 24 pictures: ask for them by --baseline all, or by name." in result.err
+    asked = patchknn(*line, "--baseline", "mean-colour")
+    assert "mean-colour" in asked.out
+
+
+def test_pictures_that_are_gone_are_said_once(patchknn: Run, place: Path, tmp_path: Path) -> None:
+    from shutil import copytree
+
+    for name in ("archive", "ask"):
+        copytree(place / name, tmp_path / name)
+    (tmp_path / "ask.csv").write_text((place / "ask.csv").read_text())
+    (place / "stored").rename(tmp_path / "moved")
+    try:
+        line = ("evaluate", tmp_path / "archive", tmp_path / "ask.csv", "--format", "table")
+        result = patchknn(*line)
+        moved = patchknn(*line, "--slides", tmp_path / "moved")
+    finally:
+        (tmp_path / "moved").rename(place / "stored")
+    assert result.code == 0
+    assert "mean-colour" not in result.out
+    (said,) = [text for text in result.err.splitlines() if "mean-colour" in text]
+    assert "left out: the pictures of" in said
+    assert "mean-colour" in moved.out
+
+
 def test_split_picks_rows_of_the_manifest(patchknn: Run, place: Path) -> None:
     result = patchknn("evaluate", place / "archive", place / "ask.csv", "--split", "test")
     assert json.loads(result.out)["n"] == 8

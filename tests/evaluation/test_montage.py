@@ -130,6 +130,9 @@ def test_tiles_are_cut_from_their_slide(tmp_path):
             picture = finder.of_row(snapshot.locate(name))
             assert picture.shape == (SIZE, SIZE, 3)
             assert (picture == colour).all()
+        several = finder.of_rows([1, 0])
+        for row, picture in zip([1, 0], several, strict=True):
+            np.testing.assert_array_equal(picture, finder.of_row(row))
 
 
 def test_stored_thumbnails_need_no_source(tmp_path):

@@ -1,0 +1,75 @@
+"""Features of a backbone as ImageNet left it: what the training of an encoder must add to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from patchknn.archive.snapshot import Snapshot
+from patchknn.datasets.images import fit
+from patchknn.errors import InputError, PatchknnError
+from patchknn.evaluation.pictures import Picture
+
+_HASH_BITS = 8  # a network has a hash layer, which is not asked here
+
+
+class FrozenFeatures:
+    """Makes features of pictures by a timm backbone that was never trained on patches.
+
+    ``backbone`` None is that of the archive's encoder, with its mean and standard deviation;
+    pictures have the size of the archive's patches. ``weights`` None are timm's own pretrained
+    ones, from the hub or a warm cache. Raises InputError where there is no backbone, or no weights
+    can be had, and as ``create_backbone`` does for weights that do not fit.
+    """
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        backbone: str | None = None,
+        weights: Path | None = None,
+        device: str | None = None,
+    ) -> None:
+        from patchknn.encoder.backbones import create_backbone
+        from patchknn.encoder.devices import choose_device
+        from patchknn.encoder.inference import FeatureExtractor
+        from patchknn.encoder.network import EncoderNetwork
+
+        own = snapshot.bundle().description
+        name = backbone or own.backbone
+        if name is None:
+            message = "the archive's encoder has no backbone: name one by --frozen-backbone."
+            raise InputError(message)
+        self.size = snapshot.settings.patch_px or own.input_size
+        as_trained: dict[str, Any] = {}
+        if name == own.backbone:
+            as_trained = {"model_args": own.model_args, "mean": own.mean, "std": own.std}
+        try:
+            made = create_backbone(
+                name,
+                input_size=self.size,
+                pretrained=weights is None,
+                weights=weights,
+                **as_trained,
+            )
+        except PatchknnError as error:
+            if weights is not None:
+                raise
+            message = (
+                f"no pretrained weights of {name} can be had here: get them by 'patchknn weights "
+                f"fetch {name} DIR' where there is internet and give --frozen-weights FILE, or "
+                "name another --frozen-backbone."
+            )
+            raise InputError(message) from error
+        self.backbone, self.dim = made.name, made.feature_dim
+        network = EncoderNetwork(made.module, made.feature_dim, _HASH_BITS, ())
+        self._extractor = FeatureExtractor(network, made.mean, made.std, choose_device(device))
+
+    def __call__(self, pictures: Sequence[Picture]) -> npt.NDArray[np.float32]:
+        """Features (n, D) float32 of pictures (H, W, 3) uint8, brought to the network's size."""
+        if not pictures:
+            return np.zeros((0, self.dim), np.float32)
+        return self._extractor.features(np.stack([fit(one, self.size) for one in pictures]))
