@@ -65,6 +65,44 @@ def evaluate(
             "--frozen-backbone", metavar="NAME", help="Of 'frozen'; default: the encoder's own."
         ),
     ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--method",
+            metavar="patchknn|l2|annoy",
+            help="Also a search with this first stage; repeatable.",
+        ),
+    ] = None,
+    compare: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--compare", metavar="ARCHIVE", help="Also this archive, by its encoder; repeatable."
+        ),
+    ] = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sweep",
+            metavar="k|radius|bits=N,N,…",
+            help="Figures for each of these values; bits: the first of the codes; repeatable.",
+        ),
+    ] = None,
+    by: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--by",
+            metavar="FIELD",
+            help="Figures by a field of the queries' records, slide or patient; repeatable.",
+        ),
+    ] = None,
+    answers: Annotated[
+        Path | None,
+        typer.Option("--answers", metavar="FILE", help="Write every answer there, as NDJSON."),
+    ] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option("--csv", metavar="DIR", help="Write a CSV behind every table and figure."),
+    ] = None,
     bootstrap: Annotated[
         int,
         typer.Option("--bootstrap", min=0, help="Draws of patients for the intervals; 0: none."),
@@ -133,5 +171,11 @@ def evaluate(
         report_queries=report_queries,
         baselines=BaselineChoice(tuple(baseline or ()), frozen_weights, frozen_backbone),
         diagnosis=Diagnosis(suspects=suspects),
+        methods=method or (),
+        compare=compare or (),
+        sweeps=sweep or (),
+        by=by or (),
+        answers=answers,
+        csv=csv,
     )
     return run_evaluate(archive, data or [], settings, embedding, wanted)

@@ -8,12 +8,17 @@ from typing import Any
 from patchknn.cli import console
 from patchknn.evaluation.evaluation import Evaluation
 from patchknn.evaluation.intervals import FEW, n_patients
+from patchknn.evaluation.sections import Section
 
 
 def say_what_is_missing(evaluations: Sequence[Evaluation]) -> None:
     """Warnings of what the figures lack, or count as wrong."""
-    for name, count in evaluations[0].unknown_classes.items():
-        console.warn(f"the archive lacks class {name!r}: its queries ({count}) count as wrong.")
+    first = evaluations[0].settings["archive"]
+    others = [one for one in evaluations if one.settings["archive"] != first]
+    for one in [evaluations[0], *others]:
+        archive = "the archive" if one is evaluations[0] else one.settings["archive"]
+        for name, count in one.unknown_classes.items():
+            console.warn(f"{archive} lacks class {name!r}: its queries ({count}) count as wrong.")
     if evaluations[0].left_out:
         console.warn(f"patches without a label were left out: {evaluations[0].left_out}.")
     settings = evaluations[0].settings
@@ -57,11 +62,17 @@ def say_how_sure(evaluations: Sequence[Evaluation]) -> None:
         console.warn(f"intervals over {count} patients are too narrow: {FEW} are few already.")
 
 
-def write_figures(evaluations: Sequence[Evaluation], style: str) -> None:
-    """Print the figures of all methods in a style."""
+def write_figures(
+    evaluations: Sequence[Evaluation], style: str, sections: Sequence[Section] = ()
+) -> None:
+    """Print the figures of all methods in a style.
+
+    NDJSON has ``sections`` in the object of the first method, TSV none.
+    """
     if style == "ndjson":
-        for evaluation in evaluations:
-            console.write_ndjson(evaluation.as_json())
+        more = {section.key: list(section.rows) for section in sections}
+        for number, evaluation in enumerate(evaluations):
+            console.write_ndjson(evaluation.as_json() | ({} if number else more))
     elif style == "tsv":
         columns = ["method", *evaluations[0].figures()]
         rows = [{"method": evaluation.method, **evaluation.figures()} for evaluation in evaluations]
@@ -69,6 +80,18 @@ def write_figures(evaluations: Sequence[Evaluation], style: str) -> None:
         console.write_rows(joined, columns, style)
     else:
         _print_tables(evaluations)
+        for section in sections:
+            console.print_table(
+                section.columns,
+                [
+                    [
+                        _with_interval(row.get(name), row.get("intervals", {}).get(name))
+                        for name in section.columns
+                    ]
+                    for row in section.rows
+                ],
+                title=section.title,
+            )
 
 
 def _print_tables(evaluations: Sequence[Evaluation]) -> None:
@@ -97,13 +120,17 @@ def _print_tables(evaluations: Sequence[Evaluation]) -> None:
         ],
     )
     _print_differences(evaluations)
+    # Archives that ask themselves have classes of their own.
+    rows = [{row["class"]: row for row in one.class_rows()} for one in evaluations]
     console.print_table(
         ["class", "n", *(f"recall, {method}" for method in methods)],
         [
-            [entries[0]["class"], entries[0]["n"], *(entry["recall"] for entry in entries)]
-            for entries in zip(
-                *(evaluation.class_rows() for evaluation in evaluations), strict=True
-            )
+            [
+                name,
+                rows[0].get(name, {}).get("n", 0),
+                *(row.get(name, {}).get("recall") for row in rows),
+            ]
+            for name in sorted(set().union(*rows))
         ],
         title="Recall by class",
     )
@@ -120,7 +147,7 @@ def _print_tables(evaluations: Sequence[Evaluation]) -> None:
         )
 
 
-def _with_interval(value: Any, interval: tuple[float, float] | None) -> Any:
+def _with_interval(value: Any, interval: Sequence[float] | None) -> Any:
     return value if interval is None else f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
 
 

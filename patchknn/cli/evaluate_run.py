@@ -9,15 +9,26 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from patchknn.archive.snapshot import Snapshot, open_archive
 from patchknn.cli import console
+from patchknn.cli.evaluate_answers import AnswersFile, answers_file
 from patchknn.cli.evaluate_baselines import BaselineChoice, PictureSource, asked_of, baselines
 from patchknn.cli.evaluate_diagnosis import Diagnosis
+from patchknn.cli.evaluate_methods import (
+    method_contestants,
+    sweep_contestants,
+    sweep_section,
+    ways_to_search,
+)
 from patchknn.cli.evaluate_output import say_how_sure, say_what_is_missing, write_figures
 from patchknn.cli.report import Sampling, check_report, write_evaluation_report
+from patchknn.evaluation import by_fields
+from patchknn.evaluation.by_fields import QueryFields, field_rows
 from patchknn.evaluation.compare import with_intervals
+from patchknn.evaluation.csv_files import check_folder, figure_tables, section_tables, write_csv
 from patchknn.evaluation.evaluate import METHOD, Contestant, evaluate_all
 from patchknn.evaluation.evaluation import Evaluation
 from patchknn.evaluation.queries import LabelledSet, labelled_set
-from patchknn.evaluation.ways import in_this_process, spread
+from patchknn.evaluation.sections import Section
+from patchknn.evaluation.sweeps import read_sweep
 from patchknn.search.answers import Answer, Failure
 from patchknn.search.query import Query
 from patchknn.search.settings import SearchSettings
@@ -44,8 +55,11 @@ class Wanted(NamedTuple):
 
     ``split`` picks rows of manifests, ``slides`` is where the slides of tile sets lie now, ``at`` a
     snapshot that is not the newest, ``dask`` a cluster that does it. ``bootstrap`` draws of
-    patients by ``seed`` say how sure the figures are. ``report`` is a folder for a page that shows
-    ``report_queries`` of the queries; ``baselines`` says what else is judged.
+    patients by ``seed`` say how sure the figures are. ``methods`` are first stages beside the
+    main one, ``compare`` other archives, ``sweeps`` as ``read_sweep`` takes them, ``by`` fields
+    that queries are told apart by; ``answers`` and ``csv`` are where these go. ``report`` is a
+    folder for a page that shows ``report_queries`` of the queries; ``baselines`` says what else is
+    judged, ``diagnosis`` what else is looked for.
     """
 
     format: str | None = None
@@ -59,6 +73,12 @@ class Wanted(NamedTuple):
     report_queries: int = 200
     diagnosis: Diagnosis = Diagnosis()
     baselines: BaselineChoice = BaselineChoice()
+    methods: Sequence[str] = ()
+    compare: Sequence[Path] = ()
+    sweeps: Sequence[str] = ()
+    by: Sequence[str] = ()
+    answers: Path | None = None
+    csv: Path | None = None
 
 
 def run_evaluate(
@@ -73,16 +93,45 @@ def run_evaluate(
         check_report(wanted.report, wanted.report_queries)
     wanted.diagnosis.check()
     snapshot = open_archive(archive, wanted.at)
+    others = [open_archive(path) for path in wanted.compare]
+    sweeps = [read_sweep(text) for text in wanted.sweeps]
+    if wanted.csv is not None:
+        check_folder(wanted.csv)
+    fields = QueryFields(snapshot, wanted.by) if wanted.by else None
     asked = _asked(snapshot, data, settings, embedding, wanted) if data else None
     sampling = Sampling(wanted.report_queries)
     sinks: list[Sink] = [sampling] if wanted.report is not None else []
+    if fields is not None:
+        sinks.append(lambda query, _: fields.add(query))
     with ExitStack() as stack:
         cluster = None
         if wanted.dask is not None:
             from patchknn.jobs.connecting import connected
 
             cluster = stack.enter_context(connected(wanted.dask, console.warn))
-        evaluations = _judged(snapshot, asked, settings, embedding, cluster, sinks)
+        methods = method_contestants(snapshot, settings, wanted.methods, cluster)
+        swept = sweep_contestants(snapshot, settings, sweeps, cluster)
+        answers = None
+        if wanted.answers is not None:
+            several = len(methods) + len(others) > 1
+            answers = stack.enter_context(answers_file(wanted.answers, several=several))
+            sinks.append(answers.sink([one.method for one in methods]))
+        entered = [*methods, *swept]
+        judged = _judged(
+            snapshot, asked, entered, embedding, cluster, sinks, answers, seen=len(methods)
+        )
+        evaluations, swept_judged = judged[: len(methods)], judged[len(methods) :]
+        sections = sweep_section(sweeps, swept_judged)
+        if fields is not None:
+            rows = field_rows(fields, evaluations, wanted.bootstrap, wanted.seed)
+            sections.append(Section("by_field", "By field", by_fields.COLUMNS, rows))
+        for other in others:
+            its = _asked(other, data, settings, embedding, wanted) if data else None
+            method = f"{METHOD} on {other.path}"
+            one = Contestant(method, settings, ways_to_search(other, settings, cluster))
+            its_sinks = [] if answers is None else [answers.sink([method])]
+            own = embedding._replace(encoder=None)
+            evaluations += _judged(other, its, [one], own, cluster, its_sinks, answers)
         n_pictures = 0 if asked is None else len(evaluations[0].outcomes)
         choice = wanted.baselines.chosen(
             len(snapshot) + n_pictures, console.output_format(wanted.format)
@@ -98,12 +147,14 @@ def run_evaluate(
     say_what_is_missing(evaluations)
     if wanted.bootstrap:
         say_how_sure(evaluations)
-    write_figures(evaluations, console.output_format(wanted.format))
+    write_figures(evaluations, console.output_format(wanted.format), sections)
+    if wanted.csv is not None:
+        write_csv(wanted.csv, figure_tables(evaluations) | section_tables(sections))
     if wanted.report is not None:
         patches = [] if asked is None else asked.patches
         page = (wanted.report, snapshot, evaluations, settings, sampling, patches)
         write_evaluation_report(*page, wanted.slides)
-    return 3 if evaluations[0].failed else 0
+    return 3 if any(one.failed for one in evaluations) else 0
 
 
 def _asked(
@@ -130,22 +181,19 @@ def _asked(
 def _judged(
     snapshot: Snapshot,
     asked: LabelledSet | None,
-    settings: SearchSettings,
+    contestants: Sequence[Contestant],
     embedding: Embedding,
     cluster: Cluster | None,
     sinks: Sequence[Sink],
+    answers_file: AnswersFile | None,
+    *,
+    seen: int = 1,
 ) -> list[Evaluation]:
-    """What came of the queries by each way to search; ``sinks`` see all answers."""
-    if cluster is None:
-        ways = in_this_process(snapshot, settings)
-    else:
-        from patchknn.cli.clusters import spread_over
-
-        ways = spread(snapshot, settings, spread_over(cluster, snapshot))
+    """What came of the queries by each contestant; ``sinks`` see the answers of the first."""
     if asked is None:
         from patchknn.evaluation.queries import archived_queries, check_archived, count_archived
 
-        check_archived(snapshot, settings.exclude_same)
+        check_archived(snapshot, contestants[0].settings.exclude_same)
         queries: Iterator[Query | Failure] = archived_queries(snapshot)
         total, left_out = count_archived(snapshot)
     else:
@@ -157,13 +205,18 @@ def _judged(
 
     def on_answered(query: Query, answers: Sequence[Answer]) -> None:
         for sink in sinks:
-            sink(query, answers)
+            sink(query, answers[:seen])
+
+    def on_failure(failure: Failure) -> None:
+        console.fail(failure.error)
+        if answers_file is not None:
+            answers_file.fail(failure)
 
     return evaluate_all(
         snapshot,
         console.progress(queries, total=total, label="queries"),
-        [Contestant(METHOD, settings, ways)],
-        on_failure=lambda failure: console.fail(failure.error),
+        contestants,
+        on_failure=on_failure,
         left_out=left_out,
         on_answered=on_answered,
     )

@@ -225,10 +225,11 @@ def test_intervals_are_by_patient_and_few_patients_are_said(patchknn: Run, place
     assert json.loads(without.out.splitlines()[0])["intervals"] == {}
     assert "patients" not in without.err
 
-    table = patchknn(*line, "--format", "table").out
-    assert "Against patchknn, by patient" in table
     low, high = ours["intervals"]["accuracy"]
-    shown = patchknn(*line, "--format", "table", "--seed", 3).out
+    more = ("--sweep", "k=1", "--by", "patient")
+    shown = patchknn(*line, *more, "--format", "table", "--seed", 3).out
+    for title in ("Against patchknn, by patient", "Swept, all else as it is", "By field"):
+        assert title in shown
     assert f"{ours['accuracy']:.3f} [{low:.3f}, {high:.3f}]" in shown
 
 
@@ -238,6 +239,79 @@ def test_the_rows_of_the_archive_ask_where_no_data_are_given(patchknn: Run, plac
         assert result.code == 0, result.err
         report = json.loads(result.out)
         assert (report["n"], report["patients"]) == (12, 2)
+
+
+def test_methods_archives_and_sweeps_in_one_call(
+    patchknn: Run, place: Path, tmp_path: Path
+) -> None:
+    """Each of them is what it is alone."""
+    line = ("evaluate", place / "archive", place / "ask.csv", "--bootstrap", 50)
+    alone = {
+        name: json.loads(patchknn(*line, *more).out)
+        for name, more in {
+            "patchknn": [],
+            "coarse-l2": ["--coarse", "l2"],
+            "k=3": ["--k", 3],
+            "radius=4": ["--radius", 4],
+        }.items()
+    }
+    answers, tables = tmp_path / "answers.ndjson", tmp_path / "tables"
+    result = patchknn(
+        *(*line, "--method", "patchknn", "--method", "l2", "--compare", place / "archive"),
+        *("--sweep", "k=3,10", "--sweep", "radius=4", "--sweep", "bits=8,16"),
+        *("--by", "patient", "--answers", answers, "--csv", tables),
+    )
+    assert result.code == 0, result.err
+    ours, coarse, other = (json.loads(text) for text in result.out.splitlines())
+    names = ["patchknn", "coarse-l2", f"patchknn on {place / 'archive'}"]
+    assert [one["method"] for one in (ours, coarse, other)] == names
+    for name in ("accuracy", "precision_at_k", "mean_ball", "per_class"):
+        assert ours[name] == other[name] == alone["patchknn"][name]
+        assert coarse[name] == alone["coarse-l2"][name]
+    assert other["paired"]["n"] == 12
+    assert other["paired"]["difference"] == 0.0
+    sweeps = {f"{row['sweep']}={row['value']}": row for row in ours["sweeps"]}
+    assert list(sweeps) == ["k=3", "k=10", "radius=4", "bits=8", "bits=16"]
+    for name, row in sweeps.items():
+        whole = alone.get(name, alone["patchknn"])  # 10 neighbours and 16 bits are all there is
+        if name != "bits=8":
+            assert row["accuracy"] == whole["accuracy"], name
+            assert row["mean_ball"] == whole["mean_ball"], name
+    assert "sweeps" not in coarse
+    assert [
+        (row["value"], row["n"]) for row in ours["by_field"] if row["method"] == "patchknn"
+    ] == [
+        ("P2", 6),
+        ("P3", 6),
+    ]
+
+    lines = [json.loads(text) for text in answers.read_text().splitlines()]
+    assert [one["method"] for one in lines] == [*names[:2] * 12, *[names[2]] * 12]
+    assert len({one["query"] for one in lines}) == 12
+    right = [one["prediction"] == one["label"] for one in lines if one["method"] == "patchknn"]
+    assert sum(right) / 12 == pytest.approx(ours["accuracy"])
+    assert {path.name for path in tables.iterdir()} == {
+        *("figures.csv", "paired.csv", "per_class.csv", "confusion.csv", "risk_coverage.csv"),
+        *("neighbour_histogram.csv", "confidence_bins.csv", "sweeps.csv", "by_field.csv"),
+    }
+
+
+def test_answers_are_those_of_query(patchknn: Run, place: Path, tmp_path: Path) -> None:
+    write_picture(tmp_path / "good.png", "STR", 1)
+    (tmp_path / "bad.png").write_text("not a picture")
+    (tmp_path / "some.csv").write_text("path,label,patient\ngood.png,STR,P9\nbad.png,STR,P9\n")
+    answers = tmp_path / "answers.ndjson"
+    line = ("evaluate", place / "archive", tmp_path / "some.csv", "--answers", answers)
+    assert patchknn(*line).code == 3
+    asked = patchknn("query", place / "archive", tmp_path / "good.png", "--patient", "P9")
+    expected = json.loads(asked.out) | {"query": "good.png", "label": "STR"}
+    written = [json.loads(text) for text in answers.read_text().splitlines()]
+    assert [one for one in written if "error" not in one] == [expected]
+    assert [one["query"] for one in written if "error" in one] == ["bad.png"]
+
+    refused = patchknn(*line[:3], "--answers", tmp_path / "nowhere" / "a.ndjson")
+    assert refused.code == 2
+    assert "make it first" in refused.err
 
 
 def test_tsv_has_a_line_per_method(patchknn: Run, place: Path) -> None:
