@@ -39,6 +39,7 @@ def evaluate(
         Literal["mean-colour"] | None,
         typer.Option("--baseline", help="Also the nearest neighbours by mean colour alone."),
     ] = None,
+    calibrated: options.Calibrated = False,
     slide_mpp: options.SlideMpp = None,
     default_mpp: options.DefaultMpp = None,
     slides: options.SlidesFolder = None,
@@ -80,4 +81,5 @@ def evaluate(
         default_mpp=default_mpp,
     )
     wanted = Wanted(format=format, split=split, slides=slides, at=at, dask=dask, baseline=baseline)
+    wanted = wanted._replace(calibrated=calibrated)
     return run_evaluate(archive, data or [], settings, embedding, wanted)

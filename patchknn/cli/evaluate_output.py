@@ -58,7 +58,7 @@ def _print_tables(evaluations: Sequence[Evaluation]) -> None:
     console.print_table(
         ["figure", *methods],
         [
-            [name, *(column[name] for column in figures)]
+            [name, *(column.get(name) for column in figures)]
             for name in figures[0]
             if name not in {"classes"}
         ],

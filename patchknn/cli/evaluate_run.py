@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,6 +20,7 @@ from patchknn.search.query import Query
 from patchknn.search.settings import SearchSettings
 
 if TYPE_CHECKING:
+    from patchknn.archive.calibration import Calibration
     from patchknn.jobs.cluster import Cluster
 
 Sink = Callable[[Query, Sequence[Answer]], None]
@@ -39,7 +41,8 @@ class Wanted(NamedTuple):
     """What is wanted beside the figures, and how they are printed.
 
     ``split`` picks rows of manifests, ``slides`` is where the slides of tile sets lie now, ``at`` a
-    snapshot that is not the newest, ``dask`` a cluster that does it.
+    snapshot that is not the newest, ``dask`` a cluster that does it; ``calibrated``: figures of the
+    archive's calibration too.
     """
 
     format: str | None = None
@@ -48,6 +51,7 @@ class Wanted(NamedTuple):
     at: int | None = None
     dask: str | None = None
     baseline: str | None = None
+    calibrated: bool = False
 
 
 def run_evaluate(
@@ -59,6 +63,7 @@ def run_evaluate(
 ) -> int:
     """Judge an archive by labelled data, or by its own rows where there are none; the exit code."""
     snapshot = open_archive(archive, wanted.at)
+    calibrated = _calibrated(snapshot, settings, own=not data) if wanted.calibrated else None
     asked = _asked(snapshot, data, settings, embedding, wanted) if data else None
     sinks: list[Sink] = []
     with ExitStack() as stack:
@@ -68,10 +73,29 @@ def run_evaluate(
 
             cluster = stack.enter_context(connected(wanted.dask, console.warn))
         evaluations = _judged(snapshot, asked, settings, embedding, cluster, sinks)
+    if calibrated is not None:
+        from patchknn.evaluation.calibrated_figures import calibrated_figures
+
+        figures = calibrated_figures(calibrated, evaluations[0].outcomes, snapshot.classes)
+        evaluations[0] = replace(evaluations[0], calibrated=figures)
     evaluations += _baselines(snapshot, asked, settings, wanted, evaluations[0])
     say_what_is_missing(evaluations)
     write_figures(evaluations, console.output_format(wanted.format))
     return 3 if evaluations[0].failed else 0
+
+
+def _calibrated(snapshot: Snapshot, settings: SearchSettings, *, own: bool) -> Calibration:
+    from patchknn.search.calibrated import Calibrated
+
+    calibrated = Calibrated(snapshot, settings)
+    if calibrated.warning is not None:
+        console.warn(calibrated.warning)
+    if own and calibrated.calibration.own:
+        console.warn(
+            "the calibration was made of the same rows, which praise it: judge it by DATA of "
+            "other patients."
+        )
+    return calibrated.calibration
 
 
 def _asked(

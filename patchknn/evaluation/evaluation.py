@@ -18,6 +18,7 @@ class Evaluation:
 
     ``known_classes`` are those of the archive: queries of other classes count as wrong.
     ``left_out`` counts inputs that had no label; ``failed`` those that could not be answered.
+    ``calibrated`` are figures of the archive's calibration, where they were asked for.
     """
 
     method: str
@@ -26,6 +27,7 @@ class Evaluation:
     left_out: int = 0
     failed: int = 0
     settings: dict[str, Any] = field(default_factory=dict)
+    calibrated: dict[str, Any] = field(default_factory=dict)
 
     @property
     def k(self) -> int:
@@ -112,6 +114,7 @@ class Evaluation:
             "weighted_ece": metrics.expected_calibration_error(*weighted),
             "classifier_accuracy": metrics.mean_known(judged),
             "classifier_aurc": metrics.aurc(outcomes.probability[sure], judged[sure] > 0),
+            **self.calibrated,
         }
 
     def as_json(self) -> dict[str, Any]:

@@ -144,6 +144,19 @@ def test_tables_and_tsv_have_it_too(patchknn, clusters, monkeypatch):
     assert row["out_of_distribution"] == "false"
 
 
+def test_evaluate_judges_it(patchknn, clusters):
+    done = _one(patchknn("archive", "calibrate", clusters))
+    plain = _one(patchknn("evaluate", clusters))
+    found = patchknn("evaluate", clusters, "--calibrated")
+    figures = _one(found)
+    assert "was made of the same rows" in found.err
+    assert figures["set_coverage"] >= figures["coverage"] == 0.95
+    assert figures["calibrated_brier"] <= figures["brier"] == pytest.approx(done["brier_before"])
+    assert set(figures) - set(plain) >= {"calibrated_ece", "mean_set_size", "out_of_distribution"}
+    table = patchknn("evaluate", clusters, "--calibrated", "--format", "table")
+    assert "set_coverage" in table.out
+
+
 @pytest.mark.parametrize("coverage", [0, 1, 1.5])
 def test_a_promise_that_cannot_be_is_refused(patchknn, clusters, coverage):
     found = patchknn("archive", "calibrate", clusters, "--coverage", coverage)
