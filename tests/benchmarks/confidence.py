@@ -107,10 +107,10 @@ def _say_strangers(name: str, own: Distances, foreign: Distances) -> None:
         foreign_auroc(*(np.nan_to_num(some, nan=np.inf) for some in pair))
         for pair in ((own.kth, foreign.kth), (own.nearest, foreign.nearest))
     )
-    flagged = np.inf if limits.kth is None else limits.kth
-    share = float((np.nan_to_num(foreign.kth, nan=np.inf) > flagged).mean())
-    say(f"foreign images ({len(foreign.kth)}) against {name}: AUROC {kth:.4f} by the k-th")
-    say(f"  neighbour, {nearest:.4f} by the nearest; {share:.3f} beyond the 99th percentile;")
+    flagged = np.inf if limits.nearest is None else limits.nearest
+    share = float((np.nan_to_num(foreign.nearest, nan=np.inf) > flagged).mean())
+    say(f"foreign images ({len(foreign.kth)}) against {name}: AUROC {nearest:.4f} by the nearest")
+    say(f"  neighbour, {kth:.4f} by the k-th; {share:.3f} beyond its 99th percentile;")
     short = float(np.isnan(foreign.kth).mean())
     say(f"  fewer than k neighbours: own {limits.short:.3f}, foreign {short:.3f}")
 
