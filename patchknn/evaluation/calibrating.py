@@ -136,7 +136,11 @@ def calibration_from(
         nearest_limit=limits.nearest,
         short=limits.short,
         own_distances=own_distances(distances, outcomes.radius),
-        held_out={**fitted.held_out, "sets": judged._asdict()},
+        held_out={
+            **fitted.held_out,
+            "sets": judged._asdict(),
+            "accuracy_at": fitted.accuracy_at,
+        },
     )
 
 

@@ -54,6 +54,7 @@ def test_it_is_said_kept_used_and_undone(patchknn, clusters):
     assert _one(patchknn("archive", "info", clusters))["calibration"] is None
     done = _one(patchknn("archive", "calibrate", clusters, "--coverage", 0.8))
     assert (done["queries"], done["patients"], done["snapshot"]) == (160, 8, 2)
+    assert set(done["abstain_below"]) == {"0.9", "0.95", "0.99"}
     assert done["coverage_held_out"] == pytest.approx(0.8, abs=0.15)
     log = json.loads(patchknn("archive", "log", clusters, "--limit", 1).out)
     assert log["action"] == "calibrate"
@@ -132,6 +133,7 @@ def test_tables_and_tsv_have_it_too(patchknn, clusters, monkeypatch):
     told = patchknn("archive", "calibrate", clusters, "--format", "table")
     assert told.code == 0
     assert "(taken)" in told.out
+    assert "--abstain-below" in told.out
     line = ("query", clusters, "--id", "s1.svs@1_0", "--calibrated", "--format")
     table = patchknn(*line, "table").out
     assert "% calibrated" in table

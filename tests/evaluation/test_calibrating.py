@@ -106,6 +106,7 @@ def test_held_out_coverage_is_that_of_the_splits(archive: Snapshot) -> None:
         "temperature",
         "isotonic",
         "sets",
+        "accuracy_at",
     }
     assert made.held_out["sets"]["set_size"] >= 0.8
     again = calibration_from(archive, outcomes, SETTINGS, coverage=0.8, own=True, seed=4)
