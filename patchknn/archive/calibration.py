@@ -38,13 +38,14 @@ class Calibration(NamedTuple):
     ``patients`` were judged, the archive's own rows left out one by one where ``own``; ``rows``
     and ``fingerprint`` (``rows_fingerprint``) are of the archive at that time.
 
-    ``method``, ``temperature`` and ``knots`` are a ConfidenceMap. ``priors`` are the shares of the
-    archive's classes.
+    ``method``, ``temperature`` and ``knots`` are a ConfidenceMap, ``priors`` the shares of the
+    archive's classes among its labelled rows.
+
     A prediction set holds the classes whose probability is at least 1 − ``threshold``, for a
     share ``coverage`` of them to hold the true one; without a ``threshold`` it holds all.
-    ``nearest_limit`` and ``kth_limit`` are distances relative to the length of the query's
-    features that one in a hundred of the archive's own exceeds, None where that is infinite;
-    ``short`` is the share of those that have fewer than k neighbours. ``own_distances`` and
+    ``nearest_limit`` is the distance of the nearest neighbour, relative to the length of the
+    query's features, that one in a hundred exceeds, None where that is infinite;
+    ``short`` is the share of queries with fewer than k neighbours. ``own_distances`` and
     ``held_out`` are figures for people.
     """
 
@@ -62,7 +63,6 @@ class Calibration(NamedTuple):
     coverage: float
     threshold: float | None
     nearest_limit: float | None
-    kth_limit: float | None
     short: float
     own_distances: dict[str, Any]
     held_out: dict[str, Any]
@@ -142,7 +142,7 @@ def store_calibration(
 
 def _plausible(calibration: Calibration) -> bool:
     shares = (calibration.coverage, calibration.short, *calibration.priors.values())
-    perhaps = (calibration.threshold, calibration.nearest_limit, calibration.kth_limit)
+    perhaps = (calibration.threshold, calibration.nearest_limit)
     fits = calibration.temperature is not None and calibration.temperature > 0
     if calibration.method == ISOTONIC:
         x, y = zip(*calibration.knots, strict=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from patchknn.archive.calibration import rewritten
 from patchknn.archive.counting import Labels
 from patchknn.archive.create import create_like
 from patchknn.archive.export import Export, ExportPlan, export_to
@@ -45,7 +46,8 @@ def export_archive(
 
     Features, codes and thumbnails are the same bit for bit; small shards are joined. Attached
     records come along, unless only a part of the rows is exported or names are hidden: they may
-    tell of others, or who somebody is. ``record`` is the run's; with pseudonyms it is left out.
+    tell of others, or who somebody is. A calibration comes with all rows, and not with a part.
+    ``record`` is the run's; with pseudonyms it is left out.
     The encoder bundle is copied as it is. Errors as ``export_to``, DamageError where a table of
     records is not the one that was attached.
     """
@@ -103,6 +105,9 @@ def _fill(
             records=records,
             totals=totals,
         )
+        if not plan.is_part:  # the same rows and labels
+            kept = rewritten(plan.snapshot.manifest, manifest)
+            manifest = manifest._replace(calibration=kept)
         return Revision(manifest, written)
 
     publish_revision(folder, settings, filled, action="export", run_id=run_id)

@@ -116,13 +116,19 @@ def calibrate(
             number = store_calibration(archive, found, run_id=run.id).number
         if style == "table":
             _print_judged(found)
-        run.summarise(summary_of(found), number, style)
+        summary = summary_of(found)
+        if style != "ndjson":  # a cell cannot hold it
+            del summary["abstain_below"]
+        run.summarise(summary, number, style)
         _say_what_it_is_worth(found)
     return 0
 
 
 def summary_of(calibration: Calibration) -> dict[str, Any]:
-    """The figures on patients that the calibration had not seen, before it and after."""
+    """The figures on patients that the calibration had not seen, before it and after.
+
+    ``abstain_below`` are the thresholds that gave a share of right answers on them.
+    """
     before, after = (calibration.held_out[name] for name in ("confidence", calibration.method))
     sets = calibration.held_out["sets"]
     return {
@@ -137,6 +143,10 @@ def summary_of(calibration: Calibration) -> dict[str, Any]:
         "coverage_held_out": sets["coverage"],
         "coverage_error": sets["error"],
         "set_size": sets["set_size"],
+        "abstain_below": {
+            share: None if found is None else found["threshold"]
+            for share, found in calibration.held_out["accuracy_at"].items()
+        },
     }
 
 
@@ -192,14 +202,23 @@ def _given(
 
 
 def _print_judged(calibration: Calibration) -> None:
+    from patchknn.evaluation.calibrate import METHODS
+
     held_out = calibration.held_out
     rows = [
         [f"{name} (taken)" if name == calibration.method else name]
         + [held_out[name][figure] for figure in _FIGURES]
-        for name in held_out
-        if name != "sets"
+        for name in ("confidence", "weighted_confidence", *METHODS)
     ]
     console.print_table(["on patients not seen", *_FIGURES], rows)
+    columns = ("threshold", "coverage", "accuracy", "lower")
+    console.print_table(
+        ["to be right in", "--abstain-below", "answered", "right", "at least"],
+        [
+            [share, *(None if found is None else found[name] for name in columns)]
+            for share, found in held_out["accuracy_at"].items()
+        ],
+    )
 
 
 def _say_what_it_is_worth(calibration: Calibration) -> None:

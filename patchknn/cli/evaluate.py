@@ -110,6 +110,7 @@ def evaluate(
     seed: options.Seed = 0,
     report: options.Report = None,
     report_queries: options.ReportQueries = 200,
+    calibrated: options.Calibrated = False,
     slide_mpp: options.SlideMpp = None,
     default_mpp: options.DefaultMpp = None,
     slides: options.SlidesFolder = None,
@@ -177,5 +178,6 @@ def evaluate(
         by=by or (),
         answers=answers,
         csv=csv,
+        calibrated=calibrated,
     )
     return run_evaluate(archive, data or [], settings, embedding, wanted)

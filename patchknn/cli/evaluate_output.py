@@ -111,7 +111,7 @@ def _print_tables(evaluations: Sequence[Evaluation]) -> None:
             [
                 name,
                 *(
-                    _with_interval(column[name], one.intervals.get(name))
+                    _with_interval(column.get(name), one.intervals.get(name))
                     for column, one in zip(figures, evaluations, strict=True)
                 ),
             ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -34,6 +35,7 @@ from patchknn.search.query import Query
 from patchknn.search.settings import SearchSettings
 
 if TYPE_CHECKING:
+    from patchknn.archive.calibration import Calibration
     from patchknn.jobs.cluster import Cluster
 
 Sink = Callable[[Query, Sequence[Answer]], None]
@@ -59,7 +61,8 @@ class Wanted(NamedTuple):
     main one, ``compare`` other archives, ``sweeps`` as ``read_sweep`` takes them, ``by`` fields
     that queries are told apart by; ``answers`` and ``csv`` are where these go. ``report`` is a
     folder for a page that shows ``report_queries`` of the queries; ``baselines`` says what else is
-    judged, ``diagnosis`` what else is looked for.
+    judged, ``diagnosis`` what else is looked for; ``calibrated``: figures
+    of the archive's calibration too.
     """
 
     format: str | None = None
@@ -79,6 +82,7 @@ class Wanted(NamedTuple):
     by: Sequence[str] = ()
     answers: Path | None = None
     csv: Path | None = None
+    calibrated: bool = False
 
 
 def run_evaluate(
@@ -98,6 +102,7 @@ def run_evaluate(
     if wanted.csv is not None:
         check_folder(wanted.csv)
     fields = QueryFields(snapshot, wanted.by) if wanted.by else None
+    calibrated = _calibrated(snapshot, settings, own=not data) if wanted.calibrated else None
     asked = _asked(snapshot, data, settings, embedding, wanted) if data else None
     sampling = Sampling(wanted.report_queries)
     sinks: list[Sink] = [sampling] if wanted.report is not None else []
@@ -121,6 +126,11 @@ def run_evaluate(
             snapshot, asked, entered, embedding, cluster, sinks, answers, seen=len(methods)
         )
         evaluations, swept_judged = judged[: len(methods)], judged[len(methods) :]
+        if calibrated is not None:
+            from patchknn.evaluation.calibrated_figures import calibrated_figures
+
+            figures = calibrated_figures(calibrated, evaluations[0].outcomes, snapshot.classes)
+            evaluations[0] = replace(evaluations[0], calibrated=figures)
         sections = sweep_section(sweeps, swept_judged)
         if fields is not None:
             rows = field_rows(fields, evaluations, wanted.bootstrap, wanted.seed)
@@ -155,6 +165,20 @@ def run_evaluate(
         page = (wanted.report, snapshot, evaluations, settings, sampling, patches)
         write_evaluation_report(*page, wanted.slides)
     return 3 if any(one.failed for one in evaluations) else 0
+
+
+def _calibrated(snapshot: Snapshot, settings: SearchSettings, *, own: bool) -> Calibration:
+    from patchknn.search.calibrated import Calibrated
+
+    calibrated = Calibrated(snapshot, settings)
+    if calibrated.warning is not None:
+        console.warn(calibrated.warning)
+    if own and calibrated.calibration.own:
+        console.warn(
+            "the calibration was made of the same rows, which praise it: judge it by DATA of "
+            "other patients."
+        )
+    return calibrated.calibration
 
 
 def _asked(

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from patchknn.archive.calibration import ISOTONIC, TEMPERATURE, ConfidenceMap
 from patchknn.evaluation import metrics
-from patchknn.evaluation.confidence import brier, ece_bias
+from patchknn.evaluation.confidence import accuracy_at, brier, ece_bias
 from patchknn.evaluation.group_splits import folds_of
 from patchknn.evaluation.isotonic import grouped, isotonic
 from patchknn.evaluation.outcomes import Outcomes
@@ -29,11 +29,13 @@ _SURE = 1e-6  # log-loss takes no confidence as nearer to 0 or 1
 class Fit(NamedTuple):
     """The mapping that was the best on patients it had not seen, fitted anew on all of them.
 
-    ``held_out`` has the figures of each confidence before, and of each method after it.
+    ``held_out`` has the figures of each confidence before, and of each method after it;
+    ``accuracy_at`` is, for a wished accuracy, the calibrated confidence that gave it on them.
     """
 
     mapping: ConfidenceMap
     held_out: dict[str, dict[str, Any]]
+    accuracy_at: dict[str, dict[str, Any] | None]
 
 
 def voting_of(outcomes: Outcomes) -> Voting:
@@ -73,7 +75,11 @@ def fit_and_judge(
     every = {"confidence": shares, "weighted_confidence": weighted, **judged}
     held_out = {name: judged_figures(values, correct) for name, values in every.items()}
     best = min(METHODS, key=lambda method: held_out[method]["brier"])
-    return Fit(fit(best, voting, correct, priors), held_out)
+    return Fit(
+        mapping=fit(best, voting, correct, priors),
+        held_out=held_out,
+        accuracy_at=accuracy_at(judged[best], correct),
+    )
 
 
 def judged_figures(confidence: Floats, correct: Flags) -> dict[str, Any]:

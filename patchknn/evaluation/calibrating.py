@@ -134,10 +134,13 @@ def calibration_from(
         coverage=coverage,
         threshold=conformal_threshold(nonconformity(probabilities, labels), coverage),
         nearest_limit=limits.nearest,
-        kth_limit=limits.kth,
         short=limits.short,
         own_distances=own_distances(distances, outcomes.radius),
-        held_out={**fitted.held_out, "sets": judged._asdict()},
+        held_out={
+            **fitted.held_out,
+            "sets": judged._asdict(),
+            "accuracy_at": fitted.accuracy_at,
+        },
     )
 
 

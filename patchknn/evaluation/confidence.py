@@ -88,7 +88,6 @@ def figures_of(confidence: Floats, correct: Bools) -> dict[str, Any]:
     ece, bias = metrics.expected_calibration_error(confidence, correct), ece_bias(confidence)
     found = batches(confidence, correct)
     pair = np.array([batch.confidence for batch in found]), np.array([b.accuracy for b in found])
-    wished = {share: threshold_for(confidence, correct, share) for share in WISHED}
     return {
         "n": len(confidence),
         "accuracy": float(correct.mean()) if len(correct) else None,
@@ -103,11 +102,14 @@ def figures_of(confidence: Floats, correct: Bools) -> dict[str, Any]:
         "batches": len(found),
         "batch_pearson": pearson(*pair),
         "batch_spearman": spearman(*pair),
-        "accuracy_at": {
-            str(share): None if found is None else found._asdict()
-            for share, found in wished.items()
-        },
+        "accuracy_at": accuracy_at(confidence, correct),
     }
+
+
+def accuracy_at(confidence: Floats, correct: Bools) -> dict[str, dict[str, Any] | None]:
+    """For each wished accuracy the threshold that reaches it, None where none does."""
+    found = {str(share): threshold_for(confidence, correct, share) for share in WISHED}
+    return {share: None if one is None else one._asdict() for share, one in found.items()}
 
 
 def confidence_figures(outcomes: Outcomes) -> dict[str, dict[str, Any]]:

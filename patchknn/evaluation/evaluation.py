@@ -21,6 +21,7 @@ class Evaluation:
     ``known_classes`` are those of the archive: queries of other classes count as wrong.
     ``left_out`` counts inputs that had no label; ``failed`` those that could not be answered.
     ``intervals`` are of figures, by name, and ``paired`` is beside another method, where wanted.
+    ``calibrated`` are figures of the archive's calibration, where they were asked for.
     """
 
     method: str
@@ -31,6 +32,7 @@ class Evaluation:
     settings: dict[str, Any] = field(default_factory=dict)
     intervals: dict[str, Interval] = field(default_factory=dict)
     paired: Paired | None = None
+    calibrated: dict[str, Any] = field(default_factory=dict)
 
     @property
     def k(self) -> int:
@@ -129,6 +131,7 @@ class Evaluation:
             "weighted_ece": metrics.expected_calibration_error(*weighted),
             "classifier_accuracy": metrics.mean_known(judged),
             "classifier_aurc": metrics.aurc(outcomes.probability[sure], judged[sure] > 0),
+            **self.calibrated,
         }
 
     def as_json(self) -> dict[str, Any]:

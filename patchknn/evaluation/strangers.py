@@ -15,13 +15,11 @@ _PERCENTILES = (1, 50, 99)
 
 
 class Limits(NamedTuple):
-    """What one in a hundred exceeds: None where that is infinite, or where none has a neighbour.
-
-    ``short`` is the share of queries with fewer than k neighbours.
+    """The distance of the ``nearest`` neighbour that one in a hundred exceeds, None where it is
+    infinite or none has a neighbour; ``short``: the share of queries with fewer than k of them.
     """
 
     nearest: float | None
-    kth: float | None
     short: float
 
 
@@ -29,7 +27,6 @@ def limits_of(distances: Distances) -> Limits:
     """The limits that these queries, known to be at home in the archive, set to others."""
     return Limits(
         nearest=_quantile(distances.nearest, 1 - RARE),
-        kth=_quantile(distances.kth, 1 - RARE),
         short=float(np.isnan(distances.kth).mean()),
     )
 

@@ -13,6 +13,9 @@ from patchknn.archive.calibration import (
 from patchknn.archive.choice import Choice
 from patchknn.archive.collect import collect_garbage
 from patchknn.archive.compact import compact
+from patchknn.archive.export import plan_export
+from patchknn.archive.export_archive import export_archive
+from patchknn.archive.export_names import Names
 from patchknn.archive.history import history
 from patchknn.archive.manifest import Manifest
 from patchknn.archive.manifests import manifest_file, read_manifest
@@ -22,6 +25,7 @@ from patchknn.archive.rollback import roll_back
 from patchknn.archive.rows import Rows
 from patchknn.archive.sealed import sealed_text
 from patchknn.archive.settings import read_settings
+from patchknn.archive.snapshot import open_archive
 from patchknn.archive.verify import verify_archive
 from patchknn.archive.writer import ArchiveWriter
 from patchknn.bundle import Bundle
@@ -48,8 +52,7 @@ def made(path: Path, **given: object) -> Calibration:
         "priors": {"A": 0.5, "B": 0.5},
         "coverage": 0.95,
         "threshold": 0.7,
-        "nearest_limit": 0.5,
-        "kth_limit": None,
+        "nearest_limit": None,
         "short": 0.0,
         "own_distances": {},
         "held_out": {"isotonic": {"ece": 0.1}},
@@ -118,6 +121,22 @@ def test_rows_that_are_only_written_anew_do_not(calibrated: Path) -> None:
     assert stale(calibrated) is False
 
 
+def test_an_export_of_all_rows_has_it_and_of_some_has_none(
+    calibrated: Path, tmp_path: Path
+) -> None:
+    for name, choice, expected in (
+        ("all", Choice(), False),
+        ("some", Choice(labels=("A",)), None),
+    ):
+        plan = plan_export(open_archive(calibrated), "archive", choice, Names())
+        export_archive(plan, tmp_path / name)
+        assert stale(tmp_path / name) is expected
+    remove_rows(calibrated, Choice(ids=("a.png",)))
+    plan = plan_export(open_archive(calibrated), "archive", Choice(), Names())
+    export_archive(plan, tmp_path / "stale")
+    assert stale(tmp_path / "stale") is True
+
+
 def test_rollback_undoes_it_and_brings_it_back(calibrated: Path) -> None:
     number = newest(calibrated).number
     roll_back(calibrated, number - 1)
@@ -145,6 +164,7 @@ def test_gc_does_not_lose_it(calibrated: Path) -> None:
         {"priors": None},
         {"coverage": "0.95"},
         {"threshold": "much"},
+        {"nearest_limit": "far"},
         {"held_out": {}},
         {"queries": -1},
     ],

@@ -54,6 +54,7 @@ def test_it_is_said_kept_used_and_undone(patchknn, clusters):
     assert _one(patchknn("archive", "info", clusters))["calibration"] is None
     done = _one(patchknn("archive", "calibrate", clusters, "--coverage", 0.8))
     assert (done["queries"], done["patients"], done["snapshot"]) == (160, 8, 2)
+    assert set(done["abstain_below"]) == {"0.9", "0.95", "0.99"}
     assert done["coverage_held_out"] == pytest.approx(0.8, abs=0.15)
     log = json.loads(patchknn("archive", "log", clusters, "--limit", 1).out)
     assert log["action"] == "calibrate"
@@ -132,6 +133,7 @@ def test_tables_and_tsv_have_it_too(patchknn, clusters, monkeypatch):
     told = patchknn("archive", "calibrate", clusters, "--format", "table")
     assert told.code == 0
     assert "(taken)" in told.out
+    assert "--abstain-below" in told.out
     line = ("query", clusters, "--id", "s1.svs@1_0", "--calibrated", "--format")
     table = patchknn(*line, "table").out
     assert "% calibrated" in table
@@ -142,6 +144,19 @@ def test_tables_and_tsv_have_it_too(patchknn, clusters, monkeypatch):
     assert row["prediction_set"].split("|") == answer["prediction_set"]
     assert float(row["calibrated_confidence"]) == answer["calibrated_confidence"]
     assert row["out_of_distribution"] == "false"
+
+
+def test_evaluate_judges_it(patchknn, clusters):
+    done = _one(patchknn("archive", "calibrate", clusters))
+    plain = _one(patchknn("evaluate", clusters))
+    found = patchknn("evaluate", clusters, "--calibrated")
+    figures = _one(found)
+    assert "was made of the same rows" in found.err
+    assert figures["set_coverage"] >= figures["coverage"] == 0.95
+    assert figures["calibrated_brier"] <= figures["brier"] == pytest.approx(done["brier_before"])
+    assert set(figures) - set(plain) >= {"calibrated_ece", "mean_set_size", "out_of_distribution"}
+    table = patchknn("evaluate", clusters, "--calibrated", "--format", "table")
+    assert "set_coverage" in table.out
 
 
 @pytest.mark.parametrize("coverage", [0, 1, 1.5])

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -391,3 +392,21 @@ def test_an_archive_that_is_none_is_named(patchknn: Run, tmp_path: Path) -> None
     result = patchknn("evaluate", tmp_path / "nowhere", tmp_path)
     assert result.code == 1
     assert str(tmp_path / "nowhere") in result.err
+
+
+def test_given_data_calibrate_an_archive_and_judge_it(
+    place: Path, tmp_path: Path, patchknn: Run
+) -> None:
+    archive = tmp_path / "archive"
+    shutil.copytree(place / "archive", archive)
+    made = patchknn("archive", "calibrate", archive, place / "ask.csv", "--k", 3, "--device", "cpu")
+    assert made.code == 0, made.err
+    assert json.loads(made.out)["patients"] == 2
+    line = ("evaluate", archive, place / "ask.csv", "--k", 3, "--calibrated", "--device", "cpu")
+    found = patchknn(*line)
+    assert found.code == 0, found.err
+    assert "made of the same rows" not in found.err
+    figures = json.loads(found.out)
+    assert figures["calibrated_brier"] is not None
+    beside = patchknn(*line, "--baseline", "mean-colour", "--format", "table")
+    assert "set_coverage" in beside.out

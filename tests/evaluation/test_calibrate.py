@@ -78,6 +78,23 @@ def test_held_out_figures_are_those_of_a_loop_over_the_folds(drawn_votes: Draw) 
     assert found.held_out["confidence"]["brier"] == pytest.approx(np.mean((shares - correct) ** 2))
 
 
+def test_thresholds_are_those_of_the_held_out_confidences(drawn_votes: Draw) -> None:
+    voting, true = drawn_votes(6, 900)
+    correct, groups = voting.predictions == true, np.arange(900) // 30
+    found = fit_and_judge(voting, correct, PRIORS, groups, folds=30)
+    judged = np.zeros(900)
+    for group in range(30):
+        mine = groups == group
+        fitted = fit(found.mapping.method, voting.select(~mine), correct[~mine], PRIORS)
+        judged[mine] = calibrated_confidences(fitted, voting.select(mine), PRIORS)
+    told = found.accuracy_at["0.9"]
+    assert told is not None
+    answered = judged >= told["threshold"]
+    assert told["accuracy"] == pytest.approx(correct[answered].mean())
+    assert told["accuracy"] >= 0.9
+    assert told["coverage"] == pytest.approx(answered.mean())
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_calibration_helps_on_patients_not_seen(drawn_votes: Draw, seed: int) -> None:
     voting, true = drawn_votes(seed, 2000)

@@ -2,10 +2,12 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from patchknn.archive.calibration import calibration_of, store_calibration
 from patchknn.archive.snapshot import Snapshot, open_archive
 from patchknn.errors import InputError
+from patchknn.evaluation.calibrated_figures import calibrated_figures
 from patchknn.evaluation.calibrating import (
     answered,
     calibration_from,
@@ -85,6 +87,14 @@ def test_what_is_stored_judges_the_same_rows_as_it_was_made_of(archive: Snapshot
     right = np.array([answer.prediction == answer.label for answer in answers])
     assert confidences.mean() == pytest.approx(right.mean(), abs=0.05)
     assert (made.queries, made.patients, made.rows) == (216, 3, 240)
+    strange = [answer.judgement.out_of_distribution for answer in answers]
+    sizes = [len(answer.judgement.prediction_set) for answer in answers]
+    figures = calibrated_figures(made, outcomes, archive.classes)
+    assert figures["set_coverage"] == pytest.approx(np.mean(held))
+    assert figures["mean_set_size"] == pytest.approx(np.mean(sizes))
+    assert figures["out_of_distribution"] == pytest.approx(np.mean(strange))
+    assert figures["calibrated_brier"] == pytest.approx(np.mean((confidences - right) ** 2))
+    assert figures["calibrated_auroc"] == pytest.approx(roc_auc_score(right, confidences))
 
 
 def test_held_out_coverage_is_that_of_the_splits(archive: Snapshot) -> None:
@@ -96,6 +106,7 @@ def test_held_out_coverage_is_that_of_the_splits(archive: Snapshot) -> None:
         "temperature",
         "isotonic",
         "sets",
+        "accuracy_at",
     }
     assert made.held_out["sets"]["set_size"] >= 0.8
     again = calibration_from(archive, outcomes, SETTINGS, coverage=0.8, own=True, seed=4)
@@ -112,6 +123,7 @@ def test_queries_of_classes_that_the_archive_lacks_count_as_wrong(archive: Snaps
     assert "NEW" not in made.priors
     assert made.threshold is None
     assert made.held_out["sets"]["coverage"] == pytest.approx(0.75, abs=0.1)
+    assert calibrated_figures(made, outcomes, archive.classes)["set_coverage"] == 0.75
 
 
 def test_what_has_no_answer_is_told(archive: Snapshot) -> None:

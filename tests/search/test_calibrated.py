@@ -41,7 +41,6 @@ def stored(snapshot: Snapshot, settings: SearchSettings = SETTINGS, **given: obj
         "coverage": 0.9,
         "threshold": 0.8,
         "nearest_limit": 1.0,
-        "kth_limit": 1.0,
         "short": 0.0,
         "own_distances": {},
         "held_out": {"isotonic": {}, "temperature": {}},
@@ -93,7 +92,7 @@ def test_answers_are_judged_as_their_columns_are(
         likely = dict(zip(PRIORS, class_probabilities(voting, priors)[0], strict=True))
         held = [name for name in sorted(likely, key=lambda n: -likely[n]) if likely[name] >= 0.2]
         assert list(told.prediction_set) == held
-        distance = before.neighbours[-1].l2 / np.linalg.norm(query.feature)
+        distance = before.neighbours[0].l2 / np.linalg.norm(query.feature)
         assert told.strangeness == pytest.approx(distance, rel=1e-2)
         assert told.out_of_distribution == (told.strangeness > 1)
         assert after.abstained == (told.confidence < 0.5 or sum(before.votes.values()) < 3)
@@ -128,7 +127,7 @@ def test_an_answer_says_it_all_in_json(snapshot: Snapshot, queries: list[Query |
 
 def test_far_from_all_is_said(snapshot: Snapshot) -> None:
     dim = snapshot.settings.feature_dim
-    judging = Calibrated(stored(snapshot, kth_limit=1e-6, nearest_limit=1e-6), SETTINGS)
+    judging = Calibrated(stored(snapshot, nearest_limit=1e-6), SETTINGS)
     query = Query("far", np.full(dim, 100, np.float32))
     (answer,) = judging.beside([query], answers_of(snapshot, [query]))
     assert answer.judgement.out_of_distribution

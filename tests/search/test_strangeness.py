@@ -13,7 +13,7 @@ from patchknn.search.strangeness import (
 
 def calibration(**given: object) -> Calibration:
     fields = dict.fromkeys(Calibration._fields)
-    return Calibration(**(fields | {"nearest_limit": 1.0, "kth_limit": 2.0, "short": 0.0} | given))
+    return Calibration(**(fields | {"nearest_limit": 2.0, "short": 0.0} | given))
 
 
 def test_distances_are_relative_to_the_length_of_the_query() -> None:
@@ -27,12 +27,12 @@ def test_distances_are_relative_to_the_length_of_the_query() -> None:
 @pytest.mark.parametrize(
     ("nearest", "kth", "short", "score", "out"),
     [
-        (0.5, 1.0, 0.0, 0.5, False),
-        (0.5, 2.0, 0.0, 1.0, False),
-        (0.5, 3.0, 0.0, 1.5, True),
-        (0.5, np.nan, 0.0, 0.5, True),  # fewer than k, which happens to none of its own
-        (0.5, np.nan, 0.2, 0.5, False),  # … and to one in five of them
-        (1.5, np.nan, 0.2, 1.5, True),
+        (1.0, 9.0, 0.0, 0.5, False),
+        (2.0, 9.0, 0.0, 1.0, False),
+        (3.0, 9.0, 0.0, 1.5, True),
+        (1.0, np.nan, 0.0, 0.5, True),  # fewer than k, which happens to none of its own
+        (1.0, np.nan, 0.2, 0.5, False),  # … and to one in five of them
+        (3.0, np.nan, 0.2, 1.5, True),
         (np.nan, np.nan, 0.2, np.inf, True),
     ],
 )
@@ -44,6 +44,6 @@ def test_what_is_strange(nearest: float, kth: float, short: float, score: float,
 
 
 def test_a_limit_that_is_nothing_or_infinite() -> None:
-    distances = Distances(np.array([0.0, 0.0]), np.array([0.0, 0.1]))
-    assert strangeness(calibration(kth_limit=0.0), distances).tolist() == [0, np.inf]
-    assert strangeness(calibration(kth_limit=None), distances).tolist() == [0, 0]
+    distances = Distances(np.array([0.0, 0.1, np.nan]), np.array([1.0, 1.0, np.nan]))
+    assert strangeness(calibration(nearest_limit=0.0), distances).tolist() == [0, np.inf, np.inf]
+    assert strangeness(calibration(nearest_limit=None), distances).tolist() == [0, 0, np.inf]
