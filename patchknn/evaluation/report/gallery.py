@@ -43,7 +43,7 @@ class ShownNeighbour(NamedTuple):
     picture: int | None
     label: str | None
     verdict: str
-    distances: str
+    distances: tuple[str, ...]
     lines: tuple[str, ...]
     whole: str
 
@@ -195,7 +195,8 @@ def _more(answer: Answer) -> list[str]:
     told = answer.as_json()
     lines = []
     if (calibrated := told.get("calibrated_confidence")) is not None:
-        lines.append(f"calibrated {percent(calibrated)}")
+        stale = " (stale)" if told.get("calibration_stale") else ""
+        lines.append(f"calibrated {percent(calibrated)}{stale}")
     if answer.weighted_confidence is not None:
         lines.append(f"by distance {percent(answer.weighted_confidence)}")
     if answer.classifier is not None:
@@ -220,13 +221,13 @@ def _neighbour(
     place = f"x {one.x}, y {one.y}" if one.x >= 0 or one.y >= 0 else ""
     patient = "" if one.patient is None else f"patient {one.patient}"
     fields = [f"{name}: {word(value)}" for name, value in (one.fields or {}).items()]
-    bits = "" if one.hamming < 0 else f" · {plural(one.hamming, 'bit')}"
+    bits = () if one.hamming < 0 else (plural(one.hamming, "bit"),)
     lines = tuple(line for line in (one.source, place, patient, *fields) if line)
     return ShownNeighbour(
         picture=sheet.add(one.row, lambda: finder.of_row(one.row)),
         label=one.label,
         verdict=_verdict(wanted, one.label, unknown=wanted is None or one.label is None),
-        distances=f"L2 {one.l2:.4g}{bits}",
+        distances=(f"L2 {one.l2:.4g}", *bits),
         lines=lines,
         # What does not fit below a picture of a hundred pixels is read by pointing at it.
         whole=" · ".join(lines) if max(map(len, lines), default=0) > 30 else "",
