@@ -10,7 +10,7 @@ from patchknn.evaluation.report.words import NOTHING, number
 
 
 def comparison_section(reports: Sequence[dict[str, Any]]) -> Section | None:
-    """Differences of accuracy, from the ``paired`` of ``Evaluation.as_json()``; None without any."""
+    """Differences of accuracy, from the ``paired`` of ``as_json()``; None without any."""
     rows = []
     for report in reports:
         paired = report.get("paired")
