@@ -105,12 +105,14 @@ def build_gallery(
     *,
     of: int | None = None,
     by_confidence: bool = True,
+    unknown_is_wrong: bool = False,
     most_bytes: int = MOST_BYTES,
     on_read: Callable[[], None] = lambda: None,
 ) -> Gallery:
     """Read the pictures and put everything into words.
 
-    ``classes`` are those of the archive: a query of another one is compared by its prediction.
+    ``classes`` are those of the archive: neighbours of a query of another one are compared with
+    its prediction, which nobody can call right or wrong unless ``unknown_is_wrong``.
     ``of`` says how many queries there were, where these are some of them; the least sure is first
     unless ``by_confidence`` is False. Texts and pictures stay below about ``most_bytes``: the more
     there are, the smaller are the pictures. ``on_read`` is called after each query.
@@ -123,9 +125,9 @@ def build_gallery(
     unstored = sum(one.row is None and one.patch is not None for one in ordered)
     room = max(most_bytes - sum(map(_text_bytes, ordered)), _LEAST_FOR_PICTURES)
     sheet = PictureSheet(len(pictures) + unstored, room)
-    cards = []
+    cards, known = [], frozenset(classes)
     for number, one in enumerate(ordered, start=1):
-        cards.append(_card(number, one, finder, sheet, frozenset(classes)))
+        cards.append(_card(number, one, known, finder, sheet, wrong=unknown_is_wrong))
         on_read()
     labels = {card.label for card in cards if card.label is not None}
     predictions = {card.prediction for card in cards if card.prediction is not None}
@@ -141,10 +143,17 @@ def build_gallery(
 
 
 def _card(
-    number: int, one: Asked, finder: PictureFinder, sheet: PictureSheet, classes: frozenset[str]
+    number: int,
+    one: Asked,
+    classes: frozenset[str],
+    finder: PictureFinder,
+    sheet: PictureSheet,
+    *,
+    wrong: bool,
 ) -> Card:
     _, main = one.answers[0]
     truth = main.label if main.label in classes else None
+    judged = main.label if wrong else truth
     opinion = main.classifier
     return Card(
         number=number,
@@ -152,10 +161,13 @@ def _card(
         label=main.label,
         picture=_query_picture(one, finder, sheet),
         facts=tuple((name, word(value)) for name, value in one.facts if value is not None),
-        answers=tuple(_answer(method, a, truth, finder, sheet) for method, a in one.answers),
+        answers=tuple(
+            _answer(method, a, finder, sheet, truth=truth, judged=judged)
+            for method, a in one.answers
+        ),
         confidence=_confidence(main),
         prediction=main.prediction,
-        verdict=_verdict(main.label, main.prediction, unknown=main.label is None),
+        verdict=_verdict(judged, main.prediction, unknown=judged is None),
         abstained=main.abstained,
         disagrees=opinion is not None and opinion.agrees is False,
     )
@@ -171,14 +183,20 @@ def _query_picture(one: Asked, finder: PictureFinder, sheet: PictureSheet) -> in
 
 
 def _answer(
-    method: str, answer: Answer, truth: str | None, finder: PictureFinder, sheet: PictureSheet
+    method: str,
+    answer: Answer,
+    finder: PictureFinder,
+    sheet: PictureSheet,
+    *,
+    truth: str | None,
+    judged: str | None,
 ) -> ShownAnswer:
     total = sum(answer.votes.values())
     wanted = truth or answer.prediction
     return ShownAnswer(
         method=method,
         prediction=answer.prediction,
-        verdict=_verdict(answer.label, answer.prediction, unknown=answer.label is None),
+        verdict=_verdict(judged, answer.prediction, unknown=judged is None),
         confidence=percent(answer.confidence),
         more=tuple(_more(answer)),
         votes=tuple(

@@ -51,7 +51,11 @@ def figures_section(reports: Sequence[dict[str, Any]]) -> Section:
         known = EXPLANATIONS.get(name, Explanation(name.replace("_", " "), "", "number", 0))
         best = _best(values, known.better)
         cells = [
-            Cell(_said(value, known), _interval(report, name, known), strong=value == best)
+            Cell(
+                _said(value, known),
+                _interval(report, name, known),
+                strong=best is not None and value == best,
+            )
             for value, report in zip(values, reports, strict=True)
         ]
         rows.append((Cell(_titled(name, known, reports[0]), known.sentence), *cells))
