@@ -59,7 +59,9 @@ def evaluation_report(
         with PictureFinder(snapshot, slides_dir) as finder:
             asked_about = _asked(snapshot, evaluations, sampled, by_id)
             classes, of = snapshot.classes, len(outcomes)
-            gallery = build_gallery(asked_about, finder, classes, of=of, on_read=on_read)
+            gallery = build_gallery(
+                asked_about, finder, classes, of=of, unknown_is_wrong=True, on_read=on_read
+            )
     return ReportData(
         title=f"Evaluation of {snapshot.path.name}",
         facts=(

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from patchknn.archive.snapshot import Snapshot
-from patchknn.evaluation.report.words import word
+from patchknn.evaluation.report.words import percent, plural, word
 from patchknn.search.settings import SearchSettings
 
 Facts = tuple[tuple[str, str], ...]
@@ -39,7 +39,9 @@ def search_facts(settings: SearchSettings, bits: int) -> Facts:
     """How it searched."""
     if settings.coarse == "hamming":
         widest = settings.widest_radius(bits)
-        stage = f"codes within {settings.radius} bits, up to {widest} where these are too few"
+        stage = (
+            f"codes within {plural(settings.radius, 'bit')}, up to {widest} where these are too few"
+        )
     else:
         stage = f"{settings.candidates} by hash vectors ({settings.coarse})"
     per = settings.max_per
@@ -54,7 +56,9 @@ def search_facts(settings: SearchSettings, bits: int) -> Facts:
         ("records", settings.where),
         (
             "for review below",
-            None if settings.abstain_below is None else f"{settings.abstain_below:.0%} confidence",
+            None
+            if settings.abstain_below is None
+            else f"{percent(settings.abstain_below)} confidence",
         ),
     )
 

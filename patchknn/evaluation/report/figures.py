@@ -218,7 +218,7 @@ def confidence_histogram(confidence: npt.NDArray[np.float64]) -> Drawing:
         axes.bar(edges[:-1] + 0.05, held, 0.092, color=colour(0))
         axes.set_xlabel("confidence")
         axes.set_ylabel("queries")
-        axes.set_xticks(edges)
+        axes.set_xticks(edges[::2])
         _percent_axis(axes.xaxis)
         axes.grid(visible=False, axis="x")
     spans = zip(edges[:-1].tolist(), edges[1:].tolist(), held.tolist(), strict=True)

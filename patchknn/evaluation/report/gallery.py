@@ -43,7 +43,7 @@ class ShownNeighbour(NamedTuple):
     picture: int | None
     label: str | None
     verdict: str
-    distances: str
+    distances: tuple[str, ...]
     lines: tuple[str, ...]
     whole: str
 
@@ -105,12 +105,14 @@ def build_gallery(
     *,
     of: int | None = None,
     by_confidence: bool = True,
+    unknown_is_wrong: bool = False,
     most_bytes: int = MOST_BYTES,
     on_read: Callable[[], None] = lambda: None,
 ) -> Gallery:
     """Read the pictures and put everything into words.
 
-    ``classes`` are those of the archive: a query of another one is compared by its prediction.
+    ``classes`` are those of the archive: neighbours of a query of another one are compared with
+    its prediction, which nobody can call right or wrong unless ``unknown_is_wrong``.
     ``of`` says how many queries there were, where these are some of them; the least sure is first
     unless ``by_confidence`` is False. Texts and pictures stay below about ``most_bytes``: the more
     there are, the smaller are the pictures. ``on_read`` is called after each query.
@@ -123,9 +125,9 @@ def build_gallery(
     unstored = sum(one.row is None and one.patch is not None for one in ordered)
     room = max(most_bytes - sum(map(_text_bytes, ordered)), _LEAST_FOR_PICTURES)
     sheet = PictureSheet(len(pictures) + unstored, room)
-    cards = []
+    cards, known = [], frozenset(classes)
     for number, one in enumerate(ordered, start=1):
-        cards.append(_card(number, one, finder, sheet, frozenset(classes)))
+        cards.append(_card(number, one, known, finder, sheet, wrong=unknown_is_wrong))
         on_read()
     labels = {card.label for card in cards if card.label is not None}
     predictions = {card.prediction for card in cards if card.prediction is not None}
@@ -141,10 +143,17 @@ def build_gallery(
 
 
 def _card(
-    number: int, one: Asked, finder: PictureFinder, sheet: PictureSheet, classes: frozenset[str]
+    number: int,
+    one: Asked,
+    classes: frozenset[str],
+    finder: PictureFinder,
+    sheet: PictureSheet,
+    *,
+    wrong: bool,
 ) -> Card:
     _, main = one.answers[0]
     truth = main.label if main.label in classes else None
+    judged = main.label if wrong else truth
     opinion = main.classifier
     return Card(
         number=number,
@@ -152,10 +161,13 @@ def _card(
         label=main.label,
         picture=_query_picture(one, finder, sheet),
         facts=tuple((name, word(value)) for name, value in one.facts if value is not None),
-        answers=tuple(_answer(method, a, truth, finder, sheet) for method, a in one.answers),
+        answers=tuple(
+            _answer(method, a, finder, sheet, truth=truth, judged=judged)
+            for method, a in one.answers
+        ),
         confidence=_confidence(main),
         prediction=main.prediction,
-        verdict=_verdict(main.label, main.prediction, unknown=main.label is None),
+        verdict=_verdict(judged, main.prediction, unknown=judged is None),
         abstained=main.abstained,
         disagrees=opinion is not None and opinion.agrees is False,
     )
@@ -171,14 +183,20 @@ def _query_picture(one: Asked, finder: PictureFinder, sheet: PictureSheet) -> in
 
 
 def _answer(
-    method: str, answer: Answer, truth: str | None, finder: PictureFinder, sheet: PictureSheet
+    method: str,
+    answer: Answer,
+    finder: PictureFinder,
+    sheet: PictureSheet,
+    *,
+    truth: str | None,
+    judged: str | None,
 ) -> ShownAnswer:
     total = sum(answer.votes.values())
     wanted = truth or answer.prediction
     return ShownAnswer(
         method=method,
         prediction=answer.prediction,
-        verdict=_verdict(answer.label, answer.prediction, unknown=answer.label is None),
+        verdict=_verdict(judged, answer.prediction, unknown=judged is None),
         confidence=percent(answer.confidence),
         more=tuple(_more(answer)),
         votes=tuple(
@@ -195,7 +213,8 @@ def _more(answer: Answer) -> list[str]:
     told = answer.as_json()
     lines = []
     if (calibrated := told.get("calibrated_confidence")) is not None:
-        lines.append(f"calibrated {percent(calibrated)}")
+        stale = " (stale)" if told.get("calibration_stale") else ""
+        lines.append(f"calibrated {percent(calibrated)}{stale}")
     if answer.weighted_confidence is not None:
         lines.append(f"by distance {percent(answer.weighted_confidence)}")
     if answer.classifier is not None:
@@ -220,13 +239,13 @@ def _neighbour(
     place = f"x {one.x}, y {one.y}" if one.x >= 0 or one.y >= 0 else ""
     patient = "" if one.patient is None else f"patient {one.patient}"
     fields = [f"{name}: {word(value)}" for name, value in (one.fields or {}).items()]
-    bits = "" if one.hamming < 0 else f" · {plural(one.hamming, 'bit')}"
+    bits = () if one.hamming < 0 else (plural(one.hamming, "bit"),)
     lines = tuple(line for line in (one.source, place, patient, *fields) if line)
     return ShownNeighbour(
         picture=sheet.add(one.row, lambda: finder.of_row(one.row)),
         label=one.label,
         verdict=_verdict(wanted, one.label, unknown=wanted is None or one.label is None),
-        distances=f"L2 {one.l2:.4g}{bits}",
+        distances=(f"L2 {one.l2:.4g}", *bits),
         lines=lines,
         # What does not fit below a picture of a hundred pixels is read by pointing at it.
         whole=" · ".join(lines) if max(map(len, lines), default=0) > 30 else "",

@@ -16,6 +16,7 @@ from patchknn.files import errors_named, write_bytes
 
 PAGE, FIGURES = "index.html", "figures"
 _TEMPLATES = Path(__file__).with_name("templates")
+_NUMBER = re.compile(r"[-+−]?[\d.]+(e[-+]\d+)?( %)?( to [-+−]?[\d.]+( %)?)?|–")
 _MARKER = 'name="generator" content="patchknn'
 
 
@@ -106,7 +107,7 @@ def _cell(value: Any) -> dict[str, Any]:
         "hint": cell.hint,
         "shade": max(0, min(cell.shade, SHADES)),
         "strong": cell.strong,
-        "number": is_number or bool(re.fullmatch(r"[\d.,\s–-]*\d %|–", str(text))),
+        "number": is_number or bool(_NUMBER.fullmatch(str(text))),
     }
 
 

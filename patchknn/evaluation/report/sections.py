@@ -9,6 +9,7 @@ import numpy as np
 
 from patchknn.evaluation.evaluation import Evaluation
 from patchknn.evaluation.report import figures
+from patchknn.evaluation.report.comparison import comparison_section
 from patchknn.evaluation.report.explanations import EXPLANATIONS, Explanation
 from patchknn.evaluation.report.figures import Judged
 from patchknn.evaluation.report.parts import SHADES, Cell, Section, Table
@@ -21,8 +22,10 @@ _NOT_COMPARED = frozenset({"n", "k", "classes", "smallest_class", "patients"})
 
 def evaluation_sections(evaluations: Sequence[Evaluation]) -> list[Section]:
     """The standard parts of the page, the first method being the one that is asked about."""
+    reports = [one.as_json() for one in evaluations]
     sections = [
-        figures_section([one.as_json() for one in evaluations]),
+        figures_section(reports),
+        comparison_section(reports),
         classes_section(evaluations),
         confusion_section(evaluations[0]),
         _neighbours_section(evaluations),
@@ -47,7 +50,14 @@ def figures_section(reports: Sequence[dict[str, Any]]) -> Section:
             continue
         known = EXPLANATIONS.get(name, Explanation(name.replace("_", " "), "", "number", 0))
         best = _best(values, known.better)
-        cells = [Cell(_said(value, known), strong=value == best) for value in values]
+        cells = [
+            Cell(
+                _said(value, known),
+                _interval(report, name, known),
+                strong=best is not None and value == best,
+            )
+            for value, report in zip(values, reports, strict=True)
+        ]
         rows.append((Cell(_titled(name, known, reports[0]), known.sentence), *cells))
     first = reports[0]
     return Section(
@@ -151,11 +161,11 @@ def _confidence_sections(evaluations: Sequence[Evaluation]) -> list[Section]:
     others = list(votes)
     if not np.isnan(first.weighted_confidence).all():
         by_distance = np.nan_to_num(first.weighted_confidence)
-        others.insert(1, Judged(f"{votes[0].method}, by distance", by_distance, first.correct))
+        others.append(Judged(f"{votes[0].method}, by distance", by_distance, first.correct))
     sure = ~np.isnan(first.probability)
     if sure.all():
         right = first.correct_by_classifier > 0
-        others.insert(2, Judged("the encoder's classifier", first.probability, right))
+        others.append(Judged("the encoder's classifier", first.probability, right))
     sections = []
     if batches is not None:
         sections.append(
@@ -216,6 +226,12 @@ def _said(value: Any, known: Explanation) -> str:
     if not _is_number(value):
         return NOTHING if value is None else word(value)
     return percent(value) if known.kind == "share" else number(value)
+
+
+def _interval(report: dict[str, Any], name: str, known: Explanation) -> str:
+    """The ends of an interval, where the report has some of this figure."""
+    ends = report.get("intervals", {}).get(name)
+    return "" if ends is None else " to ".join(_said(end, known) for end in ends)
 
 
 def _best(values: Sequence[Any], better: int) -> float | None:
