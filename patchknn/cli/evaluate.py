@@ -52,6 +52,9 @@ def evaluate(
         Path | None,
         typer.Option("--suspects", metavar="FILE.tsv", help="Write labels that seem wrong."),
     ] = None,
+    diagnose: Annotated[
+        bool, typer.Option("--diagnose", help="Also look at bits, balls, collisions and hubs.")
+    ] = False,
     format: options.Format = None,
 ) -> int:
     """Put labelled patches to an archive: accuracy, retrieval, balls, confidence.
@@ -86,5 +89,5 @@ def evaluate(
         default_mpp=default_mpp,
     )
     wanted = Wanted(format=format, split=split, slides=slides, at=at, dask=dask, baseline=baseline)
-    wanted = wanted._replace(diagnosis=Diagnosis(suspects=suspects))
+    wanted = wanted._replace(diagnosis=Diagnosis(suspects, diagnose))
     return run_evaluate(archive, data or [], settings, embedding, wanted)

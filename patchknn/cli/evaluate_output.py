@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from patchknn.cli import console
+from patchknn.cli.evaluate_diagnosis import print_diagnosis
 from patchknn.evaluation.evaluation import Evaluation
 
 
@@ -84,3 +85,5 @@ def _print_tables(evaluations: Sequence[Evaluation]) -> None:
             ],
             title=f"Accuracy against confidence, {evaluation.method}",
         )
+        if "diagnosis" in evaluation.added:
+            print_diagnosis(evaluation.added["diagnosis"])

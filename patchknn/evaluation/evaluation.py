@@ -17,6 +17,7 @@ class Evaluation:
 
     ``known_classes`` are those of the archive: queries of other classes count as wrong.
     ``left_out`` counts inputs that had no label; ``failed`` those that could not be answered.
+    ``added`` are further keys of its JSON.
     """
 
     method: str
@@ -25,6 +26,7 @@ class Evaluation:
     left_out: int = 0
     failed: int = 0
     settings: dict[str, Any] = field(default_factory=dict)
+    added: dict[str, Any] = field(default_factory=dict)
 
     @property
     def k(self) -> int:
@@ -122,6 +124,7 @@ class Evaluation:
             "per_class": self.class_rows(),
             "confidence_bins": self.confidence_rows(),
             "settings": self.settings,
+            **self.added,
         }
 
     def _confidence(self) -> tuple[metrics.Floats, metrics.Bools]:
