@@ -55,6 +55,24 @@ def evaluate(
     diagnose: Annotated[
         bool, typer.Option("--diagnose", help="Also look at bits, balls, collisions and hubs.")
     ] = False,
+    map: Annotated[
+        Path | None,
+        typer.Option("--map", metavar="FILE", help="Draw a t-SNE map of rows: .png, .svg, .pdf."),
+    ] = None,
+    map_rows: Annotated[
+        int, typer.Option("--map-rows", min=5, help="Rows on the map, evenly by class.")
+    ] = 5000,
+    map_points: Annotated[
+        Path | None,
+        typer.Option("--map-points", metavar="FILE.csv", help="Also the map's points as a table."),
+    ] = None,
+    colour: Annotated[
+        str,
+        typer.Option(
+            "--colour", metavar="FIELD", help="label, right, prediction, patient, slide, a field."
+        ),
+    ] = "label",
+    seed: options.Seed = 0,
     format: options.Format = None,
 ) -> int:
     """Put labelled patches to an archive: accuracy, retrieval, balls, confidence.
@@ -65,7 +83,7 @@ def evaluate(
     the rest is done (exit 3). --suspects FILE is a table that 'archive relabel' takes, with DATA
     one that 'train' takes.
     """
-    from patchknn.cli.evaluate_diagnosis import Diagnosis
+    from patchknn.cli.evaluate_diagnosis import Diagnosis, map_wanted
     from patchknn.cli.evaluate_run import Embedding, Wanted, run_evaluate
     from patchknn.search.settings import SearchSettings
 
@@ -89,5 +107,6 @@ def evaluate(
         default_mpp=default_mpp,
     )
     wanted = Wanted(format=format, split=split, slides=slides, at=at, dask=dask, baseline=baseline)
-    wanted = wanted._replace(diagnosis=Diagnosis(suspects, diagnose))
+    drawn = map_wanted(map, map_rows, colour, map_points, seed)
+    wanted = wanted._replace(diagnosis=Diagnosis(suspects, diagnose, drawn))
     return run_evaluate(archive, data or [], settings, embedding, wanted)

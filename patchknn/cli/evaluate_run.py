@@ -60,8 +60,8 @@ def run_evaluate(
     wanted: Wanted,
 ) -> int:
     """Judge an archive by labelled data, or by its own rows where there are none; the exit code."""
-    wanted.diagnosis.check()
     snapshot = open_archive(archive, wanted.at)
+    wanted.diagnosis.check(snapshot, own_rows=not data)
     asked = _asked(snapshot, data, settings, embedding, wanted) if data else None
     sinks: list[Sink] = []
     with ExitStack() as stack:
