@@ -124,6 +124,26 @@ def evaluate(
         Path | None,
         typer.Option("--suspects", metavar="FILE.tsv", help="Write labels that seem wrong."),
     ] = None,
+    diagnose: Annotated[
+        bool, typer.Option("--diagnose", help="Also look at bits, balls, collisions and hubs.")
+    ] = False,
+    map: Annotated[
+        Path | None,
+        typer.Option("--map", metavar="FILE", help="Draw a t-SNE map of rows: .png, .svg, .pdf."),
+    ] = None,
+    map_rows: Annotated[
+        int, typer.Option("--map-rows", min=5, help="Rows on the map, evenly by class.")
+    ] = 5000,
+    map_points: Annotated[
+        Path | None,
+        typer.Option("--map-points", metavar="FILE.csv", help="Also the map's points as a table."),
+    ] = None,
+    colour: Annotated[
+        str,
+        typer.Option(
+            "--colour", metavar="FIELD", help="label, right, prediction, patient, slide, a field."
+        ),
+    ] = "label",
     format: options.Format = None,
 ) -> int:
     """Put labelled patches to an archive: accuracy, retrieval, balls, confidence.
@@ -137,7 +157,7 @@ def evaluate(
     relabel' takes, with DATA one that 'train' takes.
     """
     from patchknn.cli.evaluate_baselines import BaselineChoice
-    from patchknn.cli.evaluate_diagnosis import Diagnosis
+    from patchknn.cli.evaluate_diagnosis import Diagnosis, map_wanted
     from patchknn.cli.evaluate_run import Embedding, Wanted, run_evaluate
     from patchknn.search.settings import SearchSettings
 
@@ -160,6 +180,7 @@ def evaluate(
         slide_mpp=slide_mpp,
         default_mpp=default_mpp,
     )
+    drawn = map_wanted(map, map_rows, colour, map_points, seed)
     wanted = Wanted(
         format=format,
         split=split,
@@ -171,7 +192,7 @@ def evaluate(
         report=report,
         report_queries=report_queries,
         baselines=BaselineChoice(tuple(baseline or ()), frozen_weights, frozen_backbone),
-        diagnosis=Diagnosis(suspects=suspects),
+        diagnosis=Diagnosis(suspects, diagnose, drawn),
         methods=method or (),
         compare=compare or (),
         sweeps=sweep or (),

@@ -2,33 +2,129 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from patchknn.archive.snapshot import Snapshot
 from patchknn.cli import console
+from patchknn.errors import UsageError
 from patchknn.evaluation.evaluation import Evaluation
 
 if TYPE_CHECKING:
     from patchknn.evaluation.queries import LabelledSet
 
 
+class MapWanted(NamedTuple):
+    """A map of ``rows`` rows in a file, coloured by something, and maybe its points as CSV."""
+
+    path: Path
+    rows: int = 5000
+    colour: str = "label"
+    points: Path | None = None
+    seed: int = 0
+
+
 class Diagnosis(NamedTuple):
     """What is to be looked for, and where it goes."""
 
     suspects: Path | None = None
+    diagnose: bool = False
+    map: MapWanted | None = None
 
-    def check(self) -> None:
-        """Raise UsageError for what could not be written, before hours are spent on it."""
+    def check(self, snapshot: Snapshot, *, own_rows: bool) -> None:
+        """Raise UsageError for what could not be made, before hours are spent on it.
+
+        ``own_rows``: it is the archive's rows that ask.
+        """
         if self.suspects is not None:
             from patchknn.evaluation.worklist import check_worklist_path
 
             check_worklist_path(self.suspects)
+        if self.map is not None:
+            _check_map(snapshot, self.map, own_rows=own_rows)
 
     def make(self, snapshot: Snapshot, asked: LabelledSet | None, judged: Evaluation) -> None:
-        """Look, once the queries are answered; ``asked`` None: the archive's own rows asked."""
+        """Look, once the queries are answered; ``asked`` None: the archive's own rows asked.
+
+        What ``diagnose`` finds is added to the figures of the first method, as ``diagnosis``.
+        """
+        if self.diagnose:
+            judged.added["diagnosis"] = _diagnosed(snapshot, judged)
         if self.suspects is not None:
             _write_suspects(self.suspects, snapshot, asked, judged)
+        if self.map is not None:
+            _draw_map(self.map, snapshot, judged)
+
+
+def map_wanted(
+    path: Path | None, rows: int, colour: str, points: Path | None, seed: int
+) -> MapWanted | None:
+    """What the options say of a map; UsageError where they say it of none."""
+    if path is None:
+        if points is not None:
+            message = "--map-points needs --map."
+            raise UsageError(message)
+        return None
+    return MapWanted(path, rows, colour, points, seed)
+
+
+def _check_map(snapshot: Snapshot, wanted: MapWanted, *, own_rows: bool) -> None:
+    from patchknn.evaluation.map_colours import check_colour
+    from patchknn.evaluation.map_figure import check_map_path
+
+    check_map_path(wanted.path)
+    if wanted.points is not None and wanted.points.suffix.lower() != ".csv":
+        message = f"--map-points {wanted.points}: its name must end in .csv."
+        raise UsageError(message)
+    check_colour(snapshot, wanted.colour, own_rows=own_rows)
+
+
+def _draw_map(wanted: MapWanted, snapshot: Snapshot, judged: Evaluation) -> None:
+    from patchknn.evaluation.map_colours import colour_values
+    from patchknn.evaluation.map_figure import draw_map
+    from patchknn.evaluation.maps import map_rows, write_points
+
+    drawn = map_rows(snapshot, wanted.rows, wanted.seed)
+    values = colour_values(snapshot, drawn.rows, wanted.colour, judged.outcomes)
+    draw_map(wanted.path, drawn, wanted.colour, values, snapshot.classes)
+    if wanted.points is not None:
+        write_points(wanted.points, drawn, wanted.colour, values)
+    console.message(f"{wanted.path} is drawn: {len(drawn.rows)} rows, by {wanted.colour}.")
+
+
+def _diagnosed(snapshot: Snapshot, judged: Evaluation) -> dict[str, Any]:
+    from patchknn.evaluation.bits import diagnose_codes
+    from patchknn.evaluation.hubness import hubness_as_dict
+
+    labelled = bool(judged.settings["labelled_only"])
+    widest = int(judged.settings["max_radius"])
+    return {
+        **diagnose_codes(snapshot, widest),
+        "hubness": hubness_as_dict(snapshot, judged.outcomes, labelled_only=labelled),
+    }
+
+
+def print_diagnosis(diagnosis: Mapping[str, Any]) -> None:
+    """What ``diagnose`` found, as tables for people."""
+    from patchknn.evaluation.bits import table_rows
+
+    bits = [*table_rows(diagnosis)]
+    console.print_table(["codes", "value"], bits, title="Codes")
+    columns = ["radius", "mean", "median", "largest", "empty", "share"]
+    balls = [[row[name] for name in columns] for row in diagnosis["balls"]]
+    title = "Rows in a ball around a row, by radius in bits"
+    console.print_table(columns, balls, title=title)
+    columns = ["class", "rows", "codes", "mixed"]
+    by_class = [[row[name] for name in columns] for row in diagnosis["codes"]["by_class"]]
+    title = "Codes by class; mixed: rows whose code another class has too"
+    console.print_table(columns, by_class, title=title)
+    found = diagnosis["hubness"]
+    told = ("mean_occurrence", "skewness", "antihubs", "hubs", "occurrences_of_hubs")
+    rows = [[name, found[name]] for name in (*told, "bad_occurrences")]
+    console.print_table(["hubness", "value"], rows, title="How often rows are neighbours")
+    columns = ["id", "label", "occurrences", "bad"]
+    console.print_table(columns, [[row[name] for name in columns] for row in found["top"]])
 
 
 def _write_suspects(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from patchknn.cli import console
+from patchknn.cli.evaluate_diagnosis import print_diagnosis
 from patchknn.evaluation.evaluation import Evaluation
 from patchknn.evaluation.intervals import FEW, n_patients
 from patchknn.evaluation.sections import Section
@@ -145,6 +146,8 @@ def _print_tables(evaluations: Sequence[Evaluation]) -> None:
             ],
             title=f"Accuracy against confidence, {evaluation.method}",
         )
+        if "diagnosis" in evaluation.added:
+            print_diagnosis(evaluation.added["diagnosis"])
 
 
 def _with_interval(value: Any, interval: Sequence[float] | None) -> Any:

@@ -95,8 +95,8 @@ def run_evaluate(
     """Judge an archive by labelled data, or by its own rows where there are none; the exit code."""
     if wanted.report is not None:
         check_report(wanted.report, wanted.report_queries)
-    wanted.diagnosis.check()
     snapshot = open_archive(archive, wanted.at)
+    wanted.diagnosis.check(snapshot, own_rows=not data)
     others = [open_archive(path) for path in wanted.compare]
     sweeps = [read_sweep(text) for text in wanted.sweeps]
     if wanted.csv is not None:

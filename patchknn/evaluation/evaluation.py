@@ -22,6 +22,7 @@ class Evaluation:
     ``left_out`` counts inputs that had no label; ``failed`` those that could not be answered.
     ``intervals`` are of figures, by name, and ``paired`` is beside another method, where wanted.
     ``calibrated`` are figures of the archive's calibration, where they were asked for.
+    ``added`` are further keys of its JSON.
     """
 
     method: str
@@ -33,6 +34,7 @@ class Evaluation:
     intervals: dict[str, Interval] = field(default_factory=dict)
     paired: Paired | None = None
     calibrated: dict[str, Any] = field(default_factory=dict)
+    added: dict[str, Any] = field(default_factory=dict)
 
     @property
     def k(self) -> int:
@@ -149,6 +151,7 @@ class Evaluation:
             "neighbour_histogram": self.neighbour_histogram(),
             "confidence_bins": self.confidence_rows(),
             "settings": self.settings,
+            **self.added,
         }
 
     def _confidence(self) -> tuple[metrics.Floats, metrics.Bools]:

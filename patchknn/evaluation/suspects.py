@@ -93,14 +93,16 @@ def cross_class_pairs(outcomes: Outcomes, limit: int) -> Pairs:
 def vote_weights(outcomes: Outcomes, rows: Ints) -> Floats:
     """The weight (m, k) of each neighbour's vote, as ``search.votes.weights`` gives it, 0 for none.
 
-    1 / (1 + (d / ‖q‖)²), d being L2 and ‖q‖ the query's length.
+    1 / (1 + (d / ‖q‖)²), d being L2 and ‖q‖ the query's length. Where the search leaves nothing
+    out, a row finds itself: that is none of its neighbours.
     """
     distances = outcomes.distances[rows]
     norm = outcomes.norm[rows, None]
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         ratio = np.where(distances == 0, 0.0, distances / norm)
         weights = 1.0 / (1.0 + ratio * ratio)
-    return np.where(outcomes.neighbours[rows] >= 0, np.nan_to_num(weights), 0.0)
+    own = outcomes.rows[rows] == outcomes.row[rows, None]
+    return np.where((outcomes.neighbours[rows] >= 0) & ~own, np.nan_to_num(weights), 0.0)
 
 
 def _thresholds(outcomes: Outcomes, judged: npt.NDArray[np.bool_]) -> Floats:

@@ -161,6 +161,17 @@ def test_neighbours_without_label_and_queries_without_votes_accuse_nobody() -> N
     assert (vote_weights(outcomes, np.arange(2)) == 0).all()
 
 
+def test_a_row_that_finds_itself_is_no_witness() -> None:
+    rows = (7, *range(4))
+    given = [outcome(f"b{i}", "B", "BBBBB", [0.1] * 5) for i in range(3)]
+    given.append(outcome("own", "A", "ABBBB", [0.0, *[0.1] * 4], row=7, rows=rows))
+    outcomes = Outcomes.of(given, 5, ("A", "B"))
+    assert vote_weights(outcomes, np.array([3]))[0, 0] == 0
+    given[3] = given[3]._replace(row=8)
+    apart = Outcomes.of(given, 5, ("A", "B"))
+    assert vote_weights(apart, np.array([3]))[0, 0] == 1
+
+
 def test_classes_that_the_archive_lacks_are_not_judged() -> None:
     given = [outcome(f"b{i}", "B", "BBB", [0.1] * 3) for i in range(3)]
     given.append(outcome("new", "NEW", "BBB", [0.1] * 3))
