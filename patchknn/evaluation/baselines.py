@@ -20,6 +20,7 @@ from patchknn.evaluation.exhaustive import ExhaustiveSearch, Found
 from patchknn.evaluation.outcomes import Outcome, OutcomeCollector
 from patchknn.evaluation.picture_pool import BATCH, PicturePool, row_batches
 from patchknn.evaluation.pictures import Picture
+from patchknn.jobs.cpus import available_cpus
 from patchknn.search.answers import Answer
 from patchknn.search.neighbours import by_query, describe
 from patchknn.search.query import Query, rounded_feature
@@ -84,7 +85,7 @@ class Baselines:
         ]
         self.unread_rows = self._read_rows(on_read)
         self._searches = [
-            ExhaustiveSearch(self._snapshot, settings, list(stored.values()))
+            ExhaustiveSearch(self._snapshot, settings, list(stored.values()), available_cpus())
             for stored in self._stored
         ]
 

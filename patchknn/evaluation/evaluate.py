@@ -15,9 +15,11 @@ from patchknn.evaluation.outcomes import Outcome, OutcomeCollector
 from patchknn.evaluation.ways import Answers, Ways, in_this_process
 from patchknn.search.answers import Answer, Failure
 from patchknn.search.query import Query, rounded_feature
+from patchknn.search.rows import RowReader
 from patchknn.search.settings import SearchSettings
 
 METHOD = "patchknn"
+_NO_CLASS = -2  # of the archive, which no row has: those without a label have −1
 
 
 class Contestant(NamedTuple):
@@ -164,9 +166,13 @@ def _outcomes(
     hits: list[int | None] = [None] * len(answered)
     if ways.exhaustive is not None:
         best = ways.exhaustive.search([query for query, _ in answered], targets)
-        for number, ((query, _), found) in enumerate(zip(answered, best, strict=True)):
-            labels = [snapshot.row(row).label for row in found.rows.tolist()]
-            hits[number] = sum(label == query.label for label in labels)
+        classes = {name: number for number, name in enumerate(snapshot.classes)}
+        true = np.array([classes.get(query.label or "", _NO_CLASS) for query, _ in answered])
+        counts = [len(found.rows) for found in best]
+        labels = RowReader(snapshot).labels(np.concatenate([found.rows for found in best]))
+        owners = np.repeat(np.arange(len(answered)), counts)
+        right = labels == true[owners]
+        hits = np.bincount(owners[right], minlength=len(answered)).tolist()
     empty = _empty_balls(answered, ways.narrow)
     return [
         outcome_of(query, answer, norm=norm, l2_true=l2_true, empty=is_empty)

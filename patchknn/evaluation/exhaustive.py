@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from patchknn.archive.snapshot import Snapshot
-from patchknn.hamming.exact import l2_distances
-from patchknn.search.filters import QueryFilter, RowFilter
+from patchknn.evaluation.positions import Excluded, Positions
+from patchknn.hamming.feature_table import FeatureTable
+from patchknn.search.filters import RowFilter
 from patchknn.search.query import Query
 from patchknn.search.ranking import nearest, place_in_group
 from patchknn.search.rows import RowNumbers, RowReader
 from patchknn.search.settings import SearchSettings
 
-_CHUNK = 16384
-_UNIT_ROUNDOFF = 2.0**-24
+# So many rows that may not answer are cheaper to find and to drop than to keep out of the products.
+_MOST_DROPPED = 256
 
 Vectors = npt.NDArray[Any]
 
@@ -36,36 +38,42 @@ class ExhaustiveSearch:
     that is searched.
 
     ``vectors`` are per shard (n, D); a row with a NaN in it cannot be found. Filters, and rows per
-    slide or patient, are those of ``settings``, as in the two-stage search.
+    slide or patient, are those of ``settings``, as in the two-stage search. Float16 and float32
+    are searched by the kernels, on ``threads``.
     """
 
     def __init__(
-        self, snapshot: Snapshot, settings: SearchSettings, vectors: Sequence[Vectors] | None = None
+        self,
+        snapshot: Snapshot,
+        settings: SearchSettings,
+        vectors: Sequence[Vectors] | None = None,
+        threads: int = 1,
     ) -> None:
         self._k = min(settings.k, len(snapshot) + 1)
         self._max_per = settings.max_per
+        self._threads = threads
         self._reader = RowReader(snapshot)
         self._filter = RowFilter(snapshot, settings, self._reader)
         if vectors is None:
             vectors = [shard.features for shard in snapshot.searched]
-        pairs = zip(snapshot.searched, vectors, strict=True)
-        self._vectors = {shard.first_row: values for shard, values in pairs}
+        self._positions = Positions(snapshot, settings, self._filter, vectors)
+        self._table = None
+        if vectors:
+            self._table = FeatureTable(vectors, rows=self._positions.rows)
 
     def search(self, queries: Sequence[Query], targets: Vectors) -> list[Found]:
         """The k nearest rows of each query; ``targets`` (q, D) are the queries' vectors.
 
-        A matrix product in float32 selects with a margin that covers its rounding; distances and
-        order are then computed by the float64 function that every search uses. Raises InputError
-        as the two-stage search does where a filter needs what a query does not say.
+        Products in float32 select with a margin that covers their rounding; distances and order
+        are those of the float64 function that every search uses. Raises InputError as the
+        two-stage search does where a filter needs what a query does not say.
         """
-        filters = [self._filter.for_query(query) for query in queries]
-        doubles = np.asarray(targets, np.float64)
+        excluded = self._positions.excluded(queries)
         found: dict[int, Found] = {}
         wanted, size = list(range(len(queries))), self._k
         while wanted:
-            pools = self._candidates([filters[n] for n in wanted], doubles[wanted], size)
-            for number, rows in zip(wanted, pools, strict=True):
-                distances = self._distances(rows, targets[number])
+            pools = self._nearest([excluded[n] for n in wanted], targets[wanted], size)
+            for number, (rows, distances) in zip(wanted, pools, strict=True):
                 chosen = nearest(distances, size, self._tie_keys(rows))
                 kept = self._capped(rows, chosen)
                 # Fewer than asked for are all that there are; else those passed over had places
@@ -84,47 +92,44 @@ class ExhaustiveSearch:
         groups = self._reader.groups(rows[ranked], kind, {})
         return ranked[place_in_group(groups) < most][: self._k]
 
-    def _candidates(
-        self, filters: Sequence[QueryFilter], targets: npt.NDArray[np.float64], size: int
-    ) -> list[RowNumbers]:
-        """Per query rows that surely hold the ``size`` nearest."""
-        count, dim = targets.shape
-        single = targets.astype(np.float32)
-        target_norm = np.square(targets).sum(axis=1)
-        # Largest error of a squared distance made of norms and a product of float32 vectors.
-        error = (2 * dim + 16) * _UNIT_ROUNDOFF
-        best = np.full((count, size), np.inf)
-        rows: list[list[RowNumbers]] = [[] for _ in range(count)]
-        lows: list[list[npt.NDArray[np.float64]]] = [[] for _ in range(count)]
-        for first_row, vectors in self._vectors.items():
-            for start in range(0, len(vectors), _CHUNK):
-                block = np.asarray(vectors[start : start + _CHUNK], np.float32)
-                norm = np.square(block, dtype=np.float64).sum(axis=1)
-                numbers = np.arange(start, start + len(block), dtype=np.int64) + first_row
-                readable = np.isfinite(norm)
-                squared = target_norm[:, None] + norm - 2.0 * (single @ block.T)
-                margin = error * np.square(np.sqrt(target_norm)[:, None] + np.sqrt(norm))
-                for number, keep in enumerate(filters):
-                    kept = keep(numbers[readable]) - numbers[0]
-                    upper = squared[number, kept] + margin[number, kept]
-                    both = np.concatenate([best[number], upper])
-                    best[number] = np.partition(both, size - 1)[:size]
-                    low = squared[number, kept] - margin[number, kept]
-                    near = low <= best[number].max()
-                    rows[number].append(numbers[kept[near]])
-                    lows[number].append(low[near])
-        nothing = np.zeros(0, np.int64)
-        return [
-            np.concatenate([nothing, *parts])[np.concatenate([np.zeros(0), *low]) <= bound.max()]
-            for parts, low, bound in zip(rows, lows, best, strict=True)
+    def _nearest(
+        self, excluded: Sequence[Excluded], targets: Vectors, size: int
+    ) -> list[tuple[RowNumbers, npt.NDArray[np.float64]]]:
+        """Per query at least the ``size`` nearest rows, all ties included, and their distances."""
+        if self._table is None:
+            return [(np.zeros(0, np.int64), np.zeros(0))] * len(targets)
+        n_admitted = self._positions.n_admitted
+        dropped = [one.n_rows <= _MOST_DROPPED for one in excluded]
+        sizes = [
+            size + one.n_rows if drop else size for one, drop in zip(excluded, dropped, strict=True)
         ]
-
-    def _distances(self, rows: RowNumbers, target: Vectors) -> npt.NDArray[np.float64]:
-        distances = np.empty(len(rows))
-        for shard, positions, local in self._reader.by_shard(rows):
-            vectors = self._vectors[shard.first_row]
-            distances[positions] = l2_distances(vectors, target, local)
-        return distances
+        every = (np.zeros(1, np.int64), np.array([n_admitted]))
+        ranges = [
+            every if drop else one.others(n_admitted)
+            for one, drop in zip(excluded, dropped, strict=True)
+        ]
+        # Products of a block of rows serve all queries that want it: those that leave out the same
+        # rows go one after the other.
+        order = sorted(range(len(ranges)), key=lambda number: tuple(ranges[number][0].tolist()))
+        starts = [ranges[number][0] for number in order]
+        bounds, positions, distances = self._table.nearest_many(
+            targets[order],
+            np.cumsum([0, *map(len, starts)]),
+            np.concatenate(starts),
+            np.concatenate([ranges[number][1] for number in order]),
+            np.array([sizes[number] for number in order], np.int64),
+            threads=self._threads,
+        )
+        rows = self._positions.global_rows(positions)
+        pools = [(np.zeros(0, np.int64), np.zeros(0))] * len(order)
+        for number, (low, high) in zip(order, pairwise(bounds.tolist()), strict=True):
+            own = slice(low, high)
+            if dropped[number] and excluded[number].n_rows:
+                kept = ~excluded[number].holds(positions[own])
+                pools[number] = rows[own][kept], distances[own][kept]
+            else:
+                pools[number] = rows[own], distances[own]
+        return pools
 
     def _tie_keys(self, rows: RowNumbers) -> Any:
         return lambda tied: self._reader.tie_keys(rows[tied])

@@ -17,7 +17,7 @@ from patchknn.search.query import Query
 from patchknn.search.settings import SearchSettings
 from patchknn.search.spread import Spreading, SpreadSearcher
 
-_BLOCK = 128
+_BLOCK = 1024  # queries that share what they read of all rows; their answers take some megabytes
 
 
 class Answers(Protocol):
@@ -54,7 +54,7 @@ def in_this_process(
     return Ways(
         Searcher(snapshot, settings, threads),
         Searcher(snapshot, _unwidened(settings), threads),
-        ExhaustiveSearch(snapshot, settings) if yardstick else None,
+        ExhaustiveSearch(snapshot, settings, threads=threads) if yardstick else None,
     )
 
 

@@ -20,6 +20,7 @@ from patchknn.search.settings import SearchSettings
 Mask = npt.NDArray[np.bool_]
 OwnSources = dict[Shard, set[int]]
 _NONE = np.zeros(0, np.int64)
+_NO_FEATURE = np.zeros(0)
 
 
 class RowFilter:
@@ -50,6 +51,13 @@ class RowFilter:
             )
             raise InputError(message)
 
+    def admits(self, rows: RowNumbers) -> Mask:
+        """Whether each of rows (m,) may answer a query that is of another patch."""
+        nobody = Query("", _NO_FEATURE)
+        own: OwnSources = {}
+        parts = (self._settings, self._reader, self._label_ids, self._where, nobody, own, None)
+        return QueryFilter(*parts).admits(rows)
+
     def for_query(self, query: Query) -> QueryFilter:
         """The filter for one query. Raises InputError as ``check``."""
         self.check(query)
@@ -57,7 +65,7 @@ class RowFilter:
 
     def for_queries(self, queries: Sequence[Query]) -> list[QueryFilter]:
         """The filters for queries that ``check`` lets through, found out together."""
-        own = self._own_sources(queries)
+        own = self.own_sources(queries)
         skips: Sequence[RowNumbers | None] = [None] * len(queries)
         by_label = self._label_ids is not None or self._settings.labelled_only
         looks_at_rows = by_label or self._where is not None
@@ -71,7 +79,7 @@ class RowFilter:
             for one in zip(queries, own, skips, strict=True)
         ]
 
-    def _own_sources(self, queries: Sequence[Query]) -> list[OwnSources]:
+    def own_sources(self, queries: Sequence[Query]) -> list[OwnSources]:
         """The sources with a query's name, or with its content under another name.
 
         Where patients are left out, those of its patient too.

@@ -1,15 +1,20 @@
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patchknn.archive.snapshot import Snapshot
+from patchknn.archive.choice import Choice
+from patchknn.archive.remove import remove_rows
+from patchknn.archive.snapshot import Snapshot, open_archive
 from patchknn.errors import InputError
+from patchknn.evaluation import exhaustive
 from patchknn.evaluation.exhaustive import ExhaustiveSearch
-from patchknn.search.query import Query
+from patchknn.hamming import kernels
+from patchknn.search.query import Query, row_queries
 from patchknn.search.settings import SearchSettings
 
 Make = Callable[..., Snapshot]
@@ -93,6 +98,74 @@ def test_no_more_rows_of_a_slide_or_patient_than_asked_for(
             expected.append(entry)
             seen[group] += 1
     assert found(snapshot, ExhaustiveSearch(snapshot, limits), Query("q", feature)) == expected
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    k=st.integers(1, 30),
+    exclude=st.sampled_from(["none", "self", "slide", "patient"]),
+    limits=st.sampled_from([{}, {"labelled_only": True}, {"labels": frozenset({"A", "C"})}]),
+    dropped=st.sampled_from([0, 3, 256]),
+    kernel=st.sampled_from(kernels.available()),
+)
+@settings(max_examples=40, deadline=None)
+def test_what_may_not_answer_does_not(
+    feature_archive: Make,
+    *,
+    seed: int,
+    k: int,
+    exclude: str,
+    limits: dict[str, Any],
+    dropped: int,
+    kernel: str,
+) -> None:
+    """A block of stored rows as queries, against one row after the other in float64."""
+    rng = np.random.default_rng(seed)
+    # Equal vectors abound; slides lie in one shard each, patients in all of them.
+    snapshot = feature_archive([rng.integers(-2, 3, (n, 3)) for n in (25, 1, 40)], seed=seed)
+    features, _ = all_rows(snapshot)
+    rows = [snapshot.row(row) for row in range(snapshot.n_rows)]
+    asked = rng.permutation(len(rows))[:20].tolist()
+    queries = [
+        query
+        for shard in snapshot.shards
+        for query in row_queries(snapshot, shard, shard.live_rows())
+        if query.row in asked
+    ]
+    search = SearchSettings(k=k, exclude_same=exclude, **limits)
+    with kernels.use(kernel), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exhaustive, "_MOST_DROPPED", dropped)
+        targets = np.stack([query.feature for query in queries])
+        found = ExhaustiveSearch(snapshot, search, threads=2).search(queries, targets)
+    for query, best in zip(queries, found, strict=True):
+        same = {
+            "none": lambda row: False,
+            "self": lambda row, own=query: row.id == own.patch_id,
+            "slide": lambda row, own=query: row.source == own.source,
+            "patient": lambda row, own=query: row.patient == own.patient,
+        }[exclude]
+        ranked = sorted(
+            (float(np.sqrt(((features[row.row] - query.feature) ** 2).sum())), *place, row.row)
+            for row in rows
+            for place in [(row.source, row.y, row.x)]
+            if not same(row)
+            and (not search.labelled_only or row.label is not None)
+            and (search.labels is None or row.label in search.labels)
+        )[:k]
+        assert best.rows.tolist() == [row for *_, row in ranked]
+        assert best.distances.tolist() == [distance for distance, *_ in ranked]
+
+
+def test_rows_that_were_removed_are_not_found(feature_archive: Make) -> None:
+    snapshot = feature_archive([np.arange(12).reshape(6, 2), np.arange(8).reshape(4, 2)])
+    gone = [snapshot.row(row).id for row in (1, 3, 7)]
+    remove_rows(snapshot.path, Choice(ids=tuple(gone)))
+    left = open_archive(snapshot.path)
+    search = ExhaustiveSearch(left, SearchSettings(k=10, exclude_same="none"))
+    (best,) = search.search([Query("q", np.zeros(2))], np.zeros((1, 2)))
+    names = {left.row(row).id for row in best.rows.tolist()}
+    assert len(names) == 7
+    assert not names & set(gone)
 
 
 def test_rows_without_a_vector_are_not_found(feature_archive: Make) -> None:
