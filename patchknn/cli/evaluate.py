@@ -158,7 +158,8 @@ def evaluate(
     """
     from patchknn.cli.evaluate_baselines import BaselineChoice
     from patchknn.cli.evaluate_diagnosis import Diagnosis, map_wanted
-    from patchknn.cli.evaluate_run import Embedding, Wanted, run_evaluate
+    from patchknn.cli.evaluate_queries import Embedding
+    from patchknn.cli.evaluate_run import Wanted, run_evaluate
     from patchknn.search.settings import SearchSettings
 
     settings = SearchSettings(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -20,14 +20,14 @@ from patchknn.cli.evaluate_methods import (
     ways_to_search,
 )
 from patchknn.cli.evaluate_output import say_how_sure, say_what_is_missing, write_figures
+from patchknn.cli.evaluate_queries import Asking, Embedding
 from patchknn.cli.report import Sampling, check_report, write_evaluation_report
-from patchknn.evaluation import by_fields
-from patchknn.evaluation.by_fields import QueryFields, field_rows
+from patchknn.evaluation.by_fields import COLUMNS, QueryFields, field_rows
 from patchknn.evaluation.compare import with_intervals
 from patchknn.evaluation.csv_files import check_folder, figure_tables, section_tables, write_csv
 from patchknn.evaluation.evaluate import METHOD, Contestant, evaluate_all
 from patchknn.evaluation.evaluation import Evaluation
-from patchknn.evaluation.queries import LabelledSet, labelled_set
+from patchknn.evaluation.queries import LabelledSet
 from patchknn.evaluation.sections import Section
 from patchknn.evaluation.sweeps import read_sweep
 from patchknn.search.answers import Answer, Failure
@@ -39,17 +39,6 @@ if TYPE_CHECKING:
     from patchknn.jobs.cluster import Cluster
 
 Sink = Callable[[Query, Sequence[Answer]], None]
-
-
-class Embedding(NamedTuple):
-    """How queries are embedded; ``encoder`` where the archive's copy has no network."""
-
-    encoder: Path | None = None
-    device: str | None = None
-    batch_size: int = 64
-    workers: int = 0
-    slide_mpp: float | None = None
-    default_mpp: float | None = None
 
 
 class Wanted(NamedTuple):
@@ -84,6 +73,14 @@ class Wanted(NamedTuple):
     csv: Path | None = None
     calibrated: bool = False
 
+    def check(self, snapshot: Snapshot, *, own_rows: bool) -> None:
+        """Raise UsageError or ConflictError for what could not be made or written."""
+        if self.report is not None:
+            check_report(self.report, self.report_queries)
+        if self.csv is not None:
+            check_folder(self.csv)
+        self.diagnosis.check(snapshot, own_rows=own_rows)
+
 
 def run_evaluate(
     archive: Path,
@@ -93,78 +90,143 @@ def run_evaluate(
     wanted: Wanted,
 ) -> int:
     """Judge an archive by labelled data, or by its own rows where there are none; the exit code."""
-    if wanted.report is not None:
-        check_report(wanted.report, wanted.report_queries)
     snapshot = open_archive(archive, wanted.at)
-    wanted.diagnosis.check(snapshot, own_rows=not data)
     others = [open_archive(path) for path in wanted.compare]
-    sweeps = [read_sweep(text) for text in wanted.sweeps]
-    if wanted.csv is not None:
-        check_folder(wanted.csv)
-    fields = QueryFields(snapshot, wanted.by) if wanted.by else None
-    calibrated = _calibrated(snapshot, settings, own=not data) if wanted.calibrated else None
-    asked = _asked(snapshot, data, settings, embedding, wanted) if data else None
-    sampling = Sampling(wanted.report_queries)
-    sinks: list[Sink] = [sampling] if wanted.report is not None else []
-    if fields is not None:
-        sinks.append(lambda query, _: fields.add(query))
+    asking = Asking(data, settings.exclude_same, wanted.split, wanted.slides)
+    # All that can be refused is refused before hours are spent.
+    wanted.check(snapshot, own_rows=not data)
+    run = _Run(snapshot, settings, asking, embedding, wanted)
     with ExitStack() as stack:
-        cluster = None
         if wanted.dask is not None:
             from patchknn.jobs.connecting import connected
 
-            cluster = stack.enter_context(connected(wanted.dask, console.warn))
-        methods = method_contestants(snapshot, settings, wanted.methods, cluster)
-        swept = sweep_contestants(snapshot, settings, sweeps, cluster)
-        answers = None
+            run.cluster = stack.enter_context(connected(wanted.dask, console.warn))
         if wanted.answers is not None:
-            several = len(methods) + len(others) > 1
-            answers = stack.enter_context(answers_file(wanted.answers, several=several))
-            sinks.append(answers.sink([one.method for one in methods]))
+            several = bool(wanted.methods or others)
+            run.answers = stack.enter_context(answers_file(wanted.answers, several=several))
+        run.judge()
+        for other in others:
+            run.judge_beside(other)
+        run.judge_baselines()
+    return run.tell()
+
+
+class _Run:
+    """One call of ``evaluate``: what came of it so far, and what it is to be told by."""
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        settings: SearchSettings,
+        asking: Asking,
+        embedding: Embedding,
+        wanted: Wanted,
+    ) -> None:
+        self.cluster: Cluster | None = None
+        self.answers: AnswersFile | None = None
+        self._snapshot, self._settings, self._wanted = snapshot, settings, wanted
+        self._asking, self._embedding = asking, embedding
+        self._sweeps = [read_sweep(text) for text in wanted.sweeps]
+        self._fields = QueryFields(snapshot, wanted.by) if wanted.by else None
+        own = not asking.data
+        self._calibration = _calibrated(snapshot, settings, own=own) if wanted.calibrated else None
+        self._asked = asking.labelled(snapshot, embedding)
+        self._sampling = Sampling(wanted.report_queries)
+        self._evaluations: list[Evaluation] = []
+        self._sections: list[Section] = []
+
+    def judge(self) -> None:
+        """Have the queries answered by the archive, its other first stages, and what is swept."""
+        snapshot, settings, wanted = self._snapshot, self._settings, self._wanted
+        methods = method_contestants(snapshot, settings, wanted.methods, self.cluster)
+        swept = sweep_contestants(snapshot, settings, self._sweeps, self.cluster)
+        sinks: list[Sink] = [self._sampling] if wanted.report is not None else []
+        if (fields := self._fields) is not None:
+            sinks.append(lambda query, _: fields.add(query))
         entered = [*methods, *swept]
-        judged = _judged(
-            snapshot, asked, entered, embedding, cluster, sinks, answers, seen=len(methods)
-        )
-        evaluations, swept_judged = judged[: len(methods)], judged[len(methods) :]
-        if calibrated is not None:
+        judged = self._answered(snapshot, self._asked, entered, sinks, seen=len(methods))
+        self._evaluations += judged[: len(methods)]
+        if self._calibration is not None:
             from patchknn.evaluation.calibrated_figures import calibrated_figures
 
-            figures = calibrated_figures(calibrated, evaluations[0].outcomes, snapshot.classes)
-            evaluations[0] = replace(evaluations[0], calibrated=figures)
-        sections = sweep_section(sweeps, swept_judged)
+            first = self._evaluations[0]
+            figures = calibrated_figures(self._calibration, first.outcomes, snapshot.classes)
+            self._evaluations[0] = replace(first, calibrated=figures)
+        self._sections += sweep_section(self._sweeps, judged[len(methods) :])
         if fields is not None:
-            rows = field_rows(fields, evaluations, wanted.bootstrap, wanted.seed)
-            sections.append(Section("by_field", "By field", by_fields.COLUMNS, rows))
-        for other in others:
-            its = _asked(other, data, settings, embedding, wanted) if data else None
-            method = f"{METHOD} on {other.path}"
-            one = Contestant(method, settings, ways_to_search(other, settings, cluster))
-            its_sinks = [] if answers is None else [answers.sink([method])]
-            own = embedding._replace(encoder=None)
-            evaluations += _judged(other, its, [one], own, cluster, its_sinks, answers)
-        n_pictures = 0 if asked is None else len(evaluations[0].outcomes)
-        choice = wanted.baselines.chosen(
-            len(snapshot) + n_pictures, console.output_format(wanted.format)
+            rows = field_rows(fields, self._evaluations, wanted.bootstrap, wanted.seed)
+            self._sections.append(Section("by_field", "By field", COLUMNS, rows))
+
+    def judge_beside(self, other: Snapshot) -> None:
+        """Have them answered by another archive too, with its own encoder."""
+        ways = ways_to_search(other, self._settings, self.cluster)
+        one = Contestant(f"{METHOD} on {other.path}", self._settings, ways)
+        asked = self._asking.labelled(other, self._embedding)
+        self._evaluations += self._answered(other, asked, [one], [], seen=1)
+
+    def judge_baselines(self) -> None:
+        """Have them answered by what keeps one honest."""
+        snapshot, given, first = self._snapshot, self._embedding, self._evaluations[0]
+        pictures = len(snapshot) + (0 if self._asked is None else len(first.outcomes))
+        style = console.output_format(self._wanted.format)
+        choice = self._wanted.baselines.chosen(pictures, style)
+        where = PictureSource(self._wanted.slides, given.default_mpp, given.workers, given.device)
+        with baselines(snapshot, self._settings, choice, where) as found:
+            if found is not None:
+                self._evaluations += found.evaluate(asked_of(snapshot, self._asked, first))
+
+    def tell(self) -> int:
+        """Print and write what came of it; the exit code."""
+        wanted = self._wanted
+        evaluations = with_intervals(self._evaluations, wanted.bootstrap, wanted.seed)
+        wanted.diagnosis.make(self._snapshot, self._asked, evaluations[0])
+        say_what_is_missing(evaluations)
+        if wanted.bootstrap:
+            say_how_sure(evaluations)
+        write_figures(evaluations, console.output_format(wanted.format), self._sections)
+        if wanted.csv is not None:
+            write_csv(wanted.csv, figure_tables(evaluations) | section_tables(self._sections))
+        if wanted.report is not None:
+            patches = [] if self._asked is None else self._asked.patches
+            page = (wanted.report, self._snapshot, evaluations, self._settings, self._sampling)
+            write_evaluation_report(*page, patches, wanted.slides)
+        return 3 if any(one.failed for one in evaluations) else 0
+
+    def _answered(
+        self,
+        snapshot: Snapshot,
+        asked: LabelledSet | None,
+        contestants: Sequence[Contestant],
+        sinks: list[Sink],
+        *,
+        seen: int,
+    ) -> list[Evaluation]:
+        """What came of the queries; ``sinks`` see the answers of the first ``seen``."""
+        answers_file = self.answers
+        if answers_file is not None:
+            sinks.append(answers_file.sink([one.method for one in contestants[:seen]]))
+        embedding = self._embedding
+        if snapshot is not self._snapshot:  # an encoder kept elsewhere is that of the first
+            embedding = embedding._replace(encoder=None)
+        queries, total, left_out = self._asking.queries(snapshot, asked, embedding, self.cluster)
+
+        def on_answered(query: Query, answers: Sequence[Answer]) -> None:
+            for sink in sinks:
+                sink(query, answers[:seen])
+
+        def on_failure(failure: Failure) -> None:
+            console.fail(failure.error)
+            if answers_file is not None:
+                answers_file.fail(failure)
+
+        return evaluate_all(
+            snapshot,
+            console.progress(queries, total=total, label="queries"),
+            contestants,
+            on_failure=on_failure,
+            left_out=left_out,
+            on_answered=on_answered,
         )
-        where = PictureSource(
-            wanted.slides, embedding.default_mpp, embedding.workers, embedding.device
-        )
-        beside = baselines(snapshot, settings, choice, where)
-        if (found := stack.enter_context(beside)) is not None:
-            evaluations += found.evaluate(asked_of(snapshot, asked, evaluations[0]))
-    evaluations = with_intervals(evaluations, wanted.bootstrap, wanted.seed)
-    wanted.diagnosis.make(snapshot, asked, evaluations[0])
-    say_what_is_missing(evaluations)
-    if wanted.bootstrap:
-        say_how_sure(evaluations)
-    write_figures(evaluations, console.output_format(wanted.format), sections)
-    if wanted.csv is not None:
-        write_csv(wanted.csv, figure_tables(evaluations) | section_tables(sections))
-    if wanted.report is not None:
-        patches = [] if asked is None else asked.patches
-        page = (wanted.report, snapshot, evaluations, settings, sampling, patches)
-        write_evaluation_report(*page, wanted.slides)
-    return 3 if any(one.failed for one in evaluations) else 0
 
 
 def _calibrated(snapshot: Snapshot, settings: SearchSettings, *, own: bool) -> Calibration:
@@ -179,107 +241,3 @@ def _calibrated(snapshot: Snapshot, settings: SearchSettings, *, own: bool) -> C
             "other patients."
         )
     return calibrated.calibration
-
-
-def _asked(
-    snapshot: Snapshot,
-    data: Sequence[str],
-    settings: SearchSettings,
-    embedding: Embedding,
-    wanted: Wanted,
-) -> LabelledSet:
-    from patchknn.datasets.listing import iter_patches
-
-    listed = iter_patches(
-        data,
-        size=snapshot.settings.patch_px,
-        mpp=snapshot.settings.mpp,
-        split=wanted.split,
-        slides_dir=wanted.slides,
-        slide_mpp=embedding.slide_mpp,
-        default_mpp=embedding.default_mpp,
-    )
-    return labelled_set(listed, settings.exclude_same)
-
-
-def _judged(
-    snapshot: Snapshot,
-    asked: LabelledSet | None,
-    contestants: Sequence[Contestant],
-    embedding: Embedding,
-    cluster: Cluster | None,
-    sinks: Sequence[Sink],
-    answers_file: AnswersFile | None,
-    *,
-    seen: int = 1,
-) -> list[Evaluation]:
-    """What came of the queries by each contestant; ``sinks`` see the answers of the first."""
-    if asked is None:
-        from patchknn.evaluation.queries import archived_queries, check_archived, count_archived
-
-        check_archived(snapshot, contestants[0].settings.exclude_same)
-        queries: Iterator[Query | Failure] = archived_queries(snapshot)
-        total, left_out = count_archived(snapshot)
-    else:
-        if cluster is None:
-            queries = _queries(snapshot, asked, embedding)
-        else:
-            queries = _queries_on(cluster, snapshot, asked, embedding)
-        total, left_out = len(asked.items), asked.left_out
-
-    def on_answered(query: Query, answers: Sequence[Answer]) -> None:
-        for sink in sinks:
-            sink(query, answers[:seen])
-
-    def on_failure(failure: Failure) -> None:
-        console.fail(failure.error)
-        if answers_file is not None:
-            answers_file.fail(failure)
-
-    return evaluate_all(
-        snapshot,
-        console.progress(queries, total=total, label="queries"),
-        contestants,
-        on_failure=on_failure,
-        left_out=left_out,
-        on_answered=on_answered,
-    )
-
-
-def _queries(
-    snapshot: Snapshot, asked: LabelledSet, embedding: Embedding
-) -> Iterator[Query | Failure]:
-    from patchknn.encoder.devices import choose_device
-    from patchknn.encoder.inference import FeatureExtractor
-    from patchknn.evaluation.queries import archive_encoder, labelled_queries
-
-    bundle = archive_encoder(snapshot, embedding.encoder)
-    device, stored = choose_device(embedding.device), snapshot.settings
-    return labelled_queries(
-        snapshot,
-        asked.items,
-        FeatureExtractor.from_bundle(bundle, device, stored.precision, stored.orientations),
-        batch_size=embedding.batch_size,
-        workers=embedding.workers,
-        default_mpp=embedding.default_mpp,
-    )
-
-
-def _queries_on(
-    cluster: Cluster, snapshot: Snapshot, asked: LabelledSet, embedding: Embedding
-) -> Iterator[Query | Failure]:
-    from patchknn.cli.clusters import remote_encoder
-    from patchknn.evaluation.queries import queries_of
-    from patchknn.indexing.reading import ReadSettings
-    from patchknn.indexing.remote import embed_patches_on
-
-    stored = snapshot.settings
-    return queries_of(
-        embed_patches_on(
-            cluster,
-            asked.items,
-            remote_encoder(snapshot, embedding.encoder, embedding.device),
-            ReadSettings(stored.patch_px, stored.mpp, embedding.default_mpp),
-            embedding.batch_size,
-        )
-    )
