@@ -108,7 +108,8 @@ def query(
     A query that fails is reported and the rest is answered (exit 3; 1 where none is).
     """
     from patchknn.cli.query_asked import ImageSettings
-    from patchknn.cli.query_run import Wanted, names_in, run_query
+    from patchknn.cli.query_run import run_query
+    from patchknn.cli.query_wanted import Wanted, names_in
     from patchknn.search.settings import SearchSettings
 
     settings = SearchSettings(
@@ -136,8 +137,21 @@ def query(
         workers=workers,
         device=device,
     )
-    wanted = Wanted(format, output, montage, slides, size, explain, at, dask, names_in(fields))
-    wanted = wanted._replace(calibrated=calibrated or coverage is not None, coverage=coverage)
-    wanted = wanted._replace(report=report, report_queries=report_queries)
-    wanted = wanted._replace(overlay=overlay, geojson=geojson)
+    wanted = Wanted(
+        format=format,
+        output=output,
+        montage=montage,
+        slides=slides,
+        size=size,
+        explain=explain,
+        at=at,
+        dask=dask,
+        fields=names_in(fields),
+        calibrated=calibrated or coverage is not None,
+        coverage=coverage,
+        report=report,
+        report_queries=report_queries,
+        overlay=overlay,
+        geojson=geojson,
+    )
     return run_query(archive, queries or [], id or [], settings, images, wanted)

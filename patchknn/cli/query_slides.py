@@ -6,13 +6,14 @@ from pathlib import Path
 
 from patchknn.archive.snapshot import Snapshot
 from patchknn.cli import console
-from patchknn.datasets.patches import Patch
+from patchknn.cli.query_asked import Asked
+from patchknn.cli.query_output import AnswerWriter
 from patchknn.evaluation.slide_answers import SlideAnswers
 from patchknn.search.answers import Answer
 
 
 class OnSlides:
-    """Takes answers as they come, and says on stderr what became of them; ``failed``: not all."""
+    """Takes answers as they come, and says on stderr what became of them; as Beside."""
 
     def __init__(
         self,
@@ -24,7 +25,7 @@ class OnSlides:
         from patchknn.evaluation import geojson as geojson_files
         from patchknn.evaluation import overlay as overlays
 
-        self.failed = False
+        self._failed = False
         self._folders = [folder for folder in (overlay, geojson) if folder is not None]
         self._told = 0
         for folder in self._folders:  # what cannot be made is better known now than in an hour
@@ -36,13 +37,13 @@ class OnSlides:
             outputs.append((geojson, geojson_files.SUFFIX, geojson_files.write_geojson))
         self._answers = SlideAnswers(snapshot, outputs, default_mpp=default_mpp)
 
-    def add(self, patch: Patch | None, answer: Answer) -> None:
-        """Take one answer; ``patch`` is what was asked, None where that was no image."""
-        self._answers.add(patch, answer)
+    def add(self, asked: Asked, answer: Answer) -> None:
+        """Take one answer."""
+        self._answers.add(asked.patch, answer)
         self._tell()
 
-    def finish(self) -> None:
-        """Write what is not written yet."""
+    def finish(self, _: AnswerWriter) -> bool:
+        """Write what is not written yet; whether all could be."""
         self._answers.finish()
         self._tell()
         if self._answers.ignored:
@@ -53,9 +54,10 @@ class OnSlides:
         for folder in dict.fromkeys(self._folders):
             files = [path for path in self._answers.written if path.is_relative_to(folder)]
             console.message(f"{folder}: files of slides written: {len(files)}.")
+        return not self._failed
 
     def _tell(self) -> None:
         for problem in self._answers.problems[self._told :]:
-            self.failed = True
+            self._failed = True
             console.fail(problem)
         self._told = len(self._answers.problems)
