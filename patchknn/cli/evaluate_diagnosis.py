@@ -144,6 +144,6 @@ def _write_suspects(
     share = written.suspects / len(judged.outcomes)
     if share > _MANY_SUSPECTS:
         console.warn(
-            f"{share:.0%} of the labels are suspected: rather the neighbours are wrong than so many "
-            "labels; look at each before you relabel, or train an encoder first."
+            f"{share:.0%} of the labels are suspected: rather the neighbours are wrong than so "
+            "many labels; look at each before you relabel, or train an encoder first."
         )
