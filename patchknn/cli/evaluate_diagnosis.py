@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from patchknn.evaluation.queries import LabelledSet
 
 
+_MANY_SUSPECTS = 0.15
+
+
 class MapWanted(NamedTuple):
     """A map of ``rows`` rows in a file, coloured by something, and maybe its points as CSV."""
 
@@ -138,3 +141,9 @@ def _write_suspects(
         f"{path}: {written.suspects} labels are suspected; of {written.pairs} more the nearest "
         "neighbour has another label."
     )
+    share = written.suspects / len(judged.outcomes)
+    if share > _MANY_SUSPECTS:
+        console.warn(
+            f"{share:.0%} of the labels are suspected: rather the neighbours are wrong than so "
+            "many labels; look at each before you relabel, or train an encoder first."
+        )

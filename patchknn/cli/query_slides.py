@@ -48,8 +48,8 @@ class OnSlides:
         self._tell()
         if self._answers.ignored:
             console.warn(
-                f"{self._answers.ignored} answers are to what is no tile of a slide, and are not "
-                f"in {' and '.join(map(str, self._folders))}."
+                f"answers to what is no tile of a slide: {self._answers.ignored}; they are not in "
+                f"{' or '.join(dict.fromkeys(map(str, self._folders)))}."
             )
         for folder in dict.fromkeys(self._folders):
             files = [path for path in self._answers.written if path.is_relative_to(folder)]

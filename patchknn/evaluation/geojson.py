@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from patchknn.archive.snapshot import patch_id
-from patchknn.evaluation.colours import class_colour
+from patchknn.evaluation.class_colours import class_colour
 from patchknn.evaluation.slide_answers import SlideTiles
 from patchknn.files import replaced_atomically
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from patchknn.errors import UsageError
-from patchknn.evaluation.colours import Colour, class_colour
+from patchknn.evaluation.class_colours import Colour, class_colour
 from patchknn.evaluation.maps import Map
 from patchknn.files import replaced_atomically
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from patchknn.evaluation.colours import class_colour
+from patchknn.evaluation.class_colours import class_colour
 from patchknn.evaluation.overlay_legend import beside_legend
 from patchknn.evaluation.slide_answers import SlideTiles
 from patchknn.evaluation.tint import Picture, blended, grey, strength

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from patchknn.evaluation.colours import Colour, class_colour
+from patchknn.evaluation.class_colours import Colour, class_colour
 from patchknn.evaluation.slide_answers import SlideTiles
 from patchknn.evaluation.tint import blended, strength
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from patchknn.evaluation.colours import class_colour
+from patchknn.evaluation.class_colours import class_colour
 from patchknn.evaluation.geojson import write_geojson
 from patchknn.evaluation.slide_answers import SlideTiles
 from patchknn.slides.annotations import read_annotations

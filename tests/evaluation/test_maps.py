@@ -12,7 +12,7 @@ from sklearn.metrics import silhouette_score
 
 from patchknn.archive.snapshot import Snapshot, open_archive
 from patchknn.errors import InputError, UsageError
-from patchknn.evaluation.colours import class_colour
+from patchknn.evaluation.class_colours import class_colour
 from patchknn.evaluation.map_colours import check_colour, colour_values
 from patchknn.evaluation.map_figure import OTHERS, UNKNOWN, draw_map, groups_of, is_scale
 from patchknn.evaluation.maps import Map, map_rows, sample_by_class, tsne, write_points

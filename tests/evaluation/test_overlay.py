@@ -8,7 +8,7 @@ import tifffile
 from PIL import Image
 
 from patchknn.errors import InputError
-from patchknn.evaluation.colours import class_colour
+from patchknn.evaluation.class_colours import class_colour
 from patchknn.evaluation.overlay import draw_overlay, overlay_downsample, tint
 from patchknn.evaluation.slide_answers import SlideTiles
 from patchknn.evaluation.tint import strength

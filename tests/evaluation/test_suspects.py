@@ -138,6 +138,17 @@ def test_relabel_takes_the_worklist_and_puts_labels_right(
     assert "suspected: votes for" in log
 
 
+def test_a_weak_embedding_is_not_taken_for_wrong_labels(
+    feature_archive: Make, patchknn: Callable, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    snapshot = feature_archive([rng.normal(size=(90, 4))], labels=[rng.integers(0, 3, 90)])
+    command = ("evaluate", snapshot.path, "--exclude-same", "self", "--radius", 16)
+    result = patchknn(*command, "--suspects", tmp_path / "s.tsv", "--format", "ndjson")
+    assert result.code == 0, result.err
+    assert "% of the labels are suspected: rather the neighbours are wrong" in result.err
+
+
 def outcome(query: str, label: str, neighbours: str, distances: list[float], **more) -> Outcome:
     rows = tuple(range(len(neighbours)))
     shown = tuple(None if one == "-" else one for one in neighbours)
