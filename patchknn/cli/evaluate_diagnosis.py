@@ -12,7 +12,10 @@ from patchknn.errors import UsageError
 from patchknn.evaluation.evaluation import Evaluation
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from patchknn.evaluation.queries import LabelledSet
+    from patchknn.evaluation.report.parts import Section
 
 
 _MANY_SUSPECTS = 0.15
@@ -47,17 +50,23 @@ class Diagnosis(NamedTuple):
         if self.map is not None:
             _check_map(snapshot, self.map, own_rows=own_rows)
 
-    def make(self, snapshot: Snapshot, asked: LabelledSet | None, judged: Evaluation) -> None:
+    def make(
+        self, snapshot: Snapshot, asked: LabelledSet | None, judged: Evaluation
+    ) -> list[Section]:
         """Look, once the queries are answered; ``asked`` None: the archive's own rows asked.
 
         What ``diagnose`` finds is added to the figures of the first method, as ``diagnosis``.
+        Returns what a report shows of it.
         """
         if self.diagnose:
             judged.added["diagnosis"] = _diagnosed(snapshot, judged)
         if self.suspects is not None:
             _write_suspects(self.suspects, snapshot, asked, judged)
         if self.map is not None:
-            _draw_map(self.map, snapshot, judged)
+            from patchknn.evaluation.report.added import map_section
+
+            return [map_section(_draw_map(self.map, snapshot, judged), self.map.colour)]
+        return []
 
 
 def map_wanted(
@@ -83,17 +92,19 @@ def _check_map(snapshot: Snapshot, wanted: MapWanted, *, own_rows: bool) -> None
     check_colour(snapshot, wanted.colour, own_rows=own_rows)
 
 
-def _draw_map(wanted: MapWanted, snapshot: Snapshot, judged: Evaluation) -> None:
+def _draw_map(wanted: MapWanted, snapshot: Snapshot, judged: Evaluation) -> Figure:
     from patchknn.evaluation.map_colours import colour_values
-    from patchknn.evaluation.map_figure import draw_map
+    from patchknn.evaluation.map_figure import map_figure, write_map
     from patchknn.evaluation.maps import map_rows, write_points
 
     drawn = map_rows(snapshot, wanted.rows, wanted.seed)
     values = colour_values(snapshot, drawn.rows, wanted.colour, judged.outcomes)
-    draw_map(wanted.path, drawn, wanted.colour, values, snapshot.classes)
+    figure = map_figure(drawn, wanted.colour, values, snapshot.classes)
+    write_map(wanted.path, figure)
     if wanted.points is not None:
         write_points(wanted.points, drawn, wanted.colour, values)
     console.message(f"{wanted.path} is drawn: {len(drawn.rows)} rows, by {wanted.colour}.")
+    return figure
 
 
 def _diagnosed(snapshot: Snapshot, judged: Evaluation) -> dict[str, Any]:

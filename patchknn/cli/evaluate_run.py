@@ -179,7 +179,7 @@ class _Run:
         """Print and write what came of it; the exit code."""
         wanted = self._wanted
         evaluations = with_intervals(self._evaluations, wanted.bootstrap, wanted.seed)
-        wanted.diagnosis.make(self._snapshot, self._asked, evaluations[0])
+        found = wanted.diagnosis.make(self._snapshot, self._asked, evaluations[0])
         say_what_is_missing(evaluations)
         if wanted.bootstrap:
             say_how_sure(evaluations)
@@ -187,9 +187,12 @@ class _Run:
         if wanted.csv is not None:
             write_csv(wanted.csv, figure_tables(evaluations) | section_tables(self._sections))
         if wanted.report is not None:
+            from patchknn.evaluation.report.added import table_section
+
             patches = [] if self._asked is None else self._asked.patches
             page = (wanted.report, self._snapshot, evaluations, self._settings, self._sampling)
-            write_evaluation_report(*page, patches, wanted.slides)
+            added = [*map(table_section, self._sections), *found]
+            write_evaluation_report(*page, patches, wanted.slides, added)
         return 3 if any(one.failed for one in evaluations) else 0
 
     def _answered(

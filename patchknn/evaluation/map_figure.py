@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from patchknn.errors import UsageError
 from patchknn.evaluation.class_colours import Colour, class_colour
 from patchknn.evaluation.maps import Map
 from patchknn.files import replaced_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MAP_SUFFIXES = (".png", ".svg", ".pdf")
 MOST_NAMES = 12
@@ -80,19 +83,13 @@ def is_scale(values: Sequence[Any]) -> bool:
     return numeric and len(set(known)) > MOST_NAMES
 
 
-def draw_map(
-    path: Path, drawn: Map, colour: str, values: Sequence[Any], classes: Sequence[str] = ()
-) -> None:
-    """Draw a map as PNG, SVG or PDF, coloured by ``values``, whole or not at all.
-
-    Many different numbers have a scale; everything else has a legend. Raises UsageError as
-    ``check_map_path``.
-    """
-    import matplotlib as mpl
+def map_figure(
+    drawn: Map, colour: str, values: Sequence[Any], classes: Sequence[str] = ()
+) -> Figure:
+    """A map coloured by ``values``; many different numbers have a scale, all else a legend."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    check_map_path(path)
     figure = Figure(figsize=(8.6, 6.2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -105,6 +102,14 @@ def draw_map(
     axes.set_aspect("equal", adjustable="datalim")
     note = f"t-SNE of {len(drawn.points)} rows, evenly by class ({drawn.method})"
     axes.set_xlabel(note, fontsize=8, color="0.4")
+    return figure
+
+
+def write_map(path: Path, figure: Figure) -> None:
+    """Write a map as PNG, SVG or PDF, whole or not at all. Raises UsageError as check_map_path."""
+    import matplotlib as mpl
+
+    check_map_path(path)
     style = path.suffix.lower().lstrip(".")
     with (
         replaced_atomically(path) as temporary,

@@ -14,7 +14,14 @@ from patchknn.archive.snapshot import Snapshot, open_archive
 from patchknn.errors import InputError, UsageError
 from patchknn.evaluation.class_colours import class_colour
 from patchknn.evaluation.map_colours import check_colour, colour_values
-from patchknn.evaluation.map_figure import OTHERS, UNKNOWN, draw_map, groups_of, is_scale
+from patchknn.evaluation.map_figure import (
+    OTHERS,
+    UNKNOWN,
+    groups_of,
+    is_scale,
+    map_figure,
+    write_map,
+)
 from patchknn.evaluation.maps import Map, map_rows, sample_by_class, tsne, write_points
 from patchknn.evaluation.outcomes import Outcome, Outcomes
 
@@ -160,7 +167,7 @@ HOSTILE = ["$x_1$", "_hidden", "<script>", "a\nb", "\u202eright to left", "x" * 
 def test_a_map_is_the_same_file_each_time(drawn: Map, tmp_path: Path, suffix: str) -> None:
     values = [HOSTILE[number % len(HOSTILE)] for number in range(48)]
     for name in ("one", "two"):
-        draw_map(tmp_path / f"{name}{suffix}", drawn, "$field_", values)
+        write_map(tmp_path / f"{name}{suffix}", map_figure(drawn, "$field_", values))
     data = (tmp_path / f"one{suffix}").read_bytes()
     assert data == (tmp_path / f"two{suffix}").read_bytes()
     if suffix == ".svg":
@@ -172,7 +179,8 @@ def test_a_map_is_the_same_file_each_time(drawn: Map, tmp_path: Path, suffix: st
 
 
 def test_points_have_the_colours_of_their_groups(drawn: Map, tmp_path: Path) -> None:
-    draw_map(tmp_path / "m.png", drawn, "label", ["A"] * 20 + ["B"] * 20 + [None] * 8, ("A", "B"))
+    values = ["A"] * 20 + ["B"] * 20 + [None] * 8
+    write_map(tmp_path / "m.png", map_figure(drawn, "label", values, ("A", "B")))
     with Image.open(tmp_path / "m.png") as image:
         pixels = np.array(image.convert("RGB")).reshape(-1, 3).astype(int)
     for colour in (class_colour(0), class_colour(1), UNKNOWN):
@@ -181,7 +189,7 @@ def test_points_have_the_colours_of_their_groups(drawn: Map, tmp_path: Path) -> 
 
 
 def test_numbers_are_drawn_on_a_scale(drawn: Map, tmp_path: Path) -> None:
-    draw_map(tmp_path / "m.svg", drawn, "age", [None, *range(20, 67)])
+    write_map(tmp_path / "m.svg", map_figure(drawn, "age", [None, *range(20, 67)]))
     text = (tmp_path / "m.svg").read_text()
     assert ">age<" in text
     assert "(1)" not in text

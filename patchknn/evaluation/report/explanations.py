@@ -57,7 +57,7 @@ EXPLANATIONS = {
         "No similar code", "Queries without any archived patch of similar code at first.", better=-1
     ),
     "widened": Explanation(
-        "Search widened", "Queries whose search had to go further to find enough.", better=-1
+        "Search widened", "Queries whose search had to go further to find enough.", better=0
     ),
     "confidence_auroc": Explanation(
         "Confidence tells right from wrong (AUROC)",
@@ -75,6 +75,12 @@ EXPLANATIONS = {
         "How far confidence lies from the share of right answers, on average.",
         "number",
         -1,
+    ),
+    "ece_bias": Explanation(
+        "Calibration error by chance alone",
+        "What the ECE would be of so few queries if every confidence were true.",
+        "number",
+        0,
     ),
     "brier": Explanation(
         "Brier score", "The mean squared distance of confidence from being right.", "number", -1
