@@ -126,6 +126,12 @@ def _print_tables(evaluations: Sequence[Evaluation]) -> None:
         ],
         title="Recall by class",
     )
+    histograms = [one.neighbour_histogram() for one in evaluations]
+    console.print_table(
+        ["true neighbours", *(f"queries, {method}" for method in methods)],
+        [[hits, *counts] for hits, counts in enumerate(zip(*histograms, strict=True))],
+        title="Queries by true neighbours",
+    )
     columns = ("n", "confidence", "accuracy")
     for evaluation in evaluations:
         console.print_table(
