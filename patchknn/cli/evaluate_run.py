@@ -18,7 +18,7 @@ from patchknn.cli.evaluate_methods import (
 )
 from patchknn.cli.evaluate_output import say_how_sure, say_what_is_missing, write_figures
 from patchknn.evaluation import by_fields
-from patchknn.evaluation.by_fields import QueryFields, field_rows
+from patchknn.evaluation.by_fields import QueryFields, field_rows, manifest_columns
 from patchknn.evaluation.compare import with_intervals
 from patchknn.evaluation.csv_files import check_folder, figure_tables, section_tables, write_csv
 from patchknn.evaluation.evaluate import METHOD, Contestant, evaluate_all
@@ -86,7 +86,9 @@ def run_evaluate(
     sweeps = [read_sweep(text) for text in wanted.sweeps]
     if wanted.csv is not None:
         check_folder(wanted.csv)
-    fields = QueryFields(snapshot, wanted.by) if wanted.by else None
+    fields = None
+    if wanted.by:
+        fields = QueryFields(snapshot, wanted.by, manifest_columns(data, wanted.by))
     asked = _asked(snapshot, data, settings, embedding, wanted) if data else None
     sinks: list[Sink] = []
     if fields is not None:
