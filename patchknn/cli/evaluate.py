@@ -92,7 +92,7 @@ def evaluate(
         typer.Option(
             "--by",
             metavar="FIELD",
-            help="Figures by a field of the queries' records, slide or patient; repeatable.",
+            help="Figures by a column of DATA, a field of records, slide or patient; repeatable.",
         ),
     ] = None,
     answers: Annotated[

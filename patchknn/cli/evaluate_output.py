@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any
 
 from patchknn.cli import console
@@ -134,6 +135,12 @@ def _print_tables(evaluations: Sequence[Evaluation]) -> None:
             for name in sorted(set().union(*rows))
         ],
         title="Recall by class",
+    )
+    histograms = [one.neighbour_histogram() for one in evaluations]
+    console.print_table(
+        ["true neighbours", *(f"queries, {method}" for method in methods)],
+        [[hits, *counts] for hits, counts in enumerate(zip_longest(*histograms))],
+        title="Queries by true neighbours",
     )
     columns = ("n", "confidence", "accuracy")
     for evaluation in evaluations:

@@ -22,7 +22,7 @@ from patchknn.cli.evaluate_methods import (
 from patchknn.cli.evaluate_output import say_how_sure, say_what_is_missing, write_figures
 from patchknn.cli.evaluate_queries import Asking, Embedding
 from patchknn.cli.report import Sampling, check_report, write_evaluation_report
-from patchknn.evaluation.by_fields import COLUMNS, QueryFields, field_rows
+from patchknn.evaluation.by_fields import COLUMNS, QueryFields, field_rows, manifest_columns
 from patchknn.evaluation.compare import with_intervals
 from patchknn.evaluation.csv_files import check_folder, figure_tables, section_tables, write_csv
 from patchknn.evaluation.evaluate import METHOD, Contestant, evaluate_all
@@ -127,7 +127,10 @@ class _Run:
         self._snapshot, self._settings, self._wanted = snapshot, settings, wanted
         self._asking, self._embedding = asking, embedding
         self._sweeps = [read_sweep(text) for text in wanted.sweeps]
-        self._fields = QueryFields(snapshot, wanted.by) if wanted.by else None
+        self._fields = None
+        if wanted.by:
+            columns = manifest_columns(asking.data, wanted.by)
+            self._fields = QueryFields(snapshot, wanted.by, columns)
         own = not asking.data
         self._calibration = _calibrated(snapshot, settings, own=own) if wanted.calibrated else None
         self._asked = asking.labelled(snapshot, embedding)

@@ -2,7 +2,8 @@
 
 An interval is the middle 95 % of what a figure is over draws of the patients with replacement
 (percentile interval); of few patients it is too narrow, which ``FEW`` stands for. Queries of an
-unknown patient stand alone, as if each were a patient, which makes intervals too narrow too.
+unknown patient stand alone, as if each were a patient, which makes intervals too narrow too. The
+ECE of a draw has the bias of the ECE and that of drawing: its interval lies too high.
 """
 
 from __future__ import annotations

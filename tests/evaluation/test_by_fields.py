@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,7 +7,12 @@ import pytest
 from patchknn.archive.records_attach import attach_records
 from patchknn.archive.snapshot import Snapshot, open_archive
 from patchknn.errors import UsageError
-from patchknn.evaluation.by_fields import COLUMNS, QueryFields, field_rows
+from patchknn.evaluation.by_fields import (
+    COLUMNS,
+    QueryFields,
+    field_rows,
+    manifest_columns,
+)
 from patchknn.evaluation.evaluate import METHOD, Contestant, evaluate_all
 from patchknn.evaluation.ways import in_this_process
 from patchknn.search.query import Query
@@ -88,6 +94,37 @@ def test_figures_are_those_of_the_queries_of_each_value(archive: Snapshot) -> No
         assert row["patients"] == len(known) + sum(q.patient is None for q in mine)
         assert ("accuracy" in row["intervals"]) == (row["patients"] > 1)
         assert set(COLUMNS) <= set(row)
+
+
+def test_columns_of_the_manifest_that_names_the_queries(archive: Snapshot, tmp_path: Path) -> None:
+    manifest = tmp_path / "some.csv"
+    manifest.write_text(
+        "path,x,y,scanner,stain\na.png,,,new,pale\nslide.svs,0,64,old,\nslide.svs,64,0,new,dark\n"
+        "whole.svs,,,old,dark\n"
+    )
+    columns = manifest_columns([str(tmp_path), str(manifest)], ["Scanner", "stain", "scanner"])
+    assert columns == {
+        "scanner": {
+            "a.png": "new",
+            "slide.svs@0_64": "old",
+            "slide.svs@64_0": "new",
+            "whole.svs": "old",
+        },
+        "stain": {
+            "a.png": "pale",
+            "slide.svs@0_64": None,
+            "slide.svs@64_0": "dark",
+            "whole.svs": "dark",
+        },
+    }
+    fields = QueryFields(archive, ["stain", "age"], columns)
+    for patch_id in ("slide.svs@64_0", "a.png", "slide.svs@0_64", "whole.svs@8_8", "else.png"):
+        source = patch_id.partition("@")[0]
+        fields.add(Query("q", np.zeros(4), patch_id=patch_id, source=source, patient="P2"))
+    values, places = fields.values("stain")
+    assert [values[place] for place in places] == ["dark", "pale", None, "dark", None]
+    values, places = fields.values("age")
+    assert {values[place] for place in places} == {7}
 
 
 def test_a_field_that_is_not_there(archive: Snapshot) -> None:
