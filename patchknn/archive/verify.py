@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from patchknn.archive.calibration import calibration_of
 from patchknn.archive.description import SHARDS
 from patchknn.archive.index.names import INDEX
 from patchknn.archive.index.verify import index_findings
@@ -163,6 +164,10 @@ class Verifier:
     ) -> Iterator[Finding]:
         """What is wrong between files that are whole; of damaged ones enough was said."""
         name = _manifest_name(self.path, manifest.number)
+        try:
+            calibration_of(manifest, self.path)
+        except DamageError as error:
+            yield Finding(name, _first_sentence(error))
         for entry in manifest.shards:
             shard = shards.get(entry.uuid)
             if shard is not None and not set(shard.description.classes) <= set(manifest.classes):

@@ -173,6 +173,8 @@ def test_what_cannot_be_is_damage(archive: Path, wrong: dict[str, object]) -> No
     store_calibration(archive, made(archive)._replace(**wrong))
     with pytest.raises(DamageError, match="The calibration in snapshot 3 cannot be"):
         calibration_of(newest(archive), archive)
+    (finding,) = verify_archive(archive)
+    assert finding.file == "manifests/00000003.json"
 
 
 def _rewrite(path: Path, change: Callable[[dict], object]) -> None:
