@@ -99,6 +99,16 @@ def test_few_queries_have_no_batches_of_fifty() -> None:
     assert "Accuracy against confidence" in titles
 
 
+def test_methods_need_not_have_the_same_classes() -> None:
+    few = evaluation("few", n=30, classes=("A", "D"))
+    sections = {section.title: section for section in evaluation_sections([evaluation(), few])}
+    table = sections["Classes"].table
+    assert table.columns[:4] == ("class", "queries", "recall, m", "true neighbours, m")
+    assert [row[0] for row in table.rows] == ["A", "B", "C", "D"]
+    assert table.rows[1][-1] == table.rows[3][2] == "–"
+    assert table.rows[3][1] == few.class_rows()[1]["n"]
+
+
 def test_one_query_alone_is_enough() -> None:
     assert len(evaluation_sections([evaluation(n=2)])) >= 5
 
