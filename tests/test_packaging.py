@@ -66,8 +66,10 @@ def test_a_source_distribution_holds_all_that_the_kernels_include(build):
 def test_without_a_compiler_it_installs_and_answers_alike(build, tmp_path):
     installed = tmp_path / "installed"
     with zipfile.ZipFile(build("wheel", CC="/bin/false")) as wheel:
-        names = {Path(name).suffix for name in wheel.namelist() if name.startswith("patchknn/")}
-        assert names == {".py"}
+        names = [Path(name) for name in wheel.namelist() if name.startswith("patchknn/")]
+        page = {name.name for name in names if name.parent.name == "templates"}
+        assert page == {"page.html.j2", "gallery.html.j2", "page.css", "page.js"}
+        assert {name.suffix for name in names if name.parent.name != "templates"} == {".py"}
         wheel.extractall(installed)
     archive, encoder = tmp_path / "archive", tmp_path / "encoder"
     _write_archive(archive, encoder)

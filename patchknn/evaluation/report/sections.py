@@ -17,6 +17,12 @@ from patchknn.evaluation.report.words import NOTHING, number, percent, word
 
 _MOST_CLASSES = 24  # in a picture of all; what there is more has its table
 _MOST_CONFUSIONS = 30
+_NOTHING: dict[str, Any] = {}
+_OF_A_CLASS = (
+    ("recall", "recall"),
+    ("precision", "precision"),
+    ("true neighbours", "precision_at_k"),
+)
 _NOT_COMPARED = frozenset({"n", "k", "classes", "smallest_class", "patients"})
 
 
@@ -70,20 +76,28 @@ def figures_section(reports: Sequence[dict[str, Any]]) -> Section:
 
 def classes_section(evaluations: Sequence[Evaluation]) -> Section:
     """Queries, recall and true neighbours of each class, by method."""
+    by_method = [{row["class"]: row for row in one.class_rows()} for one in evaluations]
+    classes = sorted(set().union(*by_method))
+    figures_of = [
+        (name, key)
+        for name, key in _OF_A_CLASS
+        if any(key in row for rows in by_method for row in rows.values())
+    ]
     columns = ["class", "queries"]
     for one in evaluations:
-        columns += [f"recall, {one.method}", f"true neighbours, {one.method}"]
-    if len(evaluations) == 1:
-        columns[2:] = ["recall", "true neighbours"]
-    by_method = [one.class_rows() for one in evaluations]
+        of = f", {one.method}" if len(evaluations) > 1 else ""
+        columns += [f"{name}{of}" for name, _ in figures_of]
     rows = []
-    for entries in zip(*by_method, strict=True):
-        shares = [s for e in entries for s in (percent(e["recall"]), percent(e["precision_at_k"]))]
-        rows.append((entries[0]["class"], entries[0]["n"], *shares))
-    classes = [entry["class"] for entry in by_method[0]]
+    for name in classes:
+        shares = [
+            percent(held.get(name, _NOTHING).get(key))
+            for held in by_method
+            for _, key in figures_of
+        ]
+        rows.append((name, next(held[name]["n"] for held in by_method if name in held), *shares))
     recalls = [
-        (one.method, [entry["recall"] for entry in entries])
-        for one, entries in zip(evaluations, by_method, strict=True)
+        (one.method, [held.get(name, _NOTHING).get("recall", np.nan) for name in classes])
+        for one, held in zip(evaluations, by_method, strict=True)
     ]
     drawn = figures.recall_figure(classes, recalls) if len(classes) <= _MOST_CLASSES else None
     return Section(
