@@ -12,7 +12,7 @@ from patchknn.archive.snapshot import Snapshot
 from patchknn.errors import InputError
 from patchknn.evaluation.evaluation import Evaluation
 from patchknn.evaluation.outcomes import Outcome, OutcomeCollector
-from patchknn.evaluation.ways import Answers, Ways, in_this_process
+from patchknn.evaluation.ways import Ways, in_this_process
 from patchknn.search.answers import Answer, Failure
 from patchknn.search.query import Query, rounded_feature
 from patchknn.search.rows import RowReader
@@ -81,7 +81,7 @@ def evaluate_all(
                 answered.append((query, tuple(a for a in answers if isinstance(a, Answer))))
         for number, (one, collector) in enumerate(zip(contestants, collectors, strict=True)):
             pairs = [(query, answers[number]) for query, answers in answered]
-            for outcome in _outcomes(snapshot, pairs, one.ways):
+            for outcome in _outcomes(snapshot, pairs, one):
                 collector.add(outcome)
         if on_answered is not None:
             for query, answers in answered:
@@ -153,7 +153,7 @@ def report_settings(snapshot: Snapshot, settings: SearchSettings) -> dict[str, A
 
 
 def _outcomes(
-    snapshot: Snapshot, answered: list[tuple[Query, Answer]], ways: Ways
+    snapshot: Snapshot, answered: list[tuple[Query, Answer]], one: Contestant
 ) -> list[Outcome]:
     if not answered:
         return []
@@ -164,8 +164,8 @@ def _outcomes(
     )
     norms = np.linalg.norm(targets.astype(np.float64), axis=1).tolist()
     hits: list[int | None] = [None] * len(answered)
-    if ways.exhaustive is not None:
-        best = ways.exhaustive.search([query for query, _ in answered], targets)
+    if one.ways.exhaustive is not None:
+        best = one.ways.exhaustive.search([query for query, _ in answered], targets)
         classes = {name: number for number, name in enumerate(snapshot.classes)}
         true = np.array([classes.get(query.label or "", _NO_CLASS) for query, _ in answered])
         counts = [len(found.rows) for found in best]
@@ -173,7 +173,7 @@ def _outcomes(
         owners = np.repeat(np.arange(len(answered)), counts)
         right = labels == true[owners]
         hits = np.bincount(owners[right], minlength=len(answered)).tolist()
-    empty = _empty_balls(answered, ways.narrow)
+    empty = _empty_balls(answered, one)
     return [
         outcome_of(query, answer, norm=norm, l2_true=l2_true, empty=is_empty)
         for (query, answer), norm, l2_true, is_empty in zip(
@@ -182,14 +182,19 @@ def _outcomes(
     ]
 
 
-def _empty_balls(answered: list[tuple[Query, Answer]], narrow: Answers) -> list[bool | None]:
+def _empty_balls(answered: list[tuple[Query, Answer]], one: Contestant) -> list[bool | None]:
     """Whether the ball of the radius asked for, before any widening, held no row."""
-    again = narrow.search_many(query for query, answer in answered if answer.widened)
-    return [
-        None if answer.radius is None else _ball_of(next(again) if answer.widened else answer) == 0
-        for _, answer in answered
-    ]
-
-
-def _ball_of(answer: Answer | Failure) -> int:
-    return answer.ball if isinstance(answer, Answer) else 0
+    empty: list[bool | None] = []
+    unknown = []
+    for number, (_, answer) in enumerate(answered):
+        empty.append(None if answer.radius is None else answer.ball == 0)
+        if answer.radius is not None and answer.widened:
+            nearest = min((n.hamming for n in answer.neighbours), default=one.settings.radius + 1)
+            empty[number] = nearest > one.settings.radius
+            # All rows of the wider ball were seen, or one of the narrow ball: else who knows.
+            if empty[number] and len(answer.neighbours) < answer.ball:
+                unknown.append(number)
+    again = one.ways.narrow.search_many(answered[number][0] for number in unknown)
+    for number, narrow in zip(unknown, again, strict=True):
+        empty[number] = not isinstance(narrow, Answer) or narrow.ball == 0
+    return empty

@@ -19,8 +19,9 @@ from patchknn.search.ranking import nearest, place_in_group
 from patchknn.search.rows import RowNumbers, RowReader
 from patchknn.search.settings import SearchSettings
 
-# So many rows that may not answer are cheaper to find and to drop than to keep out of the products.
-_MOST_DROPPED = 256
+# Rows that may not answer cost a query about as much to find and to drop, each, as what another
+# query leaves out costs it in smaller products.
+_RUNS_PER_ROW = 1.0
 
 Vectors = npt.NDArray[Any]
 
@@ -99,7 +100,8 @@ class ExhaustiveSearch:
         if self._table is None:
             return [(np.zeros(0, np.int64), np.zeros(0))] * len(targets)
         n_admitted = self._positions.n_admitted
-        dropped = [one.n_rows <= _MOST_DROPPED for one in excluded]
+        runs = len({one.starts.tobytes() for one in excluded if one.n_rows})
+        dropped = [one.n_rows <= _RUNS_PER_ROW * runs for one in excluded]
         sizes = [
             size + one.n_rows if drop else size for one, drop in zip(excluded, dropped, strict=True)
         ]

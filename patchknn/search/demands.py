@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from patchknn.archive.snapshot import Snapshot
 from patchknn.search.filters import QueryFilter, RowFilter
@@ -39,7 +40,8 @@ class Demands:
     def of(self, queries: Sequence[Query], codes: Sequence[Codes]) -> list[Demand]:
         """Those of queries that ``check`` lets through; ``codes`` has (K/8,) for each."""
         filters = self._filter.for_queries(queries)
-        return [self._demand(*one) for one in zip(filters, codes, strict=True)]
+        bits = self._skip_bits([one.skip for one in filters], codes)
+        return [self._demand(*one) for one in zip(filters, bits, strict=True)]
 
     def of_features(self) -> Demand | None:
         """What features alone demand, None where that is more than to be there still."""
@@ -50,11 +52,19 @@ class Demands:
             return None
         return Demand(self.k, self._reader.are_live, np.zeros(0, np.int64))
 
-    def _demand(self, row_filter: QueryFilter, code: Codes) -> Demand:
+    def _skip_bits(
+        self, skips: Sequence[RowNumbers | None], codes: Sequence[Codes]
+    ) -> list[npt.NDArray[np.int64]]:
+        """The Hamming distances of the rows that each query skips, found out together."""
+        counts = [0 if skip is None else len(skip) for skip in skips]
+        if not any(counts):
+            return [_NO_BITS] * len(skips)
+        rows = np.concatenate([skip for skip in skips if skip is not None])
+        bits = hamming_to(self._reader, rows, np.repeat(np.stack(codes), counts, axis=0))
+        return np.split(bits, np.cumsum(counts)[:-1])
+
+    def _demand(self, row_filter: QueryFilter, bits: npt.NDArray[np.int64]) -> Demand:
         skip = row_filter.skip
-        bits = _NO_BITS
-        if skip is not None and len(skip):
-            bits = hamming_to(self._reader, skip, code)
         if self._settings.max_per is None:
             return Demand(self.k, row_filter.admits, skip, bits)
         kind, per_group = self._settings.max_per

@@ -13,6 +13,7 @@ from patchknn.archive.locate import SourcePlace, Wanted
 from patchknn.archive.snapshot import Shard, Snapshot
 from patchknn.archive.strings import name_key
 from patchknn.errors import InputError
+from patchknn.search.own_rows import OwnRows
 from patchknn.search.query import Query
 from patchknn.search.rows import RowNumbers, RowReader
 from patchknn.search.settings import SearchSettings
@@ -35,6 +36,7 @@ class RowFilter:
         self._settings = settings
         self._reader = reader
         self._label_ids = _label_ids(snapshot, settings)
+        self._own_rows = OwnRows(snapshot.n_rows)
         self._where: Callable[[Shard], Mask] | None = None
         if settings.where is not None:
             from patchknn.archive.records_where import SourceFilter
@@ -73,7 +75,9 @@ class RowFilter:
             if self._settings.exclude_same == "none":
                 skips = [_NONE] * len(queries)
             elif self._settings.exclude_same == "self":
-                skips = self._own_rows(queries, own)
+                skips = self._own_patches(queries, own)
+            else:
+                skips = self._own_rows.of_each(own)
         return [
             QueryFilter(self._settings, self._reader, self._label_ids, self._where, *one)
             for one in zip(queries, own, skips, strict=True)
@@ -112,7 +116,7 @@ class RowFilter:
             for query in askers[given[number]]:
                 own[query].setdefault(shard, set()).add(source)
 
-    def _own_rows(self, queries: Sequence[Query], own: Sequence[OwnSources]) -> list[RowNumbers]:
+    def _own_patches(self, queries: Sequence[Query], own: Sequence[OwnSources]) -> list[RowNumbers]:
         """The rows that are the queries' own patches."""
         names: list[str] = []
         coords: list[tuple[int, int]] = []

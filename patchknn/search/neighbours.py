@@ -54,12 +54,12 @@ def describe(
 
 
 def hamming_to(
-    reader: RowReader, rows: RowNumbers, code: npt.NDArray[np.uint8]
+    reader: RowReader, rows: RowNumbers, codes: npt.NDArray[np.uint8]
 ) -> npt.NDArray[np.int64]:
-    """Hamming distances (m,) of the stored codes of rows (m,) to ``code`` (K/8,)."""
+    """Hamming distances (m,) of the stored codes of rows (m,) to ``codes`` (m, K/8)."""
     bits = np.zeros(len(rows), np.int64)
     for shard, positions, local in reader.by_shard(rows):
-        bits[positions] = np.bitwise_count(shard.codes[local] ^ code).sum(axis=1)
+        bits[positions] = np.bitwise_count(shard.codes[local] ^ codes[positions]).sum(axis=1)
     return bits
 
 

@@ -105,7 +105,7 @@ def test_no_more_rows_of_a_slide_or_patient_than_asked_for(
     k=st.integers(1, 30),
     exclude=st.sampled_from(["none", "self", "slide", "patient"]),
     limits=st.sampled_from([{}, {"labelled_only": True}, {"labels": frozenset({"A", "C"})}]),
-    dropped=st.sampled_from([0, 3, 256]),
+    dropped=st.sampled_from([0.0, 0.5, 1.0, 256.0]),
     kernel=st.sampled_from(kernels.available()),
 )
 @settings(max_examples=40, deadline=None)
@@ -116,7 +116,7 @@ def test_what_may_not_answer_does_not(
     k: int,
     exclude: str,
     limits: dict[str, Any],
-    dropped: int,
+    dropped: float,
     kernel: str,
 ) -> None:
     """A block of stored rows as queries, against one row after the other in float64."""
@@ -134,7 +134,7 @@ def test_what_may_not_answer_does_not(
     ]
     search = SearchSettings(k=k, exclude_same=exclude, **limits)
     with kernels.use(kernel), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exhaustive, "_MOST_DROPPED", dropped)
+        patch.setattr(exhaustive, "_RUNS_PER_ROW", dropped)
         targets = np.stack([query.feature for query in queries])
         found = ExhaustiveSearch(snapshot, search, threads=2).search(queries, targets)
     for query, best in zip(queries, found, strict=True):
