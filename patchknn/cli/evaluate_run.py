@@ -22,6 +22,7 @@ from patchknn.cli.evaluate_methods import (
 from patchknn.cli.evaluate_output import say_how_sure, say_what_is_missing, write_figures
 from patchknn.cli.evaluate_queries import Asking, Embedding
 from patchknn.cli.report import Sampling, check_report, write_evaluation_report
+from patchknn.evaluation.abstention import abstention_section
 from patchknn.evaluation.by_fields import COLUMNS, QueryFields, field_rows, manifest_columns
 from patchknn.evaluation.compare import with_intervals
 from patchknn.evaluation.csv_files import check_folder, figure_tables, section_tables, write_csv
@@ -186,15 +187,18 @@ class _Run:
         say_what_is_missing(evaluations)
         if wanted.bootstrap:
             say_how_sure(evaluations)
-        write_figures(evaluations, console.output_format(wanted.format), self._sections)
+        style = console.output_format(wanted.format)
+        sections = [*self._sections, abstention_section(evaluations)]
+        # In JSON it stands among the figures of confidence.
+        write_figures(evaluations, style, self._sections if style == "ndjson" else sections)
         if wanted.csv is not None:
-            write_csv(wanted.csv, figure_tables(evaluations) | section_tables(self._sections))
+            write_csv(wanted.csv, figure_tables(evaluations) | section_tables(sections))
         if wanted.report is not None:
             from patchknn.evaluation.report.added import table_section
 
             patches = [] if self._asked is None else self._asked.patches
             page = (wanted.report, self._snapshot, evaluations, self._settings, self._sampling)
-            added = [*map(table_section, self._sections), *found]
+            added = [*map(table_section, sections), *found]
             write_evaluation_report(*page, patches, wanted.slides, added)
         return 3 if any(one.failed for one in evaluations) else 0
 

@@ -7,15 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from patchknn.errors import UsageError
+from patchknn.evaluation.confidence import confidence_tables
 from patchknn.evaluation.evaluation import Evaluation
-from patchknn.evaluation.metrics import risk_coverage
 from patchknn.evaluation.sections import Section
 from patchknn.files import replaced_atomically
-
-_POINTS = 1000
 
 
 class Table(NamedTuple):
@@ -52,7 +48,10 @@ def write_csv(folder: Path, tables: Mapping[str, Table]) -> None:
 def figure_tables(evaluations: Sequence[Evaluation]) -> dict[str, Table]:
     """The tables behind what ``evaluate`` reports, by the names of their files."""
     per_class = [{"method": e.method} | row for e in evaluations for row in e.class_rows()]
-    bins = [{"method": e.method} | row for e in evaluations for row in e.confidence_rows()]
+    held: dict[str, list[dict[str, Any]]] = {}
+    for one in evaluations:
+        for name, rows in confidence_tables(one.outcomes).items():
+            held.setdefault(name, []).extend({"method": one.method} | row for row in rows)
     return {
         "figures": Table(("method", "figure", "value", "low", "high"), _figures(evaluations)),
         "paired": Table(
@@ -64,8 +63,9 @@ def figure_tables(evaluations: Sequence[Evaluation]) -> dict[str, Table]:
         "neighbour_histogram": Table(
             ("method", "true_neighbours", "n", "share"), _histogram(evaluations)
         ),
-        "confidence_bins": _of_dicts(bins),
-        "risk_coverage": Table(("method", "coverage", "risk"), _risks(evaluations)),
+        "confidence_batches": _of_dicts(held["batches"]),
+        "confidence_bins": _of_dicts(held["reliability"]),
+        "risk_coverage": _of_dicts(held["risk_coverage"]),
     }
 
 
@@ -121,13 +121,3 @@ def _histogram(evaluations: Sequence[Evaluation]) -> Iterator[Sequence[Any]]:
     for one in evaluations:
         for hits, count in enumerate(one.neighbour_histogram()):
             yield one.method, hits, count, count / len(one.outcomes)
-
-
-def _risks(evaluations: Sequence[Evaluation]) -> Iterator[Sequence[Any]]:
-    """The curves at 1,000 places at most, evenly apart, the last of them being all queries."""
-    for one in evaluations:
-        risks = risk_coverage(np.nan_to_num(one.outcomes.confidence), one.outcomes.correct)
-        n = len(risks)
-        count = min(n, _POINTS)
-        for place in (np.arange(1, count + 1) * n // count - 1).tolist():
-            yield one.method, (place + 1) / n, float(risks[place])

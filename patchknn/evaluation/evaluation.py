@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from patchknn.evaluation import metrics, ranking
-from patchknn.evaluation.confidence import brier, ece_bias
+from patchknn.evaluation.confidence import brier, confidence_figures, ece_bias
 from patchknn.evaluation.outcomes import Outcomes
 from patchknn.evaluation.paired import Paired
 from patchknn.evaluation.resampling import Interval
@@ -150,6 +150,7 @@ class Evaluation:
             "confusion": self.confusion().as_json(),
             "neighbour_histogram": self.neighbour_histogram(),
             "confidence_bins": self.confidence_rows(),
+            "confidence_figures": confidence_figures(self.outcomes),
             "settings": self.settings,
             **self.added,
         }

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from patchknn.evaluation.metrics import bin_places
 from patchknn.evaluation.outcomes import Outcomes
 from patchknn.evaluation.ranking import average_precisions, discounted_gains, relevance
 from patchknn.evaluation.resampling import (
@@ -95,7 +96,7 @@ def _by_confidence(outcomes: Outcomes, groups: npt.NDArray[np.int64]) -> _Part:
     levels = np.unique(confidence)
     columns = np.stack([np.ones(len(outcomes)), outcomes.correct], axis=1).astype(np.float64)
     # As metrics.confidence_bins has them.
-    bins = np.clip(np.ceil(np.round(levels * _BINS, 9)).astype(int) - 1, 0, _BINS - 1)
+    bins = bin_places(levels, _BINS)
     binned = (bins[:, None] == np.arange(_BINS)).astype(np.float64)
 
     def figures(sums: Floats) -> dict[str, Floats]:

@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from patchknn.evaluation import metrics
+from patchknn.evaluation.confidence import BATCH, batches
+from patchknn.evaluation.correlation import pearson
 from patchknn.evaluation.report.drawing import FAINT, MARKERS, colour, new_figure, report_style
 from patchknn.evaluation.report.parts import Drawing, Table
 from patchknn.evaluation.report.words import percent, shortened
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
 
-BATCH = 50
 _CURVE_POINTS = 400
 _Z = 1.959964  # of a 95 % interval
 
@@ -58,17 +59,6 @@ def true_neighbours_figure(counts: Sequence[tuple[str, npt.NDArray[np.int64]]], 
     )
 
 
-def batches_by_confidence(judged: Judged) -> npt.NDArray[np.float64]:
-    """Mean confidence and accuracy (m, 2) of batches of 50 queries, the least sure first.
-
-    What does not fill the last batch joins it. Equals stay in the queries' order.
-    """
-    order = np.argsort(judged.confidence, kind="stable")
-    parts = np.array_split(order[: len(order) // BATCH * BATCH], max(len(order) // BATCH, 1))
-    parts[-1] = np.concatenate([parts[-1], order[len(order) // BATCH * BATCH :]])
-    return np.array([(judged.confidence[p].mean(), judged.correct[p].mean()) for p in parts])
-
-
 def confidence_figure(methods: Sequence[Judged]) -> Drawing | None:
     """Accuracy against confidence in batches of 50 (paper A, Fig. 3), with their correlation.
 
@@ -83,9 +73,10 @@ def confidence_figure(methods: Sequence[Judged]) -> Drawing | None:
         figure, axes = new_figure(5.2, 4.4)
         axes.plot([0, 1], [0, 1], color=FAINT, linestyle="--", linewidth=1)
         for number, one in enumerate(methods):
-            points = batches_by_confidence(one)
+            held = batches(one.confidence, one.correct)
+            points = np.array([(batch.confidence, batch.accuracy) for batch in held])
             rows += [(one.method, float(x), float(y)) for x, y in points]
-            r = _correlation(points)
+            r = pearson(*points.T)
             told.append(f"{one.method}: r = {r:.2f}" if r is not None else one.method)
             axes.scatter(
                 points[:, 0],
@@ -233,13 +224,6 @@ def wilson(share: float, n: int) -> tuple[float, float]:
     spread = _Z * np.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
     middle, scale = share + _Z**2 / (2 * n), 1 + _Z**2 / n
     return float((middle - spread) / scale), float((middle + spread) / scale)
-
-
-def _correlation(points: npt.NDArray[np.float64]) -> float | None:
-    if len(points) < 3 or (np.ptp(points, axis=0) == 0).any():
-        return None
-    x, y = (points - points.mean(axis=0)).T
-    return float((x @ y) / np.sqrt((x @ x) * (y @ y)))
 
 
 def _share_axes(axes: Axes, x: str, y: str) -> None:

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from patchknn.evaluation.confidence import batches
 from patchknn.evaluation.report.figures import (
     Judged,
-    batches_by_confidence,
     confidence_figure,
     confidence_histogram,
     recall_figure,
@@ -22,17 +22,9 @@ def judged(n: int, seed: int = 0) -> Judged:
     return Judged("m", confidence, rng.random(n) < confidence)
 
 
-def test_batches_hold_fifty_in_order_of_confidence() -> None:
-    one = judged(173)
-    order = sorted(range(173), key=lambda number: one.confidence[number])
-    parts = [order[:50], order[50:100], order[100:]]
-    wanted = [(one.confidence[part].mean(), one.correct[part].mean()) for part in parts]
-    np.testing.assert_allclose(batches_by_confidence(one), wanted)
-
-
 def test_the_correlation_is_that_of_numpy() -> None:
     one = judged(1000)
-    points = batches_by_confidence(one)
+    points = np.array([(b.confidence, b.accuracy) for b in batches(one.confidence, one.correct)])
     drawing = confidence_figure([one])
     assert f"r = {np.corrcoef(points.T)[0, 1]:.2f}" in drawing.text
     assert len(drawing.table.rows) == 20
