@@ -111,7 +111,7 @@ def run_evaluate(
             snapshot, asked, entered, embedding, cluster, sinks, answers, seen=len(methods)
         )
         evaluations, swept_judged = judged[: len(methods)], judged[len(methods) :]
-        sections = sweep_section(sweeps, swept_judged)
+        sections = sweep_section(sweeps, swept_judged, wanted.bootstrap, wanted.seed)
         if fields is not None:
             rows = field_rows(fields, evaluations, wanted.bootstrap, wanted.seed)
             sections.append(Section("by_field", "By field", by_fields.COLUMNS, rows))

@@ -243,6 +243,28 @@ def test_answers_are_those_of_query(patchknn: Run, place: Path, tmp_path: Path) 
     assert "make it first" in refused.err
 
 
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--method", "flann"], "--method flann is none of patchknn, l2, annoy"),
+        (["--sweep", "rows=3"], "--sweep rows=3: say it as"),
+        (["--sweep", "bits=12"], "12 bits: give a multiple of 8"),
+        (["--by", "scanner"], "no field 'scanner'"),
+        (["--csv", "{file}"], "is a file: give a folder"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_asked(
+    patchknn: Run, place: Path, tmp_path: Path, more: list[str], told: str
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("kept")
+    words = [word.format(file=file) for word in more]
+    result = patchknn("evaluate", place / "archive", place / "ask.csv", *words)
+    assert (result.code, result.out) == (2, "")
+    assert told in result.err
+    assert file.read_text() == "kept"
+
+
 def test_tsv_has_a_line_per_method(patchknn: Run, place: Path) -> None:
     result = patchknn("evaluate", place / "archive", place / "ask.csv", "--format", "tsv")
     header, row = (text.split("\t") for text in result.out.splitlines())
