@@ -58,6 +58,15 @@ def method_contestants(
     return contestants
 
 
+def compared_contestant(
+    other: Snapshot, settings: SearchSettings, cluster: Cluster | None
+) -> Contestant:
+    """The same search in another archive, which is asked the same queries by its own encoder."""
+    return Contestant(
+        f"{METHOD} on {other.path}", settings, ways_to_search(other, settings, cluster)
+    )
+
+
 def sweep_contestants(
     snapshot: Snapshot, settings: SearchSettings, sweeps: Sequence[Sweep], cluster: Cluster | None
 ) -> list[Contestant]:

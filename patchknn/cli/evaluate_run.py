@@ -11,17 +11,17 @@ from patchknn.archive.snapshot import Snapshot, open_archive
 from patchknn.cli import console
 from patchknn.cli.evaluate_answers import AnswersFile, answers_file
 from patchknn.cli.evaluate_methods import (
+    compared_contestant,
     method_contestants,
     sweep_contestants,
     sweep_section,
-    ways_to_search,
 )
 from patchknn.cli.evaluate_output import say_how_sure, say_what_is_missing, write_figures
 from patchknn.evaluation import by_fields
 from patchknn.evaluation.by_fields import QueryFields, field_rows, manifest_columns
 from patchknn.evaluation.compare import with_intervals
 from patchknn.evaluation.csv_files import check_folder, figure_tables, section_tables, write_csv
-from patchknn.evaluation.evaluate import METHOD, Contestant, evaluate_all
+from patchknn.evaluation.evaluate import Contestant, evaluate_all
 from patchknn.evaluation.evaluation import Evaluation
 from patchknn.evaluation.queries import LabelledSet, labelled_set
 from patchknn.evaluation.sections import Section
@@ -82,7 +82,7 @@ def run_evaluate(
 ) -> int:
     """Judge an archive by labelled data, or by its own rows where there are none; the exit code."""
     snapshot = open_archive(archive, wanted.at)
-    others = [open_archive(path) for path in wanted.compare]
+    others = [open_archive(path) for path in dict.fromkeys(wanted.compare)]
     sweeps = [read_sweep(text) for text in wanted.sweeps]
     if wanted.csv is not None:
         check_folder(wanted.csv)
@@ -101,6 +101,7 @@ def run_evaluate(
             cluster = stack.enter_context(connected(wanted.dask, console.warn))
         methods = method_contestants(snapshot, settings, wanted.methods, cluster)
         swept = sweep_contestants(snapshot, settings, sweeps, cluster)
+        rivals = [compared_contestant(other, settings, cluster) for other in others]
         answers = None
         if wanted.answers is not None:
             several = len(methods) + len(others) > 1
@@ -115,13 +116,11 @@ def run_evaluate(
         if fields is not None:
             rows = field_rows(fields, evaluations, wanted.bootstrap, wanted.seed)
             sections.append(Section("by_field", "By field", by_fields.COLUMNS, rows))
-        for other in others:
+        for other, rival in zip(others, rivals, strict=True):
             its = _asked(other, data, settings, embedding, wanted) if data else None
-            method = f"{METHOD} on {other.path}"
-            one = Contestant(method, settings, ways_to_search(other, settings, cluster))
-            its_sinks = [] if answers is None else [answers.sink([method])]
+            its_sinks = [] if answers is None else [answers.sink([rival.method])]
             own = embedding._replace(encoder=None)
-            evaluations += _judged(other, its, [one], own, cluster, its_sinks, answers)
+            evaluations += _judged(other, its, [rival], own, cluster, its_sinks, answers)
     evaluations += _baselines(snapshot, asked, settings, wanted, evaluations[0])
     evaluations = with_intervals(evaluations, wanted.bootstrap, wanted.seed)
     say_what_is_missing(evaluations)
