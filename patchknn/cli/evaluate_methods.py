@@ -58,6 +58,15 @@ def method_contestants(
     return contestants
 
 
+def compared_contestant(
+    other: Snapshot, settings: SearchSettings, cluster: Cluster | None
+) -> Contestant:
+    """The same search in another archive, which is asked the same queries by its own encoder."""
+    return Contestant(
+        f"{METHOD} on {other.path}", settings, ways_to_search(other, settings, cluster)
+    )
+
+
 def sweep_contestants(
     snapshot: Snapshot, settings: SearchSettings, sweeps: Sequence[Sweep], cluster: Cluster | None
 ) -> list[Contestant]:
@@ -69,11 +78,13 @@ def sweep_contestants(
     return [one for sweep in sweeps for one in swept(snapshot, settings, sweep, ways)]
 
 
-def sweep_section(sweeps: Sequence[Sweep], evaluations: Sequence[Evaluation]) -> list[Section]:
+def sweep_section(
+    sweeps: Sequence[Sweep], evaluations: Sequence[Evaluation], replicates: int, seed: int
+) -> list[Section]:
     """What came of ``sweep_contestants``, as a table; nothing where nothing was swept."""
     rest, rows = list(evaluations), []
     for sweep in sweeps:
         count = len(sweep.values)
-        rows += sweep_rows(sweep, rest[:count])
+        rows += sweep_rows(sweep, rest[:count], replicates, seed)
         rest = rest[count:]
     return [Section("sweeps", "Swept, all else as it is", COLUMNS, rows)] if rows else []

@@ -14,10 +14,10 @@ from patchknn.cli.evaluate_answers import AnswersFile, answers_file
 from patchknn.cli.evaluate_baselines import BaselineChoice, PictureSource, asked_of, baselines
 from patchknn.cli.evaluate_diagnosis import Diagnosis
 from patchknn.cli.evaluate_methods import (
+    compared_contestant,
     method_contestants,
     sweep_contestants,
     sweep_section,
-    ways_to_search,
 )
 from patchknn.cli.evaluate_output import say_how_sure, say_what_is_missing, write_figures
 from patchknn.cli.evaluate_queries import Asking, Embedding
@@ -26,7 +26,7 @@ from patchknn.evaluation.abstention import abstention_section
 from patchknn.evaluation.by_fields import COLUMNS, QueryFields, field_rows, manifest_columns
 from patchknn.evaluation.compare import with_intervals
 from patchknn.evaluation.csv_files import check_folder, figure_tables, section_tables, write_csv
-from patchknn.evaluation.evaluate import METHOD, Contestant, evaluate_all
+from patchknn.evaluation.evaluate import Contestant, evaluate_all
 from patchknn.evaluation.evaluation import Evaluation
 from patchknn.evaluation.queries import LabelledSet
 from patchknn.evaluation.sections import Section
@@ -92,7 +92,7 @@ def run_evaluate(
 ) -> int:
     """Judge an archive by labelled data, or by its own rows where there are none; the exit code."""
     snapshot = open_archive(archive, wanted.at)
-    others = [open_archive(path) for path in wanted.compare]
+    others = [open_archive(path) for path in dict.fromkeys(wanted.compare)]
     asking = Asking(data, settings.exclude_same, wanted.split, wanted.slides)
     # All that can be refused is refused before hours are spent.
     wanted.check(snapshot, own_rows=not data)
@@ -105,9 +105,10 @@ def run_evaluate(
         if wanted.answers is not None:
             several = bool(wanted.methods or others)
             run.answers = stack.enter_context(answers_file(wanted.answers, several=several))
+        rivals = [compared_contestant(other, settings, run.cluster) for other in others]
         run.judge()
-        for other in others:
-            run.judge_beside(other)
+        for other, rival in zip(others, rivals, strict=True):
+            run.judge_beside(other, rival)
         run.judge_baselines()
     return run.tell()
 
@@ -156,17 +157,17 @@ class _Run:
             first = self._evaluations[0]
             figures = calibrated_figures(self._calibration, first.outcomes, snapshot.classes)
             self._evaluations[0] = replace(first, calibrated=figures)
-        self._sections += sweep_section(self._sweeps, judged[len(methods) :])
+        self._sections += sweep_section(
+            *(self._sweeps, judged[len(methods) :], wanted.bootstrap, wanted.seed)
+        )
         if fields is not None:
             rows = field_rows(fields, self._evaluations, wanted.bootstrap, wanted.seed)
             self._sections.append(Section("by_field", "By field", COLUMNS, rows))
 
-    def judge_beside(self, other: Snapshot) -> None:
+    def judge_beside(self, other: Snapshot, rival: Contestant) -> None:
         """Have them answered by another archive too, with its own encoder."""
-        ways = ways_to_search(other, self._settings, self.cluster)
-        one = Contestant(f"{METHOD} on {other.path}", self._settings, ways)
         asked = self._asking.labelled(other, self._embedding)
-        self._evaluations += self._answered(other, asked, [one], [], seen=1)
+        self._evaluations += self._answered(other, asked, [rival], [], seen=1)
 
     def judge_baselines(self) -> None:
         """Have them answered by what keeps one honest."""

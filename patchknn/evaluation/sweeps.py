@@ -9,6 +9,7 @@ from patchknn.archive.snapshot import Snapshot
 from patchknn.errors import UsageError
 from patchknn.evaluation.evaluate import Contestant
 from patchknn.evaluation.evaluation import Evaluation
+from patchknn.evaluation.intervals import bootstrap_intervals
 from patchknn.evaluation.prefixes import PrefixSearcher
 from patchknn.evaluation.ways import Ways
 from patchknn.jobs.cpus import available_cpus
@@ -64,13 +65,25 @@ def swept(
     return contestants
 
 
-def sweep_rows(sweep: Sweep, evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
-    """A row of figures for each value; ``evaluations`` are of ``swept`` in its order."""
+def sweep_rows(
+    sweep: Sweep, evaluations: Sequence[Evaluation], replicates: int, seed: int
+) -> list[dict[str, Any]]:
+    """A row of figures, with intervals by patient, for each value.
+
+    ``evaluations`` are of ``swept`` in its order.
+    """
     rows = []
     for value, evaluation in zip(sweep.values, evaluations, strict=True):
         figures = evaluation.figures()
-        row = {"sweep": sweep.name, "value": value}
-        rows.append(row | {name: figures[name] for name in FIGURES})
+        intervals = bootstrap_intervals(evaluation.outcomes, replicates, seed)
+        rows.append(
+            {
+                "sweep": sweep.name,
+                "value": value,
+                **{name: figures[name] for name in FIGURES},
+                "intervals": {n: list(ends) for n, ends in intervals.items() if n in FIGURES},
+            }
+        )
     return rows
 
 

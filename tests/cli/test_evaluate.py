@@ -240,6 +240,11 @@ def test_the_rows_of_the_archive_ask_where_no_data_are_given(patchknn: Run, plac
         assert result.code == 0, result.err
         report = json.loads(result.out)
         assert (report["n"], report["patients"]) == (12, 2)
+    # What else is compared asks itself, and is paired by the names of the rows.
+    result = patchknn("evaluate", place / "archive", "--compare", place / "archive", "--k", 3)
+    first, second = (json.loads(text) for text in result.out.splitlines())
+    assert second["accuracy"] == first["accuracy"] == report["accuracy"]
+    assert second["paired"]["n"] == 12
 
 
 def test_methods_archives_and_sweeps_in_one_call(
@@ -313,6 +318,37 @@ def test_answers_are_those_of_query(patchknn: Run, place: Path, tmp_path: Path) 
     refused = patchknn(*line[:3], "--answers", tmp_path / "nowhere" / "a.ndjson")
     assert refused.code == 2
     assert "make it first" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--method", "flann"], "--method flann is none of patchknn, l2, annoy"),
+        (["--sweep", "rows=3"], "--sweep rows=3: say it as"),
+        (["--sweep", "bits=12"], "12 bits: give a multiple of 8"),
+        (["--by", "scanner"], "no field 'scanner'"),
+        (["--csv", "{file}"], "is a file: give a folder"),
+        (["--radius", "9", "--compare", "{other}"], "--radius 9 is more than the archive's codes"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_asked(
+    patchknn: Run, place: Path, tmp_path: Path, more: list[str], told: str
+) -> None:
+    from patchknn.archive.create import create_archive
+    from patchknn.bundle import load_bundle, write_bundle
+    from patchknn.bundle_description import EncoderDescription, LinearMap
+
+    file = tmp_path / "file"
+    file.write_text("kept")
+    other = tmp_path / "other"  # of 8 bits, where the archive has 16
+    hash_map = LinearMap(np.ones((8, 2), np.float32), np.zeros(8, np.float32))
+    write_bundle(tmp_path / "encoder", EncoderDescription(2, 8, "sign"), hash_map)
+    create_archive(other, load_bundle(tmp_path / "encoder"), patch_px=32, mpp=None)
+    words = [word.format(file=file, other=other) for word in more]
+    result = patchknn("evaluate", place / "archive", place / "ask.csv", *words)
+    assert (result.code, result.out) == (2, "")
+    assert told in result.err
+    assert file.read_text() == "kept"
 
 
 def test_tsv_has_a_line_per_method(patchknn: Run, place: Path) -> None:

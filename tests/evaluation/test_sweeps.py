@@ -38,16 +38,16 @@ def test_a_row_is_the_evaluation_with_that_value(archive: Snapshot, sweep: Sweep
     def ways(changed: SearchSettings) -> Ways:
         return in_this_process(archive, changed, yardstick=False)
 
-    rows = sweep_rows(
-        sweep, evaluate_all(archive, queries(), swept(archive, settings, sweep, ways))
-    )
+    judged = evaluate_all(archive, queries(), swept(archive, settings, sweep, ways))
+    rows = sweep_rows(sweep, judged, 20, 0)
     assert [row["value"] for row in rows] == list(sweep.values)
     for row in rows:
         alone = settings
         if sweep.name != "bits":  # of all bits the codes have: as it is
             alone = settings._replace(**{sweep.name: row["value"]})
         figures = evaluate(archive, queries(), alone).figures()
-        assert tuple(row) == COLUMNS
+        assert tuple(row) == (*COLUMNS, "intervals")
+        assert set(row["intervals"]) == {"accuracy", "mean_class_recall", "precision_at_k"}
         assert {name: figures[name] for name in COLUMNS[2:]} == {
             name: row[name] for name in COLUMNS[2:]
         }
