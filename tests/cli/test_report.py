@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 import shutil
 from base64 import b64decode
@@ -135,14 +136,33 @@ def test_query_shows_the_least_sure_first(patchknn: Run, place: Path, tmp_path: 
     assert result.err.endswith("index.html is written; it shows 9 of 16 queries.\n")
     cards = cards_of(tmp_path / "report" / "index.html")
     shown = [float(re.search(r'data-c="([^"]+)"', card)[1]) for card in cards]
-    import json
-
     answers = [json.loads(text) for text in result.out.splitlines()]
     assert shown == sorted(answer["confidence"] for answer in answers)[:9]
     for card in cards:
         sure = float(re.search(r'data-c="([^"]+)"', card)[1])
         assert ("for review" in card) == (sure < 0.9)
         assert "true class" not in card
+
+
+def test_fields_of_records_stand_beside_each_neighbour(
+    patchknn: Run, place: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(place / "archive", tmp_path / "archive")
+    organs = {"P1": "colon", "P2": "<b>liver</b>"}
+    lines = ["patient,organ", *(f"{patient},{organ}" for patient, organ in organs.items())]
+    (tmp_path / "organs.csv").write_text("\n".join(lines) + "\n")
+    attach = ("archive", "records", "attach", tmp_path / "archive", tmp_path / "organs.csv")
+    assert patchknn(*attach, "--key", "patient").code == 0
+    line = ("query", tmp_path / "archive", "--id", "images/P3-16.png", "--max-radius", 16)
+    result = patchknn(*line, "--k", 23, "--fields", "organ", "--report", tmp_path / "report")
+    assert result.code == 0, result.err
+    (card,) = cards_of(tmp_path / "report" / "index.html")
+    neighbours = card.split('<ol class="near">')[1].split("<li class")[1:]
+    assert len(neighbours) == 10
+    told = {"P1": "organ: colon", "P2": "organ: &lt;b&gt;liver&lt;/b&gt;", "P3": "organ: –"}
+    for neighbour in neighbours:
+        patient = re.search(r"patient (P\d)", neighbour)[1]
+        assert f"<bdi>{told[patient]}</bdi>" in neighbour
 
 
 def test_stored_rows_are_shown_too(patchknn: Run, place: Path, tmp_path: Path) -> None:

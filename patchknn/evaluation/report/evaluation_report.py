@@ -12,8 +12,9 @@ from patchknn.archive.snapshot import Snapshot
 from patchknn.datasets.patches import Patch
 from patchknn.evaluation.evaluation import Evaluation
 from patchknn.evaluation.pictures import PictureFinder
+from patchknn.evaluation.report.cards import Asked
 from patchknn.evaluation.report.facts import archive_facts, search_facts, version_facts
-from patchknn.evaluation.report.gallery import Asked, build_gallery
+from patchknn.evaluation.report.gallery import build_gallery
 from patchknn.evaluation.report.parts import ReportData, Section
 from patchknn.evaluation.report.sections import evaluation_sections
 from patchknn.evaluation.report.told import answers_of

@@ -15,9 +15,10 @@ from patchknn.archive.snapshot import Snapshot
 from patchknn.datasets.patches import Patch
 from patchknn.evaluation.evaluate import METHOD
 from patchknn.evaluation.pictures import PictureFinder
+from patchknn.evaluation.report.cards import Asked
 from patchknn.evaluation.report.facts import archive_facts, search_facts, version_facts
 from patchknn.evaluation.report.figures import confidence_histogram
-from patchknn.evaluation.report.gallery import Asked, build_gallery
+from patchknn.evaluation.report.gallery import build_gallery
 from patchknn.evaluation.report.parts import ReportData, Section, Table
 from patchknn.evaluation.report.words import percent, word
 from patchknn.search.answers import Answer
