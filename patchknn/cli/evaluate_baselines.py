@@ -90,8 +90,8 @@ def baselines(
     ) as pool:
         if not any_picture(pool):
             console.warn(
-                f"{', '.join(names)} left out: the pictures of {snapshot.path} are gone; say "
-                "--slides DIR where its images lie now."
+                f"{', '.join(names)} left out: none of the pictures of {snapshot.path} is found; "
+                "say --slides DIR where its images lie."
             )
             yield None
             return

@@ -188,7 +188,7 @@ def test_pictures_that_are_gone_are_said_once(patchknn: Run, place: Path, tmp_pa
     assert result.code == 0
     assert "mean-colour" not in result.out
     (said,) = [text for text in result.err.splitlines() if "mean-colour" in text]
-    assert "left out: the pictures of" in said
+    assert "left out: none of the pictures of" in said
     assert "mean-colour" in moved.out
 
 
