@@ -299,6 +299,7 @@ def test_methods_archives_and_sweeps_in_one_call(
     assert {path.name for path in tables.iterdir()} == {
         *("figures.csv", "paired.csv", "per_class.csv", "confusion.csv", "risk_coverage.csv"),
         *("neighbour_histogram.csv", "confidence_bins.csv", "sweeps.csv", "by_field.csv"),
+        *("abstention.csv", "confidence_batches.csv"),
     }
 
 

@@ -45,7 +45,7 @@ def test_what_is_written_is_what_is_reported(tmp_path: Path) -> None:
     files = {path.stem: read(path) for path in folder.iterdir()}
     assert set(files) == {
         *("figures", "paired", "per_class", "confusion", "neighbour_histogram"),
-        *("confidence_bins", "risk_coverage"),
+        *("confidence_batches", "confidence_bins", "risk_coverage"),
     }
     first = both[0]
     figures = {row["figure"]: row for row in files["figures"] if row["method"] == "m"}
@@ -73,10 +73,12 @@ def test_what_is_written_is_what_is_reported(tmp_path: Path) -> None:
     histogram = [row for row in files["neighbour_histogram"] if row["method"] == "m"]
     assert [int(row["n"]) for row in histogram] == first.neighbour_histogram()
     risks = [row for row in files["risk_coverage"] if row["method"] == "m"]
+    risks = [row for row in risks if row["score"] == "confidence"]
     assert float(risks[-1]["coverage"]) == 1.0
-    assert float(risks[-1]["risk"]) == pytest.approx(1 - first.figures()["accuracy"])
-    mean = np.mean([float(row["risk"]) for row in risks])
-    assert mean == pytest.approx(first.figures()["aurc"])
+    for row in risks:
+        kept = outcomes.confidence >= float(row["threshold"])
+        assert float(row["coverage"]) == pytest.approx(kept.mean())
+        assert float(row["risk"]) == pytest.approx(1 - outcomes.correct[kept].mean())
 
 
 def test_sections_have_the_ends_of_their_intervals(tmp_path: Path) -> None:

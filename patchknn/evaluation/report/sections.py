@@ -102,8 +102,9 @@ def classes_section(evaluations: Sequence[Evaluation]) -> Section:
     drawn = figures.recall_figure(classes, recalls) if len(classes) <= _MOST_CLASSES else None
     return Section(
         "Classes",
-        "Recall is the share of a class's queries that were recognised as such; true neighbours "
-        "the share of their neighbours that are of the same class.",
+        "Recall is the share of a class's queries that were recognised as such; precision the "
+        "share of what was called so that is so; true neighbours the share of the neighbours "
+        "that are of the same class.",
         Table(tuple(columns), tuple(rows)),
         drawn,
     )

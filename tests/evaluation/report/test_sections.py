@@ -103,7 +103,8 @@ def test_methods_need_not_have_the_same_classes() -> None:
     few = evaluation("few", n=30, classes=("A", "D"))
     sections = {section.title: section for section in evaluation_sections([evaluation(), few])}
     table = sections["Classes"].table
-    assert table.columns[:4] == ("class", "queries", "recall, m", "true neighbours, m")
+    assert table.columns[:4] == ("class", "queries", "recall, m", "precision, m")
+    assert table.columns[4] == "true neighbours, m"
     assert [row[0] for row in table.rows] == ["A", "B", "C", "D"]
     assert table.rows[1][-1] == table.rows[3][2] == "–"
     assert table.rows[3][1] == few.class_rows()[1]["n"]
