@@ -74,7 +74,11 @@ def calibrate(
     from patchknn.archive.snapshot import open_archive
     from patchknn.cli.archive_runs import ChangingRun
     from patchknn.errors import UsageError
-    from patchknn.evaluation.calibrating import answered, calibration_from, knows_patients
+    from patchknn.evaluation.calibration.calibrating import (
+        answered,
+        calibration_from,
+        knows_patients,
+    )
     from patchknn.search.settings import SearchSettings
 
     if not 0 < coverage < 1:
@@ -153,7 +157,7 @@ def summary_of(calibration: Calibration) -> dict[str, Any]:
 def _own(
     snapshot: Snapshot, settings: SearchSettings, sample: int, seed: int
 ) -> tuple[Iterator[Query | Failure], int]:
-    from patchknn.evaluation.calibrating import own_queries
+    from patchknn.evaluation.calibration.calibrating import own_queries
     from patchknn.evaluation.queries import count_archived
 
     by_slide = settings.exclude_same != "patient"
@@ -202,7 +206,7 @@ def _given(
 
 
 def _print_judged(calibration: Calibration) -> None:
-    from patchknn.evaluation.calibrate import METHODS
+    from patchknn.evaluation.calibration.calibrate import METHODS
 
     held_out = calibration.held_out
     rows = [

@@ -19,7 +19,7 @@ from patchknn.jobs.cpus import available_cpus
 from patchknn.search.settings import SearchSettings
 
 if TYPE_CHECKING:
-    from patchknn.evaluation.baselines import Asked, Baselines, Method
+    from patchknn.evaluation.baselines.baselines import Asked, Baselines, Method
 
 FROZEN = "frozen"
 EVERY = ("mean-colour", "colour-histogram", FROZEN)
@@ -79,8 +79,8 @@ def baselines(
     if not names:
         yield None
         return
-    from patchknn.evaluation.baselines import Baselines
-    from patchknn.evaluation.picture_pool import PicturePool, any_picture
+    from patchknn.evaluation.baselines.baselines import Baselines
+    from patchknn.evaluation.baselines.picture_pool import PicturePool, any_picture
 
     with PicturePool(
         snapshot,
@@ -103,7 +103,7 @@ def baselines(
 
 def asked_of(snapshot: Snapshot, asked: LabelledSet | None, judged: Evaluation) -> Iterator[Asked]:
     """The queries that were ``judged``, as baselines take them, in their order."""
-    from patchknn.evaluation.baselines import Asked
+    from patchknn.evaluation.baselines.baselines import Asked
 
     if asked is None:
         rows = set(judged.outcomes.row.tolist())
@@ -117,7 +117,7 @@ def asked_of(snapshot: Snapshot, asked: LabelledSet | None, judged: Evaluation) 
 
 
 def _methods(snapshot: Snapshot, choice: BaselineChoice, device: str | None) -> list[Method]:
-    from patchknn.evaluation.baselines import COLOUR_HISTOGRAM, MEAN_COLOUR
+    from patchknn.evaluation.baselines.baselines import COLOUR_HISTOGRAM, MEAN_COLOUR
 
     methods = [one for one in (MEAN_COLOUR, COLOUR_HISTOGRAM) if one.name in choice.names]
     if FROZEN in choice.names:
@@ -129,8 +129,8 @@ def _methods(snapshot: Snapshot, choice: BaselineChoice, device: str | None) -> 
 
 
 def _frozen(snapshot: Snapshot, choice: BaselineChoice, device: str | None) -> Method:
-    from patchknn.evaluation.baselines import Method
-    from patchknn.evaluation.frozen import FrozenFeatures
+    from patchknn.evaluation.baselines.baselines import Method
+    from patchknn.evaluation.baselines.frozen import FrozenFeatures
 
     made = FrozenFeatures(snapshot, choice.backbone, choice.weights, device)
     weights = None if choice.weights is None else str(choice.weights)

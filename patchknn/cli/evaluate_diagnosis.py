@@ -44,7 +44,7 @@ class Diagnosis(NamedTuple):
         ``own_rows``: it is the archive's rows that ask.
         """
         if self.suspects is not None:
-            from patchknn.evaluation.worklist import check_worklist_path
+            from patchknn.evaluation.diagnosis.worklist import check_worklist_path
 
             check_worklist_path(self.suspects)
         if self.map is not None:
@@ -82,8 +82,8 @@ def map_wanted(
 
 
 def _check_map(snapshot: Snapshot, wanted: MapWanted, *, own_rows: bool) -> None:
-    from patchknn.evaluation.map_colours import check_colour
-    from patchknn.evaluation.map_figure import check_map_path
+    from patchknn.evaluation.diagnosis.map_colours import check_colour
+    from patchknn.evaluation.diagnosis.map_figure import check_map_path
 
     check_map_path(wanted.path)
     if wanted.points is not None and wanted.points.suffix.lower() != ".csv":
@@ -93,9 +93,9 @@ def _check_map(snapshot: Snapshot, wanted: MapWanted, *, own_rows: bool) -> None
 
 
 def _draw_map(wanted: MapWanted, snapshot: Snapshot, judged: Evaluation) -> Figure:
-    from patchknn.evaluation.map_colours import colour_values
-    from patchknn.evaluation.map_figure import map_figure, write_map
-    from patchknn.evaluation.maps import map_rows, write_points
+    from patchknn.evaluation.diagnosis.map_colours import colour_values
+    from patchknn.evaluation.diagnosis.map_figure import map_figure, write_map
+    from patchknn.evaluation.diagnosis.maps import map_rows, write_points
 
     drawn = map_rows(snapshot, wanted.rows, wanted.seed)
     values = colour_values(snapshot, drawn.rows, wanted.colour, judged.outcomes)
@@ -108,8 +108,8 @@ def _draw_map(wanted: MapWanted, snapshot: Snapshot, judged: Evaluation) -> Figu
 
 
 def _diagnosed(snapshot: Snapshot, judged: Evaluation) -> dict[str, Any]:
-    from patchknn.evaluation.bits import diagnose_codes
-    from patchknn.evaluation.hubness import hubness_as_dict
+    from patchknn.evaluation.diagnosis.bits import diagnose_codes
+    from patchknn.evaluation.diagnosis.hubness import hubness_as_dict
 
     labelled = bool(judged.settings["labelled_only"])
     widest = int(judged.settings["max_radius"])
@@ -121,7 +121,7 @@ def _diagnosed(snapshot: Snapshot, judged: Evaluation) -> dict[str, Any]:
 
 def print_diagnosis(diagnosis: Mapping[str, Any]) -> None:
     """What ``diagnose`` found, as tables for people."""
-    from patchknn.evaluation.bits import table_rows
+    from patchknn.evaluation.diagnosis.bits import table_rows
 
     bits = [*table_rows(diagnosis)]
     console.print_table(["codes", "value"], bits, title="Codes")
@@ -144,7 +144,7 @@ def print_diagnosis(diagnosis: Mapping[str, Any]) -> None:
 def _write_suspects(
     path: Path, snapshot: Snapshot, asked: LabelledSet | None, judged: Evaluation
 ) -> None:
-    from patchknn.evaluation.worklist import write_worklist
+    from patchknn.evaluation.diagnosis.worklist import write_worklist
 
     patches = None if asked is None else {patch.id: patch for patch in asked.patches}
     written = write_worklist(path, snapshot, judged.outcomes, patches)

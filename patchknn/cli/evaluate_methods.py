@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from patchknn.archive.snapshot import Snapshot
 from patchknn.errors import UsageError
+from patchknn.evaluation.comparison.sweeps import COLUMNS, Sweep, sweep_rows, swept
 from patchknn.evaluation.evaluate import METHOD, Contestant
 from patchknn.evaluation.sections import Section
-from patchknn.evaluation.sweeps import COLUMNS, Sweep, sweep_rows, swept
 from patchknn.evaluation.ways import Ways, in_this_process, spread
 from patchknn.search.settings import SearchSettings
 

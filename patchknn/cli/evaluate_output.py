@@ -9,7 +9,7 @@ from typing import Any
 from patchknn.cli import console
 from patchknn.cli.evaluate_diagnosis import print_diagnosis
 from patchknn.evaluation.evaluation import Evaluation
-from patchknn.evaluation.intervals import FEW, n_patients
+from patchknn.evaluation.figures.intervals import FEW, n_patients
 from patchknn.evaluation.sections import Section
 
 

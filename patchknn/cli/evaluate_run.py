@@ -22,15 +22,25 @@ from patchknn.cli.evaluate_methods import (
 from patchknn.cli.evaluate_output import say_how_sure, say_what_is_missing, write_figures
 from patchknn.cli.evaluate_queries import Asking, Embedding
 from patchknn.cli.report import Sampling, check_report, write_evaluation_report
-from patchknn.evaluation.abstention import abstention_section
-from patchknn.evaluation.by_fields import COLUMNS, QueryFields, field_rows, manifest_columns
-from patchknn.evaluation.compare import with_intervals
-from patchknn.evaluation.csv_files import check_folder, figure_tables, section_tables, write_csv
+from patchknn.evaluation.comparison.abstention import abstention_section
+from patchknn.evaluation.comparison.by_fields import (
+    COLUMNS,
+    QueryFields,
+    field_rows,
+    manifest_columns,
+)
+from patchknn.evaluation.comparison.compare import with_intervals
+from patchknn.evaluation.comparison.csv_files import (
+    check_folder,
+    figure_tables,
+    section_tables,
+    write_csv,
+)
+from patchknn.evaluation.comparison.sweeps import read_sweep
 from patchknn.evaluation.evaluate import Contestant, evaluate_all
 from patchknn.evaluation.evaluation import Evaluation
 from patchknn.evaluation.queries import LabelledSet
 from patchknn.evaluation.sections import Section
-from patchknn.evaluation.sweeps import read_sweep
 from patchknn.search.answers import Answer, Failure
 from patchknn.search.query import Query
 from patchknn.search.settings import SearchSettings
@@ -152,7 +162,7 @@ class _Run:
         judged = self._answered(snapshot, self._asked, entered, sinks, seen=len(methods))
         self._evaluations += judged[: len(methods)]
         if self._calibration is not None:
-            from patchknn.evaluation.calibrated_figures import calibrated_figures
+            from patchknn.evaluation.calibration.calibrated_figures import calibrated_figures
 
             first = self._evaluations[0]
             figures = calibrated_figures(self._calibration, first.outcomes, snapshot.classes)

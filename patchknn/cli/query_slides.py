@@ -8,7 +8,7 @@ from patchknn.archive.snapshot import Snapshot
 from patchknn.cli import console
 from patchknn.cli.query_asked import Asked
 from patchknn.cli.query_output import AnswerWriter
-from patchknn.evaluation.slide_answers import SlideAnswers
+from patchknn.evaluation.overlays.slide_answers import SlideAnswers
 from patchknn.search.answers import Answer
 
 
@@ -22,8 +22,8 @@ class OnSlides:
         geojson: Path | None,
         default_mpp: float | None,
     ) -> None:
-        from patchknn.evaluation import geojson as geojson_files
-        from patchknn.evaluation import overlay as overlays
+        from patchknn.evaluation.overlays import geojson as geojson_files
+        from patchknn.evaluation.overlays import overlay as overlays
 
         self._failed = False
         self._folders = [folder for folder in (overlay, geojson) if folder is not None]

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from patchknn.evaluation import metrics, ranking
-from patchknn.evaluation.confidence import brier, confidence_figures, ece_bias
+from patchknn.evaluation.figures import metrics, ranking
+from patchknn.evaluation.figures.confidence import brier, confidence_figures, ece_bias
+from patchknn.evaluation.figures.paired import Paired
+from patchknn.evaluation.figures.resampling import Interval
 from patchknn.evaluation.outcomes import Outcomes
-from patchknn.evaluation.paired import Paired
-from patchknn.evaluation.resampling import Interval
 
 
 @dataclass(frozen=True)

@@ -22,18 +22,18 @@ from patchknn.archive.snapshot import Snapshot, open_archive
 from patchknn.datasets.listing import iter_patches
 from patchknn.encoder.devices import choose_device
 from patchknn.encoder.inference import FeatureExtractor
-from patchknn.evaluation.calibrate import fit_and_judge, voting_of
-from patchknn.evaluation.calibrating import (
+from patchknn.evaluation.calibration.calibrate import fit_and_judge, voting_of
+from patchknn.evaluation.calibration.calibrating import (
     answered,
     class_shares,
     knows_patients,
     own_queries,
 )
-from patchknn.evaluation.confidence import confidence_figures
-from patchknn.evaluation.conformal import coverage_over_splits
+from patchknn.evaluation.calibration.conformal import coverage_over_splits
+from patchknn.evaluation.calibration.strangers import foreign_auroc, limits_of
+from patchknn.evaluation.figures.confidence import confidence_figures
 from patchknn.evaluation.outcomes import Outcomes
 from patchknn.evaluation.queries import labelled_queries, labelled_set
-from patchknn.evaluation.strangers import foreign_auroc, limits_of
 from patchknn.search.class_scores import class_probabilities
 from patchknn.search.settings import SearchSettings
 from patchknn.search.strangeness import Distances, neighbour_distances

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from patchknn.evaluation import metrics
-from patchknn.evaluation.confidence import BATCH, batches
-from patchknn.evaluation.correlation import pearson
+from patchknn.evaluation.figures import metrics
+from patchknn.evaluation.figures.confidence import BATCH, batches
+from patchknn.evaluation.figures.correlation import pearson
 from patchknn.evaluation.report.drawing import FAINT, MARKERS, colour, new_figure, report_style
 from patchknn.evaluation.report.parts import Drawing, Table
 from patchknn.evaluation.report.words import percent, shortened

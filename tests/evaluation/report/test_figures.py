@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from patchknn.evaluation.confidence import batches
+from patchknn.evaluation.figures.confidence import batches
 from patchknn.evaluation.report.figures import (
     Judged,
     confidence_figure,

@@ -1,0 +1,1 @@
+"""What any picture shows without a trained encoder, to keep one honest."""

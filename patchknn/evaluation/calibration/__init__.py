@@ -1,0 +1,1 @@
+"""What a confidence means: fitted, judged, and as sets that keep a promise."""

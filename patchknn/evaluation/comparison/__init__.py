@@ -1,0 +1,1 @@
+"""Evaluations beside each other: methods, sweeps, fields, and the tables of them."""

@@ -1,0 +1,1 @@
+"""What the figures are made of: plain arrays and outcomes in, numbers out."""

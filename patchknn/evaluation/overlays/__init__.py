@@ -1,0 +1,1 @@
+"""Predictions put back on their slides."""
