@@ -13,6 +13,7 @@ from patchknn.cli import archive_options, console, options
 if TYPE_CHECKING:
     from patchknn.archive.calibration import Calibration
     from patchknn.archive.snapshot import Snapshot
+    from patchknn.evaluation.queries import names_patients
     from patchknn.search.answers import Failure
     from patchknn.search.query import Query
     from patchknn.search.settings import SearchSettings
@@ -77,7 +78,6 @@ def calibrate(
     from patchknn.evaluation.calibration.calibrating import (
         answered,
         calibration_from,
-        knows_patients,
     )
     from patchknn.search.settings import SearchSettings
 
@@ -89,7 +89,7 @@ def calibrate(
         k=k,
         radius=radius,
         max_radius=max_radius,
-        exclude_same=exclude_same or ("patient" if knows_patients(snapshot) else "slide"),
+        exclude_same=exclude_same or ("patient" if names_patients(snapshot) else "slide"),
         labelled_only=labelled,
         max_per=max_per,
         coarse=coarse,

@@ -100,13 +100,18 @@ def archived_queries(snapshot: Snapshot) -> Iterator[Query]:
             yield from row_queries(snapshot, shard, rows[shard.labels_at(rows) >= 0])
 
 
+def names_patients(snapshot: Snapshot) -> bool:
+    """Whether any source of a snapshot has a patient."""
+    return any(
+        not shard.patients.all_unknown() and any(shard.patients.take(shard.live_sources()))
+        for shard in snapshot.shards
+    )
+
+
 def check_archived(snapshot: Snapshot, exclude_same: str) -> None:
     """Raise InputError where patients are to be told apart and the archive names none."""
-    if exclude_same != "patient" or not len(snapshot):
+    if exclude_same != "patient" or not len(snapshot) or names_patients(snapshot):
         return
-    for shard in snapshot.shards:
-        if not shard.patients.all_unknown() and any(shard.patients.take(shard.live_sources())):
-            return
     message = (
         f"{snapshot.path} names no patient, so a row's own patient cannot be left out: give "
         "--exclude-same slide or self, or embed from a manifest or slide list with a 'patient' "

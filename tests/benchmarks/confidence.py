@@ -26,14 +26,13 @@ from patchknn.evaluation.calibration.calibrate import fit_and_judge, voting_of
 from patchknn.evaluation.calibration.calibrating import (
     answered,
     class_shares,
-    knows_patients,
     own_queries,
 )
 from patchknn.evaluation.calibration.conformal import coverage_over_splits
 from patchknn.evaluation.calibration.strangers import foreign_auroc, limits_of
 from patchknn.evaluation.figures.confidence import confidence_figures
 from patchknn.evaluation.outcomes import Outcomes
-from patchknn.evaluation.queries import labelled_queries, labelled_set
+from patchknn.evaluation.queries import labelled_queries, labelled_set, names_patients
 from patchknn.search.class_scores import class_probabilities
 from patchknn.search.settings import SearchSettings
 from patchknn.search.strangeness import Distances, neighbour_distances
@@ -52,7 +51,7 @@ def main() -> int:
     parser.add_argument("--most", type=int, default=1_000_000, help="images of each of the others")
     asked = parser.parse_args()
     snapshot = open_archive(asked.archive)
-    own = "patient" if knows_patients(snapshot) else "slide"
+    own = "patient" if names_patients(snapshot) else "slide"
     settings = SearchSettings(exclude_same=own)
     queries = own_queries(snapshot, asked.sample, by_slide=own == "slide")
     found = {"own rows": answered(snapshot, queries, settings, _skip)}

@@ -33,15 +33,6 @@ from patchknn.search.strangeness import neighbour_distances
 _ROWS = 1024
 
 
-def knows_patients(snapshot: Snapshot) -> bool:
-    """Whether any source of a snapshot has a patient."""
-    return any(
-        patient is not None
-        for shard in snapshot.shards
-        for patient in shard.patients.take(shard.live_sources())
-    )
-
-
 def own_queries(snapshot: Snapshot, most: int, *, by_slide: bool, seed: int = 0) -> Iterator[Query]:
     """The archive's labelled rows as queries, or ``most`` of them by chance, in their order.
 

@@ -12,11 +12,10 @@ from patchknn.evaluation.calibration.calibrating import (
     answered,
     calibration_from,
     class_shares,
-    knows_patients,
     own_queries,
 )
 from patchknn.evaluation.evaluate import evaluate
-from patchknn.evaluation.queries import archived_queries
+from patchknn.evaluation.queries import archived_queries, names_patients
 from patchknn.search.answers import Answer, Failure
 from patchknn.search.calibrated import Calibrated
 from patchknn.search.engine import Searcher
@@ -57,7 +56,7 @@ def test_a_sample_is_drawn_of_the_labelled_rows(archive: Snapshot) -> None:
 
 
 def test_by_slide_a_slide_stands_for_a_patient(archive: Snapshot) -> None:
-    assert knows_patients(archive)
+    assert names_patients(archive)
     for query in own_queries(archive, 20, by_slide=True):
         assert query.patient == query.source
 
