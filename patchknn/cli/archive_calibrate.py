@@ -13,7 +13,6 @@ from patchknn.cli import archive_options, console, options
 if TYPE_CHECKING:
     from patchknn.archive.calibration import Calibration
     from patchknn.archive.snapshot import Snapshot
-    from patchknn.evaluation.queries import names_patients
     from patchknn.search.answers import Failure
     from patchknn.search.query import Query
     from patchknn.search.settings import SearchSettings
@@ -79,6 +78,7 @@ def calibrate(
         answered,
         calibration_from,
     )
+    from patchknn.evaluation.queries import names_patients
     from patchknn.search.settings import SearchSettings
 
     if not 0 < coverage < 1:
