@@ -35,6 +35,7 @@ _REQUIRED = (
     "scikit-image",
     "scikit-learn",
     "matplotlib",
+    "jinja2",
     "duckdb",
 )
 
