@@ -171,7 +171,7 @@ def _missed(results: list[dict[str, Any]]) -> list[str]:
     """The targets that the largest archive misses, in sentences."""
     largest = max(one["n"] for one in results)
     if largest < SIZES[-1]:
-        return []  # too few rows for the products to weigh
+        return [f"not measured: the targets are of {SIZES[-1]} rows"]
     missed = []
     for one in results:
         if one["n"] != largest:

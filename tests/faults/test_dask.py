@@ -191,24 +191,28 @@ def _assert_same_answers(lines, other_lines):
         np.testing.assert_allclose(distances[0], distances[1], rtol=1e-2)
 
 
+# Made of fractions that features of other batches move in their last digits.
+_NESTED = frozenset({"confidence_figures", "intervals"})
+
+
 def _assert_same_figures(line, other):
-    """Fractions differ by what features do that were embedded in other batches; nothing else."""
     figures, others = json.loads(line), json.loads(other)
-    for value in (figures, others):
-        del value["settings"]
-    _assert_alike(figures, others, "figures")
+    assert figures.keys() == others.keys()
+    for name, value in figures.items():
+        if isinstance(value, float):
+            assert others[name] == pytest.approx(value, abs=0.02), name
+        elif name in _NESTED:
+            _assert_alike(value, others[name], name)
+        elif name not in {"settings"}:
+            assert others[name] == value, name
 
 
 def _assert_alike(value, other, where):
-    if isinstance(value, float):
-        assert other == pytest.approx(value, abs=0.02), where
-    elif isinstance(value, dict):
+    if isinstance(value, dict):
         assert value.keys() == other.keys(), where
         for name in value:
             _assert_alike(value[name], other[name], f"{where}.{name}")
-    elif isinstance(value, list):
-        assert len(value) == len(other), where
-        for number, pair in enumerate(zip(value, other, strict=True)):
-            _assert_alike(*pair, f"{where}[{number}]")
+    elif isinstance(value, list | float):
+        assert other == pytest.approx(value, abs=1e-3), where
     else:
         assert other == value, where
