@@ -95,6 +95,7 @@ def evaluate(
             help="Figures by a column of DATA, a field of records, slide or patient; repeatable.",
         ),
     ] = None,
+    fields: options.Fields = None,
     answers: Annotated[
         Path | None,
         typer.Option("--answers", metavar="FILE", help="Write every answer there, as NDJSON."),
@@ -160,6 +161,7 @@ def evaluate(
     from patchknn.cli.evaluate_diagnosis import Diagnosis, map_wanted
     from patchknn.cli.evaluate_queries import Embedding
     from patchknn.cli.evaluate_run import Wanted, run_evaluate
+    from patchknn.cli.query_wanted import names_in
     from patchknn.search.settings import SearchSettings
 
     settings = SearchSettings(
@@ -201,5 +203,6 @@ def evaluate(
         answers=answers,
         csv=csv,
         calibrated=calibrated,
+        fields=names_in(fields),
     )
     return run_evaluate(archive, data or [], settings, embedding, wanted)

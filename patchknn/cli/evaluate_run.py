@@ -22,6 +22,7 @@ from patchknn.cli.evaluate_methods import (
 from patchknn.cli.evaluate_output import say_how_sure, say_what_is_missing, write_figures
 from patchknn.cli.evaluate_queries import Asking, Embedding
 from patchknn.cli.report import Sampling, check_report, write_evaluation_report
+from patchknn.errors import UsageError
 from patchknn.evaluation.comparison.abstention import abstention_section
 from patchknn.evaluation.comparison.by_fields import (
     COLUMNS,
@@ -42,6 +43,7 @@ from patchknn.evaluation.evaluation import Evaluation
 from patchknn.evaluation.queries import LabelledSet
 from patchknn.evaluation.sections import Section
 from patchknn.search.answers import Answer, Failure
+from patchknn.search.fields import NeighbourFields
 from patchknn.search.query import Query
 from patchknn.search.settings import SearchSettings
 
@@ -62,7 +64,8 @@ class Wanted(NamedTuple):
     that queries are told apart by; ``answers`` and ``csv`` are where these go. ``report`` is a
     folder for a page that shows ``report_queries`` of the queries; ``baselines`` says what else is
     judged, ``diagnosis`` what else is looked for; ``calibrated``: figures
-    of the archive's calibration too.
+    of the archive's calibration too; ``fields`` of the archive's records are put beside neighbours
+    in ``answers`` and ``report``.
     """
 
     format: str | None = None
@@ -83,6 +86,7 @@ class Wanted(NamedTuple):
     answers: Path | None = None
     csv: Path | None = None
     calibrated: bool = False
+    fields: Sequence[str] = ()
 
     def check(self, snapshot: Snapshot, *, own_rows: bool) -> None:
         """Raise UsageError or ConflictError for what could not be made or written."""
@@ -90,6 +94,9 @@ class Wanted(NamedTuple):
             check_report(self.report, self.report_queries)
         if self.csv is not None:
             check_folder(self.csv)
+        if self.fields and self.report is None and self.answers is None:
+            message = "--fields shows in answers and reports: give --answers or --report too."
+            raise UsageError(message)
         self.diagnosis.check(snapshot, own_rows=own_rows)
 
 
@@ -114,7 +121,9 @@ def run_evaluate(
             run.cluster = stack.enter_context(connected(wanted.dask, console.warn))
         if wanted.answers is not None:
             several = bool(wanted.methods or others)
-            run.answers = stack.enter_context(answers_file(wanted.answers, several=several))
+            run.answers = stack.enter_context(
+                answers_file(wanted.answers, several=several, fields=run.fields)
+            )
         rivals = [compared_contestant(other, settings, run.cluster) for other in others]
         run.judge()
         for other, rival in zip(others, rivals, strict=True):
@@ -139,10 +148,11 @@ class _Run:
         self._snapshot, self._settings, self._wanted = snapshot, settings, wanted
         self._asking, self._embedding = asking, embedding
         self._sweeps = [read_sweep(text) for text in wanted.sweeps]
-        self._fields = None
+        self.fields = NeighbourFields(snapshot, wanted.fields) if wanted.fields else None
+        self._by = None
         if wanted.by:
             columns = manifest_columns(asking.data, wanted.by)
-            self._fields = QueryFields(snapshot, wanted.by, columns)
+            self._by = QueryFields(snapshot, wanted.by, columns)
         own = not asking.data
         self._calibration = _calibrated(snapshot, settings, own=own) if wanted.calibrated else None
         self._asked = asking.labelled(snapshot, embedding)
@@ -156,8 +166,8 @@ class _Run:
         methods = method_contestants(snapshot, settings, wanted.methods, self.cluster)
         swept = sweep_contestants(snapshot, settings, self._sweeps, self.cluster)
         sinks: list[Sink] = [self._sampling] if wanted.report is not None else []
-        if (fields := self._fields) is not None:
-            sinks.append(lambda query, _: fields.add(query))
+        if (by := self._by) is not None:
+            sinks.append(lambda query, _: by.add(query))
         entered = [*methods, *swept]
         judged = self._answered(snapshot, self._asked, entered, sinks, seen=len(methods))
         self._evaluations += judged[: len(methods)]
@@ -170,14 +180,15 @@ class _Run:
         self._sections += sweep_section(
             *(self._sweeps, judged[len(methods) :], wanted.bootstrap, wanted.seed)
         )
-        if fields is not None:
-            rows = field_rows(fields, self._evaluations, wanted.bootstrap, wanted.seed)
-            self._sections.append(Section("by_field", "By field", COLUMNS, rows))
 
     def judge_beside(self, other: Snapshot, rival: Contestant) -> None:
         """Have them answered by another archive too, with its own encoder."""
         asked = self._asking.labelled(other, self._embedding)
-        self._evaluations += self._answered(other, asked, [rival], [], seen=1)
+        sinks: list[Sink] = []
+        if self._wanted.report is not None:
+            keep = self._sampling.elsewhere(rival.method, other)
+            sinks.append(lambda query, answers: keep(query, answers[0]))
+        self._evaluations += self._answered(other, asked, [rival], sinks, seen=1)
 
     def judge_baselines(self) -> None:
         """Have them answered by what keeps one honest."""
@@ -199,6 +210,9 @@ class _Run:
         if wanted.bootstrap:
             say_how_sure(evaluations)
         style = console.output_format(wanted.format)
+        if self._by is not None:
+            rows = field_rows(self._by, evaluations, wanted.bootstrap, wanted.seed)
+            self._sections.append(Section("by_field", "By field", COLUMNS, rows))
         sections = [*self._sections, abstention_section(evaluations)]
         # In JSON it stands among the figures of confidence.
         write_figures(evaluations, style, self._sections if style == "ndjson" else sections)
@@ -208,9 +222,10 @@ class _Run:
             from patchknn.evaluation.report.added import table_section
 
             patches = [] if self._asked is None else self._asked.patches
-            page = (wanted.report, self._snapshot, evaluations, self._settings, self._sampling)
+            shown = self._sampling.shown(patches, self.fields)
+            page = (wanted.report, self._snapshot, evaluations, self._settings, shown)
             added = [*map(table_section, sections), *found]
-            write_evaluation_report(*page, patches, wanted.slides, added)
+            write_evaluation_report(*page, wanted.slides, added)
         return 3 if any(one.failed for one in evaluations) else 0
 
     def _answered(

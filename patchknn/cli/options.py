@@ -78,6 +78,10 @@ Where = Annotated[
     str | None,
     typer.Option("--where", metavar="SQL", help="Only rows whose records make this true."),
 ]
+Fields = Annotated[
+    str | None,
+    typer.Option("--fields", metavar="A,B,…", help="Fields of records beside each neighbour."),
+]
 LabelledRows = Annotated[bool, typer.Option("--labelled", help="Only rows with a label.")]
 Coarse = Annotated[
     Literal["hamming", "l2", "annoy"],

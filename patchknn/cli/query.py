@@ -65,10 +65,7 @@ def query(
     device: options.Device = None,
     dask: options.Dask = None,
     format: options.Format = None,
-    fields: Annotated[
-        str | None,
-        typer.Option("--fields", metavar="A,B,…", help="Fields of records beside each neighbour."),
-    ] = None,
+    fields: options.Fields = None,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", metavar="FILE", help="Append NDJSON; a rerun resumes."),

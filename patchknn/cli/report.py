@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,8 +18,10 @@ from patchknn.search.settings import SearchSettings
 if TYPE_CHECKING:
     from patchknn.datasets.patches import Patch
     from patchknn.evaluation.evaluation import Evaluation
+    from patchknn.evaluation.report.evaluation_report import Elsewhere, Shown
     from patchknn.evaluation.report.parts import ReportData, Section
     from patchknn.evaluation.report.query_report import Worklist
+    from patchknn.search.fields import NeighbourFields
 
 
 class Sampling:
@@ -27,14 +29,31 @@ class Sampling:
 
     def __init__(self, count: int) -> None:
         self._sample: EvenSample[tuple[Query, tuple[Answer, ...]]] = EvenSample(count)
+        self._elsewhere: list[Elsewhere] = []
 
     def __call__(self, query: Query, answers: Sequence[Answer]) -> None:
         """Take the next query."""
         self._sample.add((query, tuple(answers)))
 
-    def items(self) -> list[tuple[Query, tuple[Answer, ...]]]:
-        """Those kept, in their order."""
-        return self._sample.items()
+    def elsewhere(self, method: str, snapshot: Snapshot) -> Callable[[Query, Answer], None]:
+        """A sink for what a method finds in another archive, after the queries were sampled."""
+        from patchknn.evaluation.report.evaluation_report import Elsewhere
+
+        wanted = {query.name for query, _ in self._sample.items()}
+        answers: dict[str, Answer] = {}
+        self._elsewhere.append(Elsewhere(method, snapshot, answers))
+
+        def keep(query: Query, answer: Answer) -> None:
+            if query.name in wanted:
+                answers[query.name] = answer
+
+        return keep
+
+    def shown(self, patches: Iterable[Patch], fields: NeighbourFields | None) -> Shown:
+        """All that was kept, with what the gallery shows beside it."""
+        from patchknn.evaluation.report.evaluation_report import Shown
+
+        return Shown(self._sample.items(), patches, self._elsewhere, fields)
 
 
 def check_report(folder: Path, queries: int) -> None:
@@ -52,22 +71,19 @@ def write_evaluation_report(
     snapshot: Snapshot,
     evaluations: Sequence[Evaluation],
     settings: SearchSettings,
-    sampling: Sampling,
-    patches: Iterable[Patch],
+    shown: Shown,
     slides: Path | None,
     sections: Sequence[Section] = (),
 ) -> None:
     """Write the page of ``evaluate``; ``sections`` of others follow the standard ones."""
     from patchknn.evaluation.report.evaluation_report import evaluation_report
 
-    sampled = sampling.items()
-    with console.ProgressBar(len(sampled), "report", "queries") as bar:
+    with console.ProgressBar(len(shown.sampled), "report", "queries") as bar:
         report = evaluation_report(
             snapshot,
             evaluations,
             settings,
-            sampled=sampled,
-            patches=patches,
+            shown,
             made=datetime.now().astimezone(),
             slides_dir=slides,
             sections=sections,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
 
 from patchknn.archive.records import open_records
 from patchknn.archive.snapshot import Snapshot
-from patchknn.search.answers import Answer, Failure, Neighbour
+from patchknn.search.answers import Answer, Failure
+
+Given = TypeVar("Given", bound=Answer | Failure | None)
+_Named = tuple[str | None, str | None]  # a slide and a patient
 
 
 class NeighbourFields:
@@ -25,30 +28,25 @@ class NeighbourFields:
         for field in dict.fromkeys(found):
             self._tables.setdefault(field.number, []).append(field.name)
 
-    def beside(self, answers: Sequence[Answer | Failure]) -> list[Answer | Failure]:
+    def beside(self, answers: Iterable[Given]) -> list[Given]:
         """The answers with these fields for each neighbour, None where its record has no value."""
-        neighbours = [n for one in answers if isinstance(one, Answer) for n in one.neighbours]
-        by_table = []
+        listed = list(answers)
+        neighbours = [n for one in listed if isinstance(one, Answer) for n in one.neighbours]
+        records = iter(self.records_of([(n.source, n.patient) for n in neighbours]))
+        return [
+            one._replace(neighbours=tuple(n._replace(fields=next(records)) for n in one.neighbours))
+            if isinstance(one, Answer)
+            else one
+            for one in listed
+        ]
+
+    def records_of(self, named: Sequence[_Named]) -> list[dict[str, Any]]:
+        """These fields of each pair of a slide and its patient, None where there is no value."""
+        keys_of = {"slide": [slide for slide, _ in named], "patient": [one for _, one in named]}
+        found: list[dict[str, Any]] = [dict.fromkeys(self.names) for _ in named]
         for number, names in self._tables.items():
-            key = self._records.entries[number].key
-            keys = {k for n in neighbours if (k := _key_of(n, key)) is not None}
-            by_table.append((key, self._records.values(number, names, keys)))
-        filled: list[Answer | Failure] = []
-        for answer in answers:
-            if isinstance(answer, Answer):
-                some = tuple(self._filled(one, by_table) for one in answer.neighbours)
-                answer = answer._replace(neighbours=some)  # noqa: PLW2901
-            filled.append(answer)
-        return filled
-
-    def _filled(
-        self, neighbour: Neighbour, by_table: Sequence[tuple[str, dict[str, dict[str, Any]]]]
-    ) -> Neighbour:
-        fields: dict[str, Any] = dict.fromkeys(self.names)
-        for key, values in by_table:
-            fields |= values.get(_key_of(neighbour, key) or "", {})
-        return neighbour._replace(fields=fields)
-
-
-def _key_of(neighbour: Neighbour, key: str) -> str | None:
-    return neighbour.source if key == "slide" else neighbour.patient
+            keys = keys_of[self._records.entries[number].key]
+            values = self._records.values(number, names, {key for key in keys if key is not None})
+            for record, key in zip(found, keys, strict=True):
+                record.update(values.get(key or "", {}))
+        return found

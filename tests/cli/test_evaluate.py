@@ -284,11 +284,8 @@ def test_methods_archives_and_sweeps_in_one_call(
             assert row["accuracy"] == whole["accuracy"], name
             assert row["mean_ball"] == whole["mean_ball"], name
     assert "sweeps" not in coarse
-    assert [
-        (row["value"], row["n"]) for row in ours["by_field"] if row["method"] == "patchknn"
-    ] == [
-        ("P2", 6),
-        ("P3", 6),
+    assert [(row["value"], row["method"], row["n"]) for row in ours["by_field"]] == [
+        (patient, name, 6) for patient in ("P2", "P3") for name in names
     ]
 
     lines = [json.loads(text) for text in answers.read_text().splitlines()]
@@ -329,6 +326,8 @@ def test_answers_are_those_of_query(patchknn: Run, place: Path, tmp_path: Path) 
         (["--sweep", "bits=12"], "12 bits: give a multiple of 8"),
         (["--by", "scanner"], "no field 'scanner'"),
         (["--csv", "{file}"], "is a file: give a folder"),
+        (["--fields", "organ"], "--fields shows in answers and reports: give --answers or"),
+        (["--fields", "organ", "--answers", "{other}.ndjson"], "no field 'organ'"),
         (["--radius", "9", "--compare", "{other}"], "--radius 9 is more than the archive's codes"),
     ],
 )

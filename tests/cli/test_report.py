@@ -22,17 +22,23 @@ from patchknn.encoder.saving import save_encoder
 
 Run = Callable[..., Any]
 COLOURS = {"STR": (225, 130, 175), "LYM": (80, 70, 150)}
+OTHERS = {"STR": (120, 200, 120), "LYM": (60, 140, 200)}
 SIZE = 32
 
 
-def write_pictures(folder: Path, patients: tuple[str, ...], first: int) -> Path:
+def write_pictures(
+    folder: Path,
+    patients: tuple[str, ...],
+    first: int,
+    colours: dict[str, tuple[int, int, int]] = COLOURS,
+) -> Path:
     rows = []
     for number, patient in enumerate(patient for patient in patients for _ in range(8)):
         label = ("STR", "LYM")[number % 2]
         noise = np.random.default_rng(first + number).normal(0, 15, (SIZE, SIZE, 3))
         path = folder / "images" / f"{patient}-{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        picture = np.clip(noise + COLOURS[label], 0, 255).astype(np.uint8)
+        picture = np.clip(noise + colours[label], 0, 255).astype(np.uint8)
         Image.fromarray(picture).save(path)
         rows.append([f"images/{path.name}", label, patient])
     manifest = folder / "all.csv"
@@ -163,6 +169,65 @@ def test_fields_of_records_stand_beside_each_neighbour(
     for neighbour in neighbours:
         patient = re.search(r"patient (P\d)", neighbour)[1]
         assert f"<bdi>{told[patient]}</bdi>" in neighbour
+
+
+def test_evaluate_shows_fields_beside_the_query_too_and_in_its_answers(
+    patchknn: Run, place: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(place / "archive", tmp_path / "archive")
+    (tmp_path / "organs.csv").write_text("patient,organ\nP1,colon\nP2,liver\nP9,skin\n")
+    attach = ("archive", "records", "attach", tmp_path / "archive", tmp_path / "organs.csv")
+    assert patchknn(*attach, "--key", "patient").code == 0
+    answers = tmp_path / "answers.ndjson"
+    line = ("evaluate", tmp_path / "archive", place / "asked" / "all.csv", "--fields", "organ")
+    more = ("--method", "l2", "--baseline", "mean-colour", "--slides", place / "stored")
+    result = patchknn(*line, *more, "--report", tmp_path / "report", "--answers", answers)
+    assert result.code == 0, result.err
+    organs = {"P1": "colon", "P2": "liver", "P3": None}
+    told = [json.loads(text) for text in answers.read_text().splitlines()]
+    assert [one["method"] for one in told] == ["patchknn", "coarse-l2"] * 16
+    neighbours = [neighbour for one in told for neighbour in one["neighbours"]]
+    assert {neighbour["patient"] for neighbour in neighbours} == set(organs)
+    for neighbour in neighbours:
+        assert neighbour["fields"] == {"organ": organs[neighbour["patient"]]}
+    for card in cards_of(tmp_path / "report" / "index.html"):
+        query, *rows = card.split('<ol class="near">')
+        assert len(rows) == 3
+        own = re.search(r"P[89]", query)[0]
+        assert ("organ" in query, "skin" in query) == (own == "P9", own == "P9")
+        for neighbour in [one for row in rows for one in row.split("<li class")[1:]]:
+            patient = re.search(r"patient (P\d)", neighbour)[1]
+            assert f"<bdi>organ: {organs[patient] or '–'}</bdi>" in neighbour
+
+
+def test_neighbours_in_another_archive_stand_below_with_its_pictures(
+    patchknn: Run, place: Path, tmp_path: Path
+) -> None:
+    """Paper A, Fig. 4: the same query, one row of neighbours for each encoder."""
+    other = tmp_path / "other"
+    stored = write_pictures(tmp_path / "more", ("P5", "P6"), 300, OTHERS)
+    line = ("embed", stored, "--encoder", place / "encoder", "--archive", other, "--thumbnails", 32)
+    assert patchknn(*line, "--device", "cpu").code == 0
+    line = ("evaluate", place / "archive", place / "asked" / "all.csv", "--compare", other)
+    more = ("--k", 5, "--max-radius", 16, "--slides", place / "stored")
+    result = patchknn(*line, *more, "--report", tmp_path / "report")
+    assert result.code == 0, result.err
+    assert "not found" not in result.err
+    page = tmp_path / "report" / "index.html"
+    pictures = pictures_of(page)
+    for card in cards_of(page):
+        _, ours, its = card.split('<div class="answer">')
+        assert "<bdi>patchknn</bdi>" in ours
+        assert f"<bdi>patchknn on {other}</bdi>" in its
+        assert set(re.findall(r"patient (P\d)", ours)) <= {"P1", "P2", "P3"}
+        assert set(re.findall(r"patient (P\d)", its)) <= {"P5", "P6"}
+        assert its.count(" bit") >= 5
+        # Row 3 of one archive is another picture than row 3 of the other.
+        for row, colours in ((ours, COLOURS), (its, OTHERS)):
+            numbers = [int(number) for number in re.findall(r'class="[^"]*\bp(\d+)"', row)]
+            assert len(numbers) == 5
+            for mean in (pictures[number].mean(axis=(0, 1)) for number in numbers):
+                assert min(np.abs(mean - colour).max() for colour in colours.values()) < 12
 
 
 def test_stored_rows_are_shown_too(patchknn: Run, place: Path, tmp_path: Path) -> None:

@@ -114,17 +114,26 @@ def field_rows(
 ) -> list[dict[str, Any]]:
     """Figures, with intervals by patient, of the queries of each value of each field.
 
-    The queries of ``evaluations`` are those that ``fields`` were given, in that order.
+    The queries of the first of ``evaluations`` are those that ``fields`` were given, in that order;
+    of the others those count that have the names of these.
     """
+    numbers = {query: number for number, query in enumerate(evaluations[0].outcomes.queries)}
+    asked = [
+        np.array([numbers.get(query, -1) for query in one.outcomes.queries], np.int64)
+        for one in evaluations[1:]
+    ]
     rows = []
     for name in fields.names:
         values, places = fields.values(name)
         for number, value in enumerate(values):
-            mine = np.flatnonzero(places == number)
-            if not len(mine):
+            of_first = places == number
+            if not of_first.any():
                 continue
-            for one in evaluations:
+            of_others = [(theirs >= 0) & of_first[theirs] for theirs in asked]
+            for one, mine in zip(evaluations, [of_first, *of_others], strict=True):
                 outcomes = one.outcomes.select(mine)
+                if not len(outcomes):
+                    continue
                 figures = Evaluation(one.method, outcomes, one.known_classes).figures()
                 intervals = bootstrap_intervals(outcomes, replicates, seed)
                 rows.append(
@@ -132,7 +141,7 @@ def field_rows(
                         "field": name,
                         "value": value,
                         "method": one.method,
-                        "n": len(mine),
+                        "n": len(outcomes),
                         "patients": n_patients(outcomes),
                         **{figure: figures[figure] for figure in FIGURES},
                         "intervals": {

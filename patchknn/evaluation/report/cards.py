@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
 from typing import Any, NamedTuple
 
 from patchknn.datasets.patches import Patch
@@ -13,6 +14,23 @@ from patchknn.search.answers import Answer, Neighbour
 MOST_NEIGHBOURS = 10
 _BAR_STEPS = 20
 _AGREES: dict[bool | None, str] = {True: "agrees", False: "disagrees", None: ""}
+
+
+class Finders(NamedTuple):
+    """Who finds the pictures: of queries and rows of the archive that is asked about, ``first``;
+    of rows that a method found in another archive, its own among ``others``.
+    """
+
+    first: PictureFinder
+    others: Mapping[str, PictureFinder] = {}
+
+    def of(self, method: str) -> PictureFinder:
+        """Whose rows the neighbours by a method are."""
+        return self.others.get(method, self.first)
+
+    def key(self, method: str, row: int) -> Hashable:
+        """What a row that a method found goes by: equal for equal rows of one archive."""
+        return (method, row) if method in self.others else row
 
 
 class Asked(NamedTuple):
@@ -80,7 +98,7 @@ def make_card(
     number: int,
     one: Asked,
     classes: frozenset[str],
-    finder: PictureFinder,
+    finders: Finders,
     sheet: PictureSheet,
     *,
     wrong: bool,
@@ -96,10 +114,10 @@ def make_card(
         number=number,
         name=main.query,
         label=main.label,
-        picture=_query_picture(one, finder, sheet),
+        picture=_query_picture(one, finders.first, sheet),
         facts=tuple((name, word(value)) for name, value in one.facts if value is not None),
         answers=tuple(
-            _answer(method, a, finder, sheet, truth=truth, judged=judged)
+            _answer(method, a, finders, sheet, truth=truth, judged=judged)
             for method, a in one.answers
         ),
         confidence=sureness(main),
@@ -122,7 +140,7 @@ def _query_picture(one: Asked, finder: PictureFinder, sheet: PictureSheet) -> in
 def _answer(
     method: str,
     answer: Answer,
-    finder: PictureFinder,
+    finders: Finders,
     sheet: PictureSheet,
     *,
     truth: str | None,
@@ -142,7 +160,8 @@ def _answer(
         ),
         abstained=answer.abstained,
         neighbours=tuple(
-            _neighbour(one, wanted, finder, sheet) for one in shown_neighbours(answer)
+            _neighbour(one, wanted, _picture(one.row, method, finders, sheet))
+            for one in shown_neighbours(answer)
         ),
     )
 
@@ -172,16 +191,18 @@ def _more(answer: Answer) -> list[str]:
     return lines
 
 
-def _neighbour(
-    one: Neighbour, wanted: str | None, finder: PictureFinder, sheet: PictureSheet
-) -> ShownNeighbour:
+def _picture(row: int, method: str, finders: Finders, sheet: PictureSheet) -> int | None:
+    return sheet.add(finders.key(method, row), lambda: finders.of(method).of_row(row))
+
+
+def _neighbour(one: Neighbour, wanted: str | None, picture: int | None) -> ShownNeighbour:
     place = f"x {one.x}, y {one.y}" if one.x >= 0 or one.y >= 0 else ""
     patient = "" if one.patient is None else f"patient {one.patient}"
     fields = [f"{name}: {word(value)}" for name, value in (one.fields or {}).items()]
     bits = () if one.hamming < 0 else (plural(one.hamming, "bit"),)
     lines = tuple(line for line in (one.source, place, patient, *fields) if line)
     return ShownNeighbour(
-        picture=sheet.add(one.row, lambda: finder.of_row(one.row)),
+        picture=picture,
         label=one.label,
         verdict=_verdict(wanted, one.label, unknown=wanted is None or one.label is None),
         distances=(f"L2 {one.l2:.4g}", *bits),

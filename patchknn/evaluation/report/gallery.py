@@ -7,8 +7,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from patchknn.evaluation.pictures import PictureFinder
-from patchknn.evaluation.report.cards import Asked, Card, make_card, shown_neighbours, sureness
+from patchknn.evaluation.report.cards import (
+    Asked,
+    Card,
+    Finders,
+    make_card,
+    shown_neighbours,
+    sureness,
+)
 from patchknn.evaluation.report.picture_sheet import PictureSheet
 
 # Of the gallery's texts and pictures together: with the figures the page stays below 15 MB, which
@@ -34,7 +40,7 @@ class Gallery:
 
 def build_gallery(
     asked: Iterable[Asked],
-    finder: PictureFinder,
+    finders: Finders,
     classes: Sequence[str],
     *,
     of: int | None = None,
@@ -61,14 +67,19 @@ def build_gallery(
         and sum(map(_text_bytes, ordered)) > most_bytes - _LEAST_FOR_PICTURES
     ):
         ordered = [_without(one, methods[-1]) for one in ordered]
-    pictures = {n.row for one in ordered for _, a in one.answers for n in shown_neighbours(a)}
+    pictures = {
+        finders.key(method, neighbour.row)
+        for one in ordered
+        for method, answer in one.answers
+        for neighbour in shown_neighbours(answer)
+    }
     pictures |= {one.row for one in ordered if one.row is not None}
     unstored = sum(one.row is None and one.patch is not None for one in ordered)
     room = max(most_bytes - sum(map(_text_bytes, ordered)), _LEAST_FOR_PICTURES)
     sheet = PictureSheet(len(pictures) + unstored, room)
     cards, known = [], frozenset(classes)
     for number, one in enumerate(ordered, start=1):
-        cards.append(make_card(number, one, known, finder, sheet, wrong=unknown_is_wrong))
+        cards.append(make_card(number, one, known, finders, sheet, wrong=unknown_is_wrong))
         on_read()
     labels = {card.label for card in cards if card.label is not None}
     predictions = {card.prediction for card in cards if card.prediction is not None}

@@ -15,7 +15,7 @@ from patchknn.archive.snapshot import Snapshot
 from patchknn.datasets.patches import Patch
 from patchknn.evaluation.evaluate import METHOD
 from patchknn.evaluation.pictures import PictureFinder
-from patchknn.evaluation.report.cards import Asked
+from patchknn.evaluation.report.cards import Asked, Finders
 from patchknn.evaluation.report.facts import archive_facts, search_facts, version_facts
 from patchknn.evaluation.report.figures import confidence_histogram
 from patchknn.evaluation.report.gallery import build_gallery
@@ -72,8 +72,9 @@ def query_report(
     gallery = None
     if worklist.seen:
         with PictureFinder(snapshot, slides_dir) as finder:
+            shown, finders = worklist.items(), Finders(finder)
             gallery = build_gallery(
-                worklist.items(), finder, snapshot.classes, of=worklist.seen, on_read=on_read
+                shown, finders, snapshot.classes, of=worklist.seen, on_read=on_read
             )
     return ReportData(
         title=f"Queries to {snapshot.path.name}, the least sure first",

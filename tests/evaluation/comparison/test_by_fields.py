@@ -96,6 +96,28 @@ def test_figures_are_those_of_the_queries_of_each_value(archive: Snapshot) -> No
         assert set(COLUMNS) <= set(row)
 
 
+def test_methods_that_were_asked_others_are_told_apart_by_names(archive: Snapshot) -> None:
+    fields = QueryFields(archive, ["Scanner"])
+    settings = SearchSettings(k=5, exclude_same="none")
+    contestant = Contestant(METHOD, settings, in_this_process(archive, settings))
+    (first,) = evaluate_all(
+        archive, queries(), [contestant], on_answered=lambda query, _: fields.add(query)
+    )
+    stranger = queries()[0]._replace(name="another")
+    some = [stranger, *queries()[::-1][10:]]
+    other = contestant._replace(method="other", settings=settings._replace(k=3))
+    (second,) = evaluate_all(archive, some, [other])
+    rows = field_rows(fields, [first, second], 0, 0)
+    found = {(row["value"], row["method"]): row for row in rows}
+    correct = dict(zip(second.outcomes.queries, second.outcomes.correct.tolist(), strict=True))
+    for value in ("new", "old", None):
+        mine = [q for q in queries()[:-10] if SCANNERS.get(q.source or "") == value]
+        row = found[value, "other"]
+        assert row["n"] == len(mine)
+        assert row["accuracy"] == pytest.approx(np.mean([correct[q.name] for q in mine]))
+        assert found[value, METHOD]["n"] > len(mine)
+
+
 def test_columns_of_the_manifest_that_names_the_queries(archive: Snapshot, tmp_path: Path) -> None:
     manifest = tmp_path / "some.csv"
     manifest.write_text(

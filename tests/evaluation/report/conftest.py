@@ -21,7 +21,7 @@ from patchknn.bundle import load_bundle, write_bundle
 from patchknn.bundle_description import EncoderDescription, LinearMap
 from patchknn.evaluation.evaluate import METHOD, Contestant, evaluate_all
 from patchknn.evaluation.queries import archived_queries
-from patchknn.evaluation.report.evaluation_report import evaluation_report
+from patchknn.evaluation.report.evaluation_report import Shown, evaluation_report
 from patchknn.evaluation.report.page import write_report
 from patchknn.evaluation.report.parts import ReportData
 from patchknn.evaluation.ways import in_this_process
@@ -134,8 +134,7 @@ def reported() -> Callable[..., ReportData]:
             snapshot,
             evaluations,
             settings,
-            sampled=sampled[:queries],
-            patches=(),
+            Shown(sampled[:queries]),
             made=MADE,
             **more,
         )

@@ -1,7 +1,7 @@
 """What the gallery leaves out where there is too much of it."""
 
 from patchknn.evaluation.pictures import PictureFinder
-from patchknn.evaluation.report.cards import Asked
+from patchknn.evaluation.report.cards import Asked, Finders
 from patchknn.evaluation.report.gallery import build_gallery
 from patchknn.search.engine import Searcher
 from patchknn.search.query import stored_queries
@@ -16,11 +16,13 @@ def test_methods_that_have_no_room_are_named(picture_archive) -> None:
     methods = ("first", "second", "third")
     asked = [Asked(tuple((m, answer) for m in methods), row=n) for n, answer in enumerate(answers)]
     with PictureFinder(snapshot) as finder:
-        everything = build_gallery(asked, finder, snapshot.classes)
+        everything = build_gallery(asked, Finders(finder), snapshot.classes)
         # Room for the texts of one method and a half beside what pictures need at least.
         texts = 40 * (900 + 1.5 * (500 + 10 * 600))
-        some = build_gallery(asked, finder, snapshot.classes, most_bytes=4_000_000 + int(texts))
-        least = build_gallery(asked, finder, snapshot.classes, most_bytes=0)
+        some = build_gallery(
+            asked, Finders(finder), snapshot.classes, most_bytes=4_000_000 + int(texts)
+        )
+        least = build_gallery(asked, Finders(finder), snapshot.classes, most_bytes=0)
     assert (everything.methods, everything.no_room) == (methods, ())
     assert some.methods[0] == "first"
     assert 1 <= len(some.methods) < 3
@@ -38,8 +40,8 @@ def test_the_least_sure_come_first_or_the_order_is_kept(picture_archive) -> None
     assert any(answer.confidence is None for answer in answers)
     asked = [Asked((("m", answer),), row=number) for number, answer in enumerate(answers)]
     with PictureFinder(snapshot) as finder:
-        ranked = build_gallery(asked, finder, snapshot.classes)
-        kept = build_gallery(asked, finder, snapshot.classes, by_confidence=False)
+        ranked = build_gallery(asked, Finders(finder), snapshot.classes)
+        kept = build_gallery(asked, Finders(finder), snapshot.classes, by_confidence=False)
     assert [card.name for card in kept.cards] == ids
     shares = [-1 if answer.confidence is None else answer.confidence for answer in answers]
     assert [card.confidence for card in ranked.cards] == sorted(shares)
