@@ -68,13 +68,15 @@ def main() -> int:
         if "tile" in asked.only:
             pipeline_tile.tissue(log, slides, folder, asked.rounds, cpus)
         if "png" in asked.only:
-            pipeline_tile.pictures(log, pair, folder, asked.rounds, min(cpus, 2))
+            times = 1 if asked.quick else 4
+            both = min(cpus, 2)
+            pipeline_tile.pictures(log, pair, folder, asked.rounds, both, times=times)
         if "embed" in asked.only:
             models = [Model(one.name, 8, 4) if asked.quick else one for one in _MODELS]
             rounds = min(asked.rounds, 5)
             pipeline_embed.rates(log, pair[0], models, folder=folder, device=device, rounds=rounds)
         if "reading" in asked.only:
-            pipeline_embed.reading(log, pair[0], 1 if asked.quick else 8, asked.rounds)
+            pipeline_embed.reading(log, pair[0], 1 if asked.quick else 32, asked.rounds)
         if "memory" in asked.only:
             encoder = Model("test_resnet", 0, 64, pipeline_memory.SIZE)
             pipeline_embed.bundle_of(encoder, folder)

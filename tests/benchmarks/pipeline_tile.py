@@ -121,10 +121,18 @@ def tissue(log: Log, slides: dict[str, Path], folder: Path, rounds: int, workers
         log.facts[f"tile, {name}, CPU seconds against reading"] = used
 
 
-def pictures(log: Log, slides: list[Path], folder: Path, rounds: int, workers: int) -> None:
-    """``tile --images png`` of two slides, by one worker and by all, and the plain loop."""
-    ours = [(unit,) for unit in units(slides, folder / "ours", "png", len(slides))]
-    plain = [(slide, corners(slide), folder / "plain" / slide.stem) for slide in slides]
+def pictures(
+    log: Log, slides: list[Path], folder: Path, rounds: int, workers: int, *, times: int
+) -> None:
+    """``tile --images png`` of two slides, by one worker and by all, and the plain loop.
+
+    Each slide comes so many ``times``, that starting processes is no part of what is compared.
+    """
+    ours, plain = [], []
+    for number in map(str, range(times)):
+        of_all = units(slides, folder / "ours" / number, "png", len(slides))
+        ours += [(unit,) for unit in of_all]
+        plain += [(one, corners(one), folder / "plain" / number / one.stem) for one in slides]
     count = sum(len(places) for _, places, _ in plain)
 
     def by(processes: int, work: Callable[..., None], tasks: list[Any]) -> Callable[[], None]:
