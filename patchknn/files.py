@@ -7,12 +7,12 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from patchknn.errors import InputError
+from patchknn.errors import InputError, UsageError
 
 _QUICKHASH_WINDOW = 65536
 # By libraries that are not Python inside: safetensors, DuckDB.
@@ -144,6 +144,23 @@ class ErrorKeepingFile:
         except OSError as error:
             self._error = self._error or error
             return size or 0
+
+
+def check_output(path: Path, option: str, suffixes: Sequence[str] = ()) -> None:
+    """Raise UsageError where an ``option`` names a file that could not be written in the end.
+
+    ``path`` lies in no folder, is one, or ends in none of ``suffixes``, where there are some.
+    """
+    if suffixes and path.suffix.lower() not in suffixes:
+        told = " or ".join(filter(None, (", ".join(suffixes[:-1]), suffixes[-1])))
+        message = f"{option} {path}: its name must end in {told}."
+        raise UsageError(message)
+    if not path.parent.is_dir():
+        message = f"{option} {path}: there is no folder {path.parent}; make it first."
+        raise UsageError(message)
+    if path.is_dir():
+        message = f"{option} {path} is a folder: name a file."
+        raise UsageError(message)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

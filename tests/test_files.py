@@ -10,9 +10,10 @@ import sys
 import pytest
 
 from patchknn import files
-from patchknn.errors import InputError
+from patchknn.errors import InputError, UsageError
 from patchknn.files import (
     ErrorKeepingFile,
+    check_output,
     errors_named,
     quickhash,
     read_json,
@@ -205,3 +206,21 @@ def test_of_an_mrxs_slide_the_folder_beside_it_counts(tmp_path):
     other.write_bytes(b"picture")
     (tmp_path / "t").mkdir()
     assert quickhash(other) == alone[0]
+
+
+def test_what_cannot_be_written_is_refused_before_work_is_done(tmp_path):
+    def refusal(path, *suffixes):
+        with pytest.raises(UsageError) as raised:
+            check_output(path, "--out", suffixes)
+        return str(raised.value)
+
+    (tmp_path / "folder.csv").mkdir()
+    check_output(tmp_path / "new.CSV", "--out", [".csv"])
+    check_output(tmp_path / "any", "--out")
+    assert refusal(tmp_path / "any", ".a", ".b", ".c").endswith("must end in .a, .b or .c.")
+    wanted = f"--out {tmp_path / 'new.txt'}: its name must end in .tsv or .csv."
+    assert refusal(tmp_path / "new.txt", ".tsv", ".csv") == wanted
+    gone = tmp_path / "gone" / "new.csv"
+    assert refusal(gone) == f"--out {gone}: there is no folder {gone.parent}; make it first."
+    folder = tmp_path / "folder.csv"
+    assert refusal(folder, ".csv") == f"--out {folder} is a folder: name a file."

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from patchknn.errors import ConflictError, UsageError
+from patchknn.errors import ConflictError
 from patchknn.files import (
+    check_output,
     errors_named,
     fsync_directory,
     fsync_file,
@@ -37,9 +38,7 @@ class AnswerFile:
         self._answered: set[tuple[str, str | None]] = set()
         recorded = path.with_name(f"{path.name}.settings.json")
         wanted = json.loads(json.dumps(settings))
-        if not path.parent.is_dir():
-            message = f"-o {path}: there is no folder {path.parent}; make it first."
-            raise UsageError(message)
+        check_output(path, "-o")
         if path.exists() and path.stat().st_size > 0:
             if not recorded.is_file():
                 message = f"{path} exists and was not written by query -o: give another file."

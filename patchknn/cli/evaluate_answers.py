@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from patchknn.errors import UsageError
-from patchknn.files import replaced_atomically
+from patchknn.files import check_output, replaced_atomically
 from patchknn.search.answers import Answer, Failure
 from patchknn.search.fields import NeighbourFields
 from patchknn.search.query import Query
@@ -69,9 +68,7 @@ def answers_file(
     path: Path, *, several: bool, fields: NeighbourFields | None = None
 ) -> Iterator[AnswersFile]:
     """The file ``path``, which is there once all is answered; what was there is replaced."""
-    if not path.parent.is_dir():
-        message = f"--answers {path}: there is no folder {path.parent}; make it first."
-        raise UsageError(message)
+    check_output(path, "--answers")
     with replaced_atomically(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         answers = AnswersFile(file, several=several, fields=fields)
         yield answers

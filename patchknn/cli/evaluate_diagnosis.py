@@ -10,6 +10,7 @@ from patchknn.archive.snapshot import Snapshot
 from patchknn.cli import console
 from patchknn.errors import UsageError
 from patchknn.evaluation.evaluation import Evaluation
+from patchknn.files import check_output
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,9 +45,9 @@ class Diagnosis(NamedTuple):
         ``own_rows``: it is the archive's rows that ask.
         """
         if self.suspects is not None:
-            from patchknn.evaluation.diagnosis.worklist import check_worklist_path
+            from patchknn.evaluation.diagnosis.worklist import WORKLIST_SUFFIXES
 
-            check_worklist_path(self.suspects)
+            check_output(self.suspects, "--suspects", WORKLIST_SUFFIXES)
         if self.map is not None:
             _check_map(snapshot, self.map, own_rows=own_rows)
 
@@ -83,12 +84,11 @@ def map_wanted(
 
 def _check_map(snapshot: Snapshot, wanted: MapWanted, *, own_rows: bool) -> None:
     from patchknn.evaluation.diagnosis.map_colours import check_colour
-    from patchknn.evaluation.diagnosis.map_figure import check_map_path
+    from patchknn.evaluation.diagnosis.map_figure import MAP_SUFFIXES
 
-    check_map_path(wanted.path)
-    if wanted.points is not None and wanted.points.suffix.lower() != ".csv":
-        message = f"--map-points {wanted.points}: its name must end in .csv."
-        raise UsageError(message)
+    check_output(wanted.path, "--map", MAP_SUFFIXES)
+    if wanted.points is not None:
+        check_output(wanted.points, "--map-points", [".csv"])
     check_colour(snapshot, wanted.colour, own_rows=own_rows)
 
 

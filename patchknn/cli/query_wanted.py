@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from patchknn.errors import UsageError
+from patchknn.files import check_output
 
 
 class Wanted(NamedTuple):
@@ -58,9 +59,9 @@ class Wanted(NamedTuple):
             message = "TSV has no place for --explain: use --format ndjson or table."
             raise UsageError(message)
         if self.montage is not None:
-            from patchknn.evaluation.montage import check_montage_path
+            from patchknn.evaluation.montage import MONTAGE_SUFFIXES
 
-            check_montage_path(self.montage)
+            check_output(self.montage, "--montage", MONTAGE_SUFFIXES)
         if self.report is not None:
             from patchknn.cli.report import check_report
 

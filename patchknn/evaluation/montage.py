@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from patchknn.archive.snapshot import Snapshot
-from patchknn.errors import UsageError
 from patchknn.evaluation.pictures import Picture, PictureFinder
-from patchknn.files import replaced_atomically
+from patchknn.files import check_output, replaced_atomically
 from patchknn.search.answers import Answer, Neighbour
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ def draw_montage(
     of the archive: the prediction), red where it is another, grey where one of the two is
     unknown. Raises UsageError where the name of ``path`` says no picture format.
     """
-    check_montage_path(path)
+    check_output(path, "--montage", MONTAGE_SUFFIXES)
     sheet = _Sheet(len(answers), max([len(answer.neighbours) for answer in answers], default=0))
     sheet.write_header(len(answers), of or len(answers))
     with PictureFinder(snapshot, slides_dir) as finder:
@@ -71,16 +70,6 @@ def draw_montage(
                 sheet.paste(picture, (left, top), colour, "picture\nnot found")
                 sheet.write_neighbour(neighbour, mark, (left, top + _CELL + 2))
     sheet.save(path)
-
-
-def check_montage_path(path: Path) -> None:
-    """Raise UsageError where ``path`` says no picture format, or lies in no folder."""
-    if path.suffix.lower() not in MONTAGE_SUFFIXES:
-        message = f"--montage {path}: its name must end in {', '.join(MONTAGE_SUFFIXES)}."
-        raise UsageError(message)
-    if not path.parent.is_dir():
-        message = f"--montage {path}: there is no folder {path.parent}; make it first."
-        raise UsageError(message)
 
 
 class _Sheet:

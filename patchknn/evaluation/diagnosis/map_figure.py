@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from patchknn.errors import UsageError
 from patchknn.evaluation.class_colours import Colour, class_colour
 from patchknn.evaluation.diagnosis.maps import Map
-from patchknn.files import replaced_atomically
+from patchknn.files import check_output, replaced_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,16 +36,6 @@ class Group(NamedTuple):
     name: str
     colour: Colour
     members: Any
-
-
-def check_map_path(path: Path) -> None:
-    """Raise UsageError where ``path`` says no format, or lies in no folder."""
-    if path.suffix.lower() not in MAP_SUFFIXES:
-        message = f"--map {path}: its name must end in {', '.join(MAP_SUFFIXES)}."
-        raise UsageError(message)
-    if not path.parent.is_dir():
-        message = f"--map {path}: there is no folder {path.parent}; make it first."
-        raise UsageError(message)
 
 
 def groups_of(values: Sequence[Any], classes: Sequence[str] = ()) -> list[Group]:
@@ -106,10 +95,10 @@ def map_figure(
 
 
 def write_map(path: Path, figure: Figure) -> None:
-    """Write a map as PNG, SVG or PDF, whole or not at all. Raises UsageError as check_map_path."""
+    """Write a map as PNG, SVG or PDF, whole or not at all. Raises as check_output."""
     import matplotlib as mpl
 
-    check_map_path(path)
+    check_output(path, "--map", MAP_SUFFIXES)
     style = path.suffix.lower().lstrip(".")
     with (
         replaced_atomically(path) as temporary,

@@ -20,10 +20,9 @@ import numpy.typing as npt
 
 from patchknn.archive.snapshot import Snapshot
 from patchknn.datasets.patches import Patch
-from patchknn.errors import UsageError
 from patchknn.evaluation.diagnosis.suspects import cross_class_pairs, find_suspects
 from patchknn.evaluation.outcomes import Outcomes
-from patchknn.files import replaced_atomically
+from patchknn.files import check_output, replaced_atomically
 from patchknn.search.rows import RowReader
 
 COLUMNS = (
@@ -34,6 +33,7 @@ COLUMNS = (
 nearest one's; they are of so many ``patients``. ``copies`` of the neighbours lie at distance 0."""
 MANIFEST_COLUMNS = ("path", "x", "y", "mpp", "name", "patient", "split")
 _DELIMITERS = {".tsv": "\t", ".csv": ","}
+WORKLIST_SUFFIXES = tuple(_DELIMITERS)
 _MOST_PAIRS = 200
 _BLOCK = 1024
 
@@ -59,16 +59,6 @@ class _Group(NamedTuple):
             yield _Group(self.kind, self.numbers[some], self.against[some], self.score[some])
 
 
-def check_worklist_path(path: Path) -> None:
-    """Raise UsageError where ``path`` is no name of a table, or lies in no folder."""
-    if path.suffix.lower() not in _DELIMITERS:
-        message = f"--suspects {path}: its name must end in {' or '.join(_DELIMITERS)}."
-        raise UsageError(message)
-    if not path.parent.is_dir():
-        message = f"--suspects {path}: there is no folder {path.parent}; make it first."
-        raise UsageError(message)
-
-
 def write_worklist(
     path: Path,
     snapshot: Snapshot,
@@ -78,9 +68,9 @@ def write_worklist(
     """Write the suspects among outcomes of a snapshot's search, whole or not at all.
 
     ``patches`` by id are those that asked, where they are not rows of the archive: their table is
-    a manifest. Raises UsageError as ``check_worklist_path``.
+    a manifest. Raises UsageError as ``check_output``.
     """
-    check_worklist_path(path)
+    check_output(path, "--suspects", WORKLIST_SUFFIXES)
     known = np.isin(np.array(outcomes.classes, object), np.array(snapshot.classes, object))
     suspects = find_suspects(outcomes, known)
     pairs = cross_class_pairs(outcomes, _MOST_PAIRS + len(suspects.numbers))

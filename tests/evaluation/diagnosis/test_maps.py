@@ -218,11 +218,12 @@ def test_evaluate_draws_one(snapshot: Snapshot, patchknn: Callable, tmp_path: Pa
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (("--map", "m.jpg"), "its name must end in .png, .svg, .pdf."),
+        (("--map", "m.jpg"), "its name must end in .png, .svg or .pdf."),
         (("--map", "gone/m.png"), "there is no folder gone; make it first."),
         (("--map", "m.png", "--colour", "x"), "--colour: there is no field 'x'"),
         (("--map-points", "m.csv"), "--map-points needs --map."),
         (("--map", "m.png", "--map-points", "m.tsv"), "its name must end in .csv."),
+        (("--map", "m.png", "--map-points", "no/m.csv"), "--map-points no/m.csv: there is no"),
     ],
 )
 def test_what_cannot_be_drawn_is_told_before_anything_is_asked(
