@@ -85,8 +85,9 @@ class _Page:
         self._worklist = Worklist(wanted.report_queries)
 
     def add(self, asked: Asked, answer: Answer) -> None:
-        row = asked.query.row if isinstance(asked.query, Query) else None
-        self._worklist.add(answer, row, asked.patch)
+        query = asked.query
+        row, patient = (query.row, query.patient) if isinstance(query, Query) else (None, None)
+        self._worklist.add(answer, row, asked.patch, patient)
 
     def finish(self, writer: AnswerWriter) -> bool:
         from patchknn.cli.report import write_query_report

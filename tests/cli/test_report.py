@@ -236,6 +236,7 @@ def test_stored_rows_are_shown_too(patchknn: Run, place: Path, tmp_path: Path) -
     assert result.code == 0, result.err
     (card,) = cards_of(tmp_path / "report" / "index.html")
     assert "images/P1-0.png" in card
+    assert "patient: P1" in card.split('<ol class="near">')[0]
     assert card.count("picture not found") == 0
 
 

@@ -36,8 +36,17 @@ class Worklist:
         self._count = count
         self._kept: list[tuple[float, int, Asked]] = []
 
-    def add(self, answer: Answer, row: int | None = None, patch: Patch | None = None) -> None:
-        """Take an answer; its query's picture is that of the archived ``row``, or of ``patch``."""
+    def add(
+        self,
+        answer: Answer,
+        row: int | None = None,
+        patch: Patch | None = None,
+        patient: str | None = None,
+    ) -> None:
+        """Take an answer; its query is of ``patient``, where that is known.
+
+        The query's picture is that of the archived ``row``, or of ``patch``.
+        """
         self.seen += 1
         self.predictions[answer.prediction] += 1
         self.for_review[answer.prediction] += answer.abstained
@@ -45,7 +54,7 @@ class Worklist:
         own = self.confidences.setdefault(answer.prediction, array("d"))
         own.append(max(confidence, 0.0))
         # The heap's first is the surest of those kept, of equals the one that came last.
-        asked = Asked(((METHOD, answer),), row, patch)
+        asked = Asked(((METHOD, answer),), row, patch, (("patient", patient),))
         entry = (-confidence, -self.seen, asked)
         if len(self._kept) < self._count:
             heapq.heappush(self._kept, entry)
