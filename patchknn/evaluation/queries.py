@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +14,14 @@ import numpy.typing as npt
 from patchknn.archive.snapshot import Snapshot
 from patchknn.bundle import Bundle, load_bundle
 from patchknn.datasets.patches import Patch, Problem
-from patchknn.encoder.inference import FeatureExtractor
 from patchknn.errors import ConflictError, InputError
 from patchknn.files import quickhash
-from patchknn.indexing.features import Embedded, embed_patches
 from patchknn.search.answers import Failure
 from patchknn.search.query import Query, row_queries
+
+if TYPE_CHECKING:
+    from patchknn.encoder.inference import FeatureExtractor
+    from patchknn.indexing.features import Embedded
 
 _ROWS = 1024
 
@@ -78,6 +81,9 @@ def labelled_queries(
 
     ``default_mpp`` is the level-0 µm/px of slides that say none.
     """
+    # An archive that asks itself need not wait for torch.
+    from patchknn.indexing.features import embed_patches
+
     stored = snapshot.settings
     embedded = embed_patches(
         items,

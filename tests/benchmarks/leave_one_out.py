@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -28,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 from archives import rows_of, write_shards
 from bench import default_cache
+from memory import status
 from report import environment, say
 
 from patchknn.archive.index.update import update_index
@@ -137,7 +137,7 @@ def _child(path: Path, *, yardstick: bool) -> dict[str, Any]:
 
     snapshot = open_archive(path)
     settings = SearchSettings(k=K, exclude_same="patient")
-    before = _anonymous()
+    before = status("RssAnon")
     began, spent = time.perf_counter(), sum(os.times()[:2])
     ways = in_this_process(snapshot, settings, yardstick=yardstick)
     (report,) = evaluate_all(
@@ -151,20 +151,13 @@ def _child(path: Path, *, yardstick: bool) -> dict[str, Any]:
         "cpu seconds": round(sum(os.times()[:2]) - spent, 1),
         "queries/s": round(figures["n"] / seconds, 1),
         # The file's own pages are the system's, to take back as it likes.
-        "peak MB": round((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10) / 1e6),
+        "peak MB": round(status("VmHWM") / 1e6),
         "anonymous MB before": round(before / 1e6),
         "features MB": round(sum(s.features.nbytes for s in snapshot.shards) / 1e6),
         "accuracy": figures["accuracy"],
         "precision_at_k": figures["precision_at_k"],
         "l2_precision_at_k": figures["l2_precision_at_k"],
     }
-
-
-def _anonymous() -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return 1024 * int(line.split()[1])
-    return 0
 
 
 def _missed(results: list[dict[str, Any]]) -> list[str]:

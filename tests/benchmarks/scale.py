@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import resource
 import shutil
 import subprocess
 import sys
@@ -25,6 +24,7 @@ import data
 import numpy as np
 import numpy.typing as npt
 from bench import default_cache
+from memory import status
 from ours import folder_bytes
 from report import Log, Setting, environment, say, table
 from timing import Budget, Contender, take_turns
@@ -155,11 +155,11 @@ def _child(what: str, path: Path) -> dict[str, float]:
 def _build(path: Path) -> dict[str, float]:
     from patchknn.archive.index.update import update_index
 
-    before, peak, done = _status("RssAnon"), [0], threading.Event()
+    before, peak, done = status("RssAnon"), [0], threading.Event()
 
     def watch() -> None:
         while not done.wait(0.02):
-            peak[0] = max(peak[0], _status("RssAnon"))
+            peak[0] = max(peak[0], status("RssAnon"))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -168,7 +168,7 @@ def _build(path: Path) -> dict[str, float]:
     seconds = time.perf_counter() - began
     done.set()
     watcher.join()
-    whole = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    whole = status("VmHWM")
     return {"seconds": seconds, "anonymous": peak[0] - before, "resident": whole}
 
 
@@ -176,20 +176,13 @@ def _open(path: Path) -> dict[str, float]:
     from patchknn.archive.index import segment  # noqa: F401  (its import is not its opening)
 
     snapshot = open_archive(path)
-    before, began = _status("VmRSS"), time.perf_counter()
+    before, began = status("VmRSS"), time.perf_counter()
     cover = snapshot.cover
     seconds = time.perf_counter() - began
     if not cover.segments:
         message = f"{path} has no index: {cover.problems}"
         raise RuntimeError(message)
-    return {"seconds": seconds, "resident": _status("VmRSS") - before}
-
-
-def _status(name: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{name}:"):
-            return 1024 * int(line.split()[1])
-    return 0
+    return {"seconds": seconds, "resident": status("VmRSS") - before}
 
 
 def main() -> int:

@@ -3,6 +3,8 @@
 import csv
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -245,6 +247,16 @@ def test_the_rows_of_the_archive_ask_where_no_data_are_given(patchknn: Run, plac
     first, second = (json.loads(text) for text in result.out.splitlines())
     assert second["accuracy"] == first["accuracy"] == report["accuracy"]
     assert second["paired"]["n"] == 12
+
+
+def test_an_archive_that_asks_itself_does_not_wait_for_torch(place: Path) -> None:
+    line = [sys.executable, "-X", "importtime", "-m", "patchknn", "evaluate"]
+    more = ["--baseline", "none", "--diagnose", "--format", "table"]
+    done = subprocess.run([*line, place / "archive", *more], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    imported = {text.rpartition("|")[2].strip() for text in done.stderr.splitlines()}
+    assert "patchknn.evaluation.evaluate" in imported
+    assert not imported & {"torch", "timm", "torchvision"}
 
 
 def test_methods_archives_and_sweeps_in_one_call(
