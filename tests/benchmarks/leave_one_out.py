@@ -41,9 +41,9 @@ _SLIDE_ROWS = 100
 _ROUNDS = 5
 _TURN = 1024  # queries of a turn
 
-# What must hold of the largest archive: memory beside its features, most of it that of libraries,
-# and the CPU time of faiss against that of the yardstick, which has own patients to leave out.
-MOST_MB = 1000.0
+# What must hold of the largest archive: memory beside its features, and the CPU time of faiss
+# against that of the yardstick, which has own patients to leave out.
+MOST_MB = 400.0
 LEAST_RATIO = 0.7
 
 
