@@ -123,7 +123,9 @@ def calibration_from(
         knots=fitted.mapping.knots,
         priors=priors,
         coverage=coverage,
-        threshold=conformal_threshold(nonconformity(probabilities, labels), coverage),
+        threshold=conformal_threshold(
+            nonconformity(probabilities, labels), coverage, outcomes.groups
+        ),
         nearest_limit=limits.nearest,
         short=limits.short,
         own_distances=own_distances(distances, outcomes.radius),
