@@ -227,11 +227,13 @@ def _print_judged(calibration: Calibration) -> None:
 
 def _say_what_it_is_worth(calibration: Calibration) -> None:
     summary = summary_of(calibration)
-    if summary["ece_after"] >= summary["ece_before"]:
-        console.warn(
-            "on patients that it had not seen the calibrated confidence has no smaller ECE than "
-            f"the share of votes ({summary['ece_after']:.3f}, {summary['ece_before']:.3f})."
-        )
+    for name, figure in (("ECE", "ece"), ("Brier score", "brier")):
+        before, after = summary[f"{figure}_before"], summary[f"{figure}_after"]
+        if after >= before:
+            console.warn(
+                "on patients that it had not seen the calibrated confidence has no smaller "
+                f"{name} than the share of votes ({after:.3g}, {before:.3g})."
+            )
     if calibration.threshold is None:
         console.warn(
             f"{calibration.queries} queries are too few, or too often of classes that the archive "

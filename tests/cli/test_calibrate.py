@@ -17,10 +17,14 @@ JUDGED = ("calibrated_confidence", "prediction_set", "out_of_distribution", "str
 @pytest.fixture
 def clusters(tmp_path, helpers):
     """160 labelled rows of eight patients around two centres that overlap."""
+    return two_clusters(tmp_path, helpers, 0.4)
+
+
+def two_clusters(tmp_path, helpers, gap):
     bundle = helpers.build_bundle(tmp_path / "encoder")
     rng = np.random.default_rng(2)
     labels = rng.integers(0, 2, 160).astype(np.int32)
-    features = rng.normal(size=(160, helpers.DIM)) + 0.4 * np.where(labels, 1, -1)[:, None]
+    features = rng.normal(size=(160, helpers.DIM)) + gap * np.where(labels, 1, -1)[:, None]
     sources = tuple(
         Source(f"s{n}.svs", f"/gone/s{n}.svs", 1, 0, f"{n}".encode().ljust(16), 0.5, f"P{n}")
         for n in range(8)
@@ -84,6 +88,16 @@ def test_it_is_said_kept_used_and_undone(patchknn, clusters):
     gone = patchknn("query", clusters, "--id", "s1.svs@1_0", "--calibrated")
     assert gone.code == 1
     assert f"is not calibrated: run 'patchknn archive calibrate {clusters}'." in gone.err
+
+
+def test_where_it_is_no_better_it_is_said_plainly(patchknn, tmp_path, helpers):
+    """Votes that are always unanimous and right need no correction."""
+    done = patchknn("archive", "calibrate", two_clusters(tmp_path, helpers, 30))
+    summary = _one(done)
+    assert summary["brier_after"] >= summary["brier_before"] == 0
+    for name, figure in (("ECE", "ece"), ("Brier score", "brier")):
+        told = f"{summary[f'{figure}_after']:.3g}, {summary[f'{figure}_before']:.3g}"
+        assert f"no smaller {name} than the share of votes ({told})." in done.err
 
 
 def test_a_stale_one_answers_and_is_said_to_be_once(patchknn, clusters):
