@@ -15,11 +15,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console
 
 Item = TypeVar("Item")
 FORMATS = ("table", "tsv", "ndjson")
 _MOST_COLUMNS = 7
+_UNBOUNDED = 100_000  # characters of a line
 
 
 def message(text: str) -> None:
@@ -134,8 +135,12 @@ def flush() -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str = "") -> None:
-    """A table for people on stdout; numbers are right-aligned and None is empty."""
+    """A table for people on stdout; numbers are right-aligned and None is empty.
+
+    In a file it is as wide as it needs to be, unless COLUMNS says how wide.
+    """
     from rich import box
+    from rich.measure import Measurement
     from rich.table import Table
     from rich.text import Text
 
@@ -144,21 +149,24 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title:
     for position, name in enumerate(columns):
         values = [row[position] for row in cells if row[position] is not None]
         numeric = bool(values) and all(isinstance(value, int | float) for value in values)
-        # A number broken over two lines misleads; text may fold.
         justify: Literal["left", "right"] = "right" if numeric else "left"
-        table.add_column(Text(name), justify=justify, overflow="fold", no_wrap=numeric)
+        table.add_column(Text(name), justify=justify, overflow="fold")
+        if numeric:  # a number broken over two lines misleads; text may fold, a name too
+            table.columns[-1].min_width = max(len(_table_cell(value)) for value in values)
     for row in cells:
         table.add_row(*(Text(_table_cell(cell)) for cell in row))
-    print_renderable(table)
-
-
-def print_renderable(renderable: RenderableType) -> None:
-    """Anything that rich can draw, on stdout; without colour where NO_COLOR is set."""
-    rich_console().print(renderable)
+    console = rich_console()
+    if not sys.stdout.isatty() and "COLUMNS" not in os.environ:
+        unbounded = console.options.update(width=_UNBOUNDED)
+        console.width = max(console.width, Measurement.get(console, unbounded, table).maximum)
+    console.print(table)
 
 
 def rich_console() -> Console:
-    """A rich console on stdout, wide enough not to break paths when it is a file."""
+    """A rich console on stdout, wide enough not to break paths when it is a file.
+
+    Without colour where NO_COLOR is set.
+    """
     from rich.console import Console
 
     if isinstance(sys.stdout, io.TextIOWrapper):  # an ASCII terminal must not end the command

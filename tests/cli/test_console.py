@@ -42,3 +42,26 @@ def test_a_line_of_a_jobs_log_says_whose_it_is(capsys, monkeypatch):
     monkeypatch.setenv("SLURM_PROCID", "2")
     console.message("hello")
     assert " 7_3.2] hello" in capsys.readouterr().err
+
+
+NAMES = [f"recall, colour-histogram {number}" for number in range(9)]
+
+
+def test_a_table_in_a_file_is_as_wide_as_it_needs_to_be(capsys, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    console.print_table(["class", *NAMES], [["epithelial tissue", *[0.51234] * 9]], title="All")
+    title, _, header, _, row, _ = capsys.readouterr().out.splitlines()
+    assert title.strip() == "All"
+    assert all(name in header for name in NAMES)
+    assert row.split() == ["epithelial", "tissue", *["0.5123"] * 9]
+
+
+def test_names_fold_in_a_narrow_table_and_numbers_do_not(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    console.print_table(["class", *NAMES[:4]], [["epithelial tissue", *[0.51234] * 4]])
+    lines = capsys.readouterr().out.splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    letters = "".join(lines)
+    for letter in set("recall,colour-histogram"):
+        assert letters.count(letter) >= 4 * "recall,colour-histogram".count(letter)
+    assert sum(line.count("0.5123") for line in lines) == 4
