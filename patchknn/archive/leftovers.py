@@ -11,7 +11,7 @@ from pathlib import Path
 from patchknn.archive.change import CHANGES
 from patchknn.archive.deleting import remove_any
 from patchknn.archive.description import SHARDS
-from patchknn.archive.index.names import INDEX, SEGMENTS
+from patchknn.archive.index.names import INDEX, MOSAICS, SEGMENTS
 from patchknn.archive.manifest import RECORDS
 from patchknn.archive.manifests import MANIFESTS
 from patchknn.archive.runs import RUNS
@@ -19,7 +19,7 @@ from patchknn.archive.runs import RUNS
 CLAIMS = ".claims"
 JOBS = ".jobs"
 _AGE = 7 * 24 * 3600
-# Of a whole shard or change; of one file or folder, beside it; of a table of records; a segment.
+# Of a whole shard or change; of one file or folder, beside it; of a table of records; a segment or mosaics.
 _TEMPORARY = re.compile(
     r"\.tmp-([0-9a-f]{32}\.(json|zarr|h5|bin)|[0-9a-f]{12}-.+|records-\w+"
     r"|[0-9a-f]{16}-[0-9a-f]{12})",
@@ -43,7 +43,8 @@ def leftovers(path: Path) -> Iterator[Path]:
 
     A running writer's claims are never old: it renews them.
     """
-    names = (".", SHARDS, CHANGES, MANIFESTS, RECORDS, RUNS, f"{INDEX}/{SEGMENTS}")
+    derived = (f"{INDEX}/{SEGMENTS}", f"{INDEX}/{MOSAICS}")
+    names = (".", SHARDS, CHANGES, MANIFESTS, RECORDS, RUNS, *derived)
     for folder, own in [*((path / name, _TEMPORARY) for name in names), (path / CLAIMS, _CLAIM)]:
         try:
             every = os.listdir(folder)  # noqa: PTH208  a Path for each of thousands is slow

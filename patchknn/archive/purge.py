@@ -23,7 +23,7 @@ from patchknn.archive.compact import compact
 from patchknn.archive.deleting import remove_any, remove_whole
 from patchknn.archive.description import SHARDS, parse_description
 from patchknn.archive.index.heads import read_heads
-from patchknn.archive.index.names import is_segment_name, segments_folder
+from patchknn.archive.index.names import is_segment_name, mosaics_folder, segments_folder
 from patchknn.archive.leftovers import job_records, leftovers
 from patchknn.archive.locate import Identities, wanted_rows
 from patchknn.archive.manifest import RECORDS, ChangeEntry, Manifest
@@ -262,6 +262,7 @@ def _delete_what_knew(
     for file in path.glob(f".tmp-*{_JOURNAL}"):
         file.unlink(missing_ok=True)
     segments = _other_segments(path, set(after[-1].shards.uuid))
+    segments += [file for file in _files(mosaics_folder(path)) if is_segment_name(file.name)]
     for segment in segments:
         remove_whole(segment)
     return len(before), len(doomed) - len(before) + len(segments), younger

@@ -25,15 +25,13 @@ from patchknn.archive.index.layout import (
 )
 from patchknn.archive.index.lookup_writer import write_lookups
 from patchknn.archive.index.merge import UnsortedError
-from patchknn.archive.index.names import segment_name, segments_folder
+from patchknn.archive.index.names import TEMPORARY, segment_name, segments_folder
 from patchknn.archive.index.segment import Segment
 from patchknn.archive.index.sketch_writer import write_sketches
 from patchknn.archive.sealed import checksum_of, damage
 from patchknn.archive.settings import ArchiveSettings
 from patchknn.archive.shard import Shard
 from patchknn.files import errors_named, fsync_directory
-
-TEMPORARY = ".tmp-"
 
 
 def build_segment(
@@ -64,7 +62,7 @@ def build_segment(
             temporary.mkdir(parents=True)
             _fill(temporary, path, settings, shards, advance=advance, donor=donor)
             fsync_directory(temporary)
-            _give_name(temporary, folder / name, replace=replace)
+            give_name(temporary, folder / name, replace=replace)
             fsync_directory(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -140,7 +138,8 @@ def _shard_lines(
     return lines, np.array(sizes, np.int64), tuple(file_sets)
 
 
-def _give_name(temporary: Path, final: Path, *, replace: bool) -> None:
+def give_name(temporary: Path, final: Path, *, replace: bool) -> None:
+    """Rename a whole folder to ``final``; one that is there stays, unless ``replace``."""
     if replace and final.exists():
         # Whoever reads the old one keeps its files open; to others it is gone for a moment.
         old = final.with_name(f"{TEMPORARY}{final.name[:16]}-{secrets.token_hex(6)}")

@@ -9,8 +9,10 @@ from pathlib import Path
 
 INDEX = "index"
 SEGMENTS = "segments"
+MOSAICS = "mosaics"
 SEGMENT_FILE = "segment.json"
-SUPERSEDED = ".superseded-"  # beside a segment: since when it is out of use
+TEMPORARY = ".tmp-"
+SUPERSEDED = ".superseded-"  # beside a segment or mosaics: since when out of use
 FORMAT = "patchknn-segment"
 # Of 1, sketches were by segment row; of 2, the tables of sources kept no bits of their hashes.
 FORMAT_VERSION = 3
@@ -22,8 +24,13 @@ def segments_folder(path: Path) -> Path:
     return path / INDEX / SEGMENTS
 
 
+def mosaics_folder(path: Path) -> Path:
+    """Where the mosaics of the slides of the archive at ``path`` lie."""
+    return path / INDEX / MOSAICS
+
+
 def is_segment_name(name: str) -> bool:
-    """Whether a folder's name is that of a whole segment."""
+    """Whether a folder's name is that of a whole segment, or of whole mosaics."""
     return _NAME.fullmatch(name) is not None
 
 

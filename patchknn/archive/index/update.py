@@ -9,27 +9,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from patchknn.archive.deleting import remove_whole
-from patchknn.archive.index.build import TEMPORARY, build_segment
+from patchknn.archive.index.build import build_segment
 from patchknn.archive.index.cover import Cover, choose_cover
 from patchknn.archive.index.layout import MAX_ROWS
-from patchknn.archive.index.names import (
-    INDEX,
-    SUPERSEDED,
-    is_segment_name,
-    segment_name,
-    segments_folder,
-)
+from patchknn.archive.index.names import INDEX, segment_name, segments_folder
 from patchknn.archive.index.plan import plan_merge
 from patchknn.archive.index.seen import Seen
 from patchknn.archive.index.segment import Segment
+from patchknn.archive.index.tidying import DAY, tidy
 from patchknn.archive.manifests import read_manifest
 from patchknn.archive.opening import open_shards
 from patchknn.archive.settings import ArchiveSettings, read_settings
 from patchknn.archive.shard import Shard
 
 _LOCK = ".lock"
-_DAY = 24 * 3600.0
 _ROUNDS = 100  # each is another writer's shard; so many in a row belong to somebody else
 
 
@@ -81,7 +74,7 @@ def update_index(
         if not held:
             return IndexReport(busy=True)
         built = indexed = added = 0
-        grace = 0.0 if rebuild else _DAY
+        grace = 0.0 if rebuild else DAY
         for _ in range(_ROUNDS):
             state = _state(path, settings, trusting=not rebuild)
             chosen = _groups(list(state.shards)) if rebuild else _due(state)
@@ -105,7 +98,8 @@ def update_index(
                 added += sum(len(shard) for shard, _ in group if shard.uuid in fresh)
             rebuild = False  # what comes meanwhile is added
         state = _state(path, settings)
-        removed = _tidy(path, {segment.folder.name for segment in state.cover.segments}, grace)
+        used = {segment.folder.name for segment in state.cover.segments}
+        removed = tidy(segments_folder(path), used, grace)
         if state.cover.problems:  # those of what is superseded by now are over
             state = _state(path, settings)
     cover = state.cover
@@ -160,52 +154,6 @@ def _groups(shards: list[tuple[Shard, str]]) -> list[list[tuple[Shard, str]]]:
         groups[-1].append(pair)
         room -= len(pair[0])
     return groups
-
-
-def _tidy(path: Path, used: set[str], grace: float) -> int:
-    """Remove what has been out of use for ``grace`` seconds, or unfinished for a day.
-
-    Readers may still be at it. A mark beside a segment says since when it is superseded.
-    """
-    folder = segments_folder(path)
-    oldest = time.time() - _DAY
-    removed = 0
-    with os.scandir(folder) as entries:
-        names = {entry.name for entry in entries}
-    for name in sorted(names):
-        mark = folder / f"{SUPERSEDED}{name}"
-        if name.startswith(SUPERSEDED):
-            segment = name.removeprefix(SUPERSEDED)
-            if segment in used or segment not in names:
-                (folder / name).unlink(missing_ok=True)
-        elif name.startswith(TEMPORARY):
-            if _is_older(folder / name, oldest):
-                removed += _removed(folder / name)
-        elif is_segment_name(name) and name not in used:
-            if mark.name not in names and grace:
-                mark.touch()
-            elif not grace or _is_older(mark, time.time() - grace):
-                gone = _removed(folder / name)
-                removed += gone
-                if gone:
-                    mark.unlink(missing_ok=True)
-    return removed
-
-
-def _is_older(file: Path, oldest: float) -> bool:
-    try:
-        return file.lstat().st_mtime < oldest
-    except OSError:
-        return False
-
-
-def _removed(folder: Path) -> int:
-    """1 where it could be deleted: in a shared folder it may be another user's."""
-    try:
-        remove_whole(folder)
-    except OSError:
-        return 0
-    return 1
 
 
 @contextmanager

@@ -47,13 +47,14 @@ def index_findings(path: Path, advance: Callable[[int], None]) -> Iterator[tuple
         if segment_name(found.shards) != name:
             yield f"{place}/{SEGMENT_FILE}", f"It is not over the shards of its name. {remedy}"
         for array, record in found.head.arrays.items():
-            problem = _array_problem(Path(array_file(folder / name, array)), record)
+            problem = array_problem(Path(array_file(folder / name, array)), record)
             if problem is not None:
                 yield f"{place}/{array}.bin", f"{problem} {remedy}"
             advance(record.nbytes)
 
 
-def _array_problem(file: Path, record: ArrayRecord) -> str | None:
+def array_problem(file: Path, record: ArrayRecord) -> str | None:
+    """What is wrong with the bytes of one array, in a sentence."""
     try:
         size = file.stat().st_size
         if size != record.nbytes:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from patchknn.archive.index import layout, names, update
+from patchknn.archive.index import layout, names, tidying, update
 from patchknn.archive.index.after_publishing import try_update_index
 from patchknn.archive.index.update import update_index
 from patchknn.archive.listing import list_rows
@@ -150,7 +150,7 @@ def test_a_segment_that_another_user_owns_stays_and_is_in_nobodys_way(new_archiv
         raise PermissionError(1, "Operation not permitted", str(folder))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(update, "remove_whole", refused)
+        patch.setattr(tidying, "remove_whole", refused)
         report = update_index(path)
     assert (report.removed, report.problems, report.rows) == (0, (), 420)
     assert old.exists()
