@@ -19,7 +19,7 @@ from patchknn.archive.runs import RUNS
 CLAIMS = ".claims"
 JOBS = ".jobs"
 _AGE = 7 * 24 * 3600
-# Of a whole shard or change; of one file or folder, beside it; of a table of records; a segment or mosaics.
+# Of a whole shard or change; of one file or folder, beside it; of records; a segment or mosaics.
 _TEMPORARY = re.compile(
     r"\.tmp-([0-9a-f]{32}\.(json|zarr|h5|bin)|[0-9a-f]{12}-.+|records-\w+"
     r"|[0-9a-f]{16}-[0-9a-f]{12})",

@@ -17,6 +17,7 @@ from patchknn.archive.manifests import (
     numbers_and_problem,
     read_manifest_file,
 )
+from patchknn.archive.mosaic_verify import mosaic_findings
 from patchknn.archive.runs import RUNS
 from patchknn.archive.settings import ENCODER, ArchiveSettings, read_settings
 from patchknn.archive.shard import Shard, read_description
@@ -82,6 +83,8 @@ class Verifier:
             yield Finding(file, sentence)
         yield from self._runs()
         for file, sentence in index_findings(self.path, self._advance):
+            yield Finding(file, sentence)
+        for file, sentence in mosaic_findings(self.path, self._advance):
             yield Finding(file, sentence)
 
     def _encoder(self, settings: ArchiveSettings) -> Generator[Finding, None, Bundle | None]:

@@ -16,13 +16,15 @@ _Named = tuple[str | None, str | None]  # a slide and a patient
 class NeighbourFields:
     """The fields ``names`` of a snapshot's attached tables; ``names`` is as the tables spell them.
 
-    Raises UsageError where there is no such field, DamageError where a table is not as it was
-    attached.
+    Raises UsageError naming the ``option`` that asks where there is no such field, DamageError
+    where a table is not as it was attached.
     """
 
-    def __init__(self, snapshot: Snapshot, names: Sequence[str]) -> None:
+    def __init__(
+        self, snapshot: Snapshot, names: Sequence[str], *, option: str = "--fields"
+    ) -> None:
         self._records = open_records(snapshot.path, snapshot.manifest.records)
-        found = [self._records.field(name, "--fields") for name in names]
+        found = [self._records.field(name, option) for name in names]
         self.names = tuple(dict.fromkeys(field.name for field in found))
         self._tables: dict[int, list[str]] = {}
         for field in dict.fromkeys(found):

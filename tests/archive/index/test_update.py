@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from patchknn.archive.index import layout, names, tidying, update
+from patchknn.archive.index import layout, names, tidying
 from patchknn.archive.index.after_publishing import try_update_index
 from patchknn.archive.index.update import update_index
 from patchknn.archive.listing import list_rows
