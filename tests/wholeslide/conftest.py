@@ -43,7 +43,7 @@ def slide_rows(
     mixtures = {name: np.roll([0.5, 0.3, 0.1, 0.1, 0.0], 2 * n) for n, name in enumerate(CLASSES)}
     stains: dict[str | None, np.ndarray] = {}
     features, coords, source, labels = [], [], [], []
-    for number, (name, patient, label) in enumerate(slides):
+    for number, (_, patient, label) in enumerate(slides):
         own = rng.normal(size=DIM) * noise
         stain = own if patient is None else stains.setdefault(patient, own)
         mixture = mixtures[label] if label is not None else np.full(TISSUES, 1 / TISSUES)
@@ -93,14 +93,19 @@ def bundle(tmp_path: Path) -> Bundle:
 
 @pytest.fixture
 def make_archive(tmp_path: Path, bundle: Bundle) -> Callable[..., Path]:
-    """An archive of shards of slides, each list of slides a shard."""
+    """An archive of slides, each list of them in ``parts`` shards."""
 
-    def make(*shards: Sequence[tuple[str, str | None, str | None]], patches: int = 40) -> Path:
+    def make(
+        *shards: Sequence[tuple[str, str | None, str | None]], patches: int = 40, parts: int = 1
+    ) -> Path:
         path = tmp_path / "archive"
         create_archive(path, bundle, patch_px=224, mpp=0.5)
         for number, slides in enumerate(shards):
             with ArchiveWriter(path, format="hdf5") as writer:
-                writer.add(slide_rows(bundle, slides, seed=number, patches=patches))
+                rows = slide_rows(bundle, slides, seed=number, patches=patches)
+                for part in range(parts):
+                    writer.add(rows.take(np.arange(part, len(rows), parts)))
+                    writer.flush()
                 writer.publish()
         return path
 
