@@ -113,7 +113,7 @@ def _write_arrays(
             names.append(mosaic.name)
             patients.append(mosaic.patient)
             patches.append(mosaic.patches)
-            starts.append(starts[-1] + len(mosaic))
+            starts.append(starts[-1] + mosaic.size)
             features.append(mosaic.features)
             codes.append(mosaic.codes)
             coords.append(mosaic.coords)

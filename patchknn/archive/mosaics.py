@@ -33,7 +33,9 @@ class Mosaic(NamedTuple):
     coords: Int64
     fingerprint: bytes = b""
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
+        """m; ``len`` is that of a tuple."""
         return len(self.codes)
 
 
@@ -56,7 +58,7 @@ class Mosaics(NamedTuple):
 
     @property
     def n_slides(self) -> int:
-        """S; ``len`` is that of a tuple."""
+        """S."""
         return len(self.patches)
 
     def entries(self, slide: int) -> slice:
@@ -80,7 +82,7 @@ class Mosaics(NamedTuple):
 
 def mosaics_of(mosaics: Sequence[Mosaic], stored: ArchiveSettings) -> Mosaics:
     """Mosaics in memory; ``stored`` says of what shape and type their arrays are."""
-    sizes = [len(mosaic) for mosaic in mosaics]
+    sizes = [mosaic.size for mosaic in mosaics]
     no_features = np.zeros((0, stored.feature_dim), stored.feature_dtype)
     no_codes = np.zeros((0, stored.bits // 8), np.uint8)
     no_coords = np.zeros((0, 2), np.int64)

@@ -62,7 +62,7 @@ def _mosaic_of(slide: SlideRows, settings: MosaicSettings) -> Mosaic:
         name=slide.name,
         patient=slide.patient,
         content=slide.content,
-        patches=len(slide),
+        patches=slide.patches,
         features=features[rows],
         codes=slide.codes()[rows],
         coords=coords[rows],

@@ -29,7 +29,9 @@ class SlideRows(NamedTuple):
     fingerprint: bytes
     parts: tuple[tuple[Shard, Rows], ...]
 
-    def __len__(self) -> int:
+    @property
+    def patches(self) -> int:
+        """n; ``len`` is that of a tuple."""
         return sum(len(rows) for _, rows in self.parts)
 
     def features(self) -> npt.NDArray[Any]:

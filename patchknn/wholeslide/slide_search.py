@@ -94,7 +94,7 @@ class SlideSearcher:
             label=label,
             patient=query.patient,
             patches=query.patches,
-            mosaic=len(query),
+            mosaic=query.size,
             by=settings.by,
             majorities=tuple(_majority(k, labels, distances) for k in settings.majorities),
             neighbours=tuple(

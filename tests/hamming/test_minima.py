@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -20,7 +22,7 @@ from patchknn.hamming.packing import unpack_bits
     st.integers(1, 20),
     st.integers(1, 3),
 )
-def test_as_a_loop_over_bits(seed, sizes, n_queries, width, block, threads):
+def test_as_a_loop_over_bits(seed, sizes, n_queries, width, block, threads):  # noqa: PLR0917
     rng = np.random.default_rng(seed)
     starts = np.concatenate([[0], np.cumsum(sizes)])
     codes = rng.integers(0, 256, (starts[-1], width), np.uint8)
@@ -28,7 +30,7 @@ def test_as_a_loop_over_bits(seed, sizes, n_queries, width, block, threads):
     bits, wanted = unpack_bits(codes), unpack_bits(queries)
     expected = [
         [min(int((wanted[q] != bits[row]).sum()) for row in range(a, b)) for a, b in pairs]
-        for pairs in [list(zip(starts[:-1], starts[1:], strict=True))]
+        for pairs in [list(itertools.pairwise(starts))]
         for q in range(n_queries)
     ]
     with pytest.MonkeyPatch.context() as patch:

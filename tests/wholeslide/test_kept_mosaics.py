@@ -20,7 +20,7 @@ from patchknn.wholeslide import making
 from patchknn.wholeslide.kept_mosaics import mosaics_of_archive
 from patchknn.wholeslide.mosaic import MosaicSettings
 
-SETTINGS = MosaicSettings(share=0.2, clusters=4)
+SETTINGS = MosaicSettings(share=0.15, clusters=4)
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_they_hold_rows_of_the_archive_as_they_are_stored(make_archive, make_coh
     mosaics = mosaics_of_archive(snapshot, SETTINGS).mosaics
     assert list(mosaics.names) == sorted(name for name, _, _ in make_cohort(3))
     assert mosaics.patches.tolist() == [40] * 6
-    assert np.diff(mosaics.starts).tolist() == [8] * 6
+    assert np.diff(mosaics.starts).tolist() == [6] * 6
     for slide in range(mosaics.n_slides):
         one = mosaics.mosaic(slide)
         for feature, code, (x, y) in zip(one.features, one.codes, one.coords.tolist(), strict=True):
