@@ -1,0 +1,82 @@
+"""Slides that are not archived, tiled and embedded as the archive's were, as mosaics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from typing import NamedTuple
+
+import numpy as np
+
+from patchknn.archive.mosaics import Mosaic
+from patchknn.archive.snapshot import Snapshot
+from patchknn.cli.query_asked import Asked, ImageSettings
+from patchknn.cli.query_images import ImageQueries
+from patchknn.errors import PatchknnError
+from patchknn.search.answers import Failure
+from patchknn.search.query import Query, rounded_feature
+from patchknn.wholeslide.making import query_mosaic
+from patchknn.wholeslide.mosaic import MosaicSettings
+
+
+class SlideFile(NamedTuple):
+    """The mosaic of a slide, its ``source`` name as it would be archived, its patches' labels."""
+
+    mosaic: Mosaic
+    source: str
+    labels: tuple[str | None, ...]
+
+
+def file_mosaics(
+    snapshot: Snapshot,
+    arguments: Iterable[str],
+    settings: MosaicSettings,
+    images: ImageSettings,
+) -> Iterator[SlideFile | Failure]:
+    """One mosaic a slide, in order; a slide that cannot be read as a whole is a Failure."""
+    queries = ImageQueries(snapshot, images, lambda *_: False)
+    for argument in arguments:
+        found = False
+        for _, patches in groupby(queries.ask([argument]), _slide_of):
+            found = True
+            yield _mosaic(snapshot, list(patches), settings)
+        if not found:
+            yield Failure(argument, f"{argument} holds no tissue, so there is nothing to compare.")
+
+
+def _slide_of(asked: Asked) -> str:
+    query = asked.query
+    if isinstance(query, Failure):
+        return query.query.rpartition("@")[0] or query.query
+    return query.name.removesuffix(f"@{query.x}_{query.y}")
+
+
+def _mosaic(
+    snapshot: Snapshot, patches: list[Asked], settings: MosaicSettings
+) -> SlideFile | Failure:
+    name = _slide_of(patches[0])
+    failed = [asked.query for asked in patches if isinstance(asked.query, Failure)]
+    if failed and len(patches) == 1:
+        return Failure(name, failed[0].error)
+    if failed:
+        reason = f"{len(failed)} of its {len(patches)} patches cannot be read: {failed[0].error}"
+        return Failure(name, f"{name}: {reason}")
+    own = [asked.query for asked in patches if isinstance(asked.query, Query)]
+    stored = snapshot.settings
+    try:
+        features = [
+            rounded_feature(one.feature, one.name, stored.feature_dim, stored.feature_dtype)
+            for one in own
+        ]
+        mosaic = query_mosaic(
+            np.stack(features),
+            np.array([(one.x, one.y) for one in own], np.int64),
+            settings,
+            snapshot.bundle().codes,
+            name=name,
+            patient=own[0].patient,
+            content=own[0].quickhash or b"",
+        )
+    except PatchknnError as error:
+        return Failure(name, str(error))
+    return SlideFile(mosaic, own[0].source or name, tuple(one.label for one in own))
