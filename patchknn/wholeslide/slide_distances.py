@@ -86,8 +86,11 @@ class L2Distances:
     """
 
     def __init__(self, mosaics: Mosaics, threads: int = 1) -> None:
+        from threadpoolctl import ThreadpoolController
+
         self._mosaics = mosaics
         self._threads = threads
+        self._libraries = ThreadpoolController()
 
     def nearest(self, query: Mosaic, admitted: Mask, k: int) -> Nearest:
         """As ``SlideDistances.nearest``."""
@@ -113,30 +116,32 @@ class L2Distances:
         wanted = np.asarray(features, np.float32)
         dim = wanted.shape[1]
         margin = 2.2 * (dim + 8) * _UNIT
-        own = np.einsum("md,md->m", wanted, wanted)[:, None]
-        low, high = np.empty((2, len(wanted), len(starts) - 1), np.float64)
+        own = np.einsum("md,md->m", wanted, wanted)
+        low, high = np.empty((2, len(starts) - 1, len(wanted)), np.float64)
 
         def fill(slides: slice) -> None:
             first, last = int(starts[slides.start]), int(starts[slides.stop])
             block = np.asarray(stored[first:last], np.float32)
             groups = starts[slides] - first
             with np.errstate(over="ignore", invalid="ignore"):
-                lengths = own + np.einsum("nd,nd->n", block, block)
-                squared = lengths - 2 * (wanted @ block.T)
+                lengths = np.einsum("nd,nd->n", block, block)[:, None] + own
+                squared = lengths - 2 * (block @ wanted.T)
                 # Of q·x, q·q and x·x each is wrong by D roundings at most (Higham 2002, 3.1).
                 error = margin * lengths + np.float32(1e-30)
-                low[:, slides] = np.minimum.reduceat(squared - error, groups, axis=1)
-                high[:, slides] = np.minimum.reduceat(squared + error, groups, axis=1)
+                low[slides] = np.minimum.reduceat(squared - error, groups, axis=0)
+                high[slides] = np.minimum.reduceat(squared + error, groups, axis=0)
 
         step = max(1, _BLOCK_NUMBERS // max(dim, 1))
         edges = np.unique(np.searchsorted(starts, np.arange(0, starts[-1] + step, step)))
         edges[-1] = len(starts) - 1
         blocks = [slice(a, b) for a, b in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)]
-        share_out(self._threads, fill, blocks)
+        # Products of this shape are slower where several threads of a library share each.
+        with self._libraries.limit(limits=1):
+            share_out(self._threads, fill, blocks)
         # What is too large for single precision has no bounds, and is measured.
         low, high = np.nan_to_num(low, nan=0, neginf=0), np.nan_to_num(high, nan=np.inf)
         slack = 1e-6  # of the roots and the mean, in double precision
         return (
-            np.sqrt(np.maximum(low, 0)).mean(axis=0) * (1 - slack),
-            np.sqrt(np.maximum(high, 0)).mean(axis=0) * (1 + slack),
+            np.sqrt(np.maximum(low, 0)).mean(axis=1) * (1 - slack),
+            np.sqrt(np.maximum(high, 0)).mean(axis=1) * (1 + slack),
         )
