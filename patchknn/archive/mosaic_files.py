@@ -64,10 +64,13 @@ def write_mosaics(
     stored: ArchiveSettings,
     settings: dict[str, Any],
     made: Iterable[Mosaic],
+    *,
+    replace: bool = False,
 ) -> None:
     """Write mosaics, given by name, as they are made: beside the others first, then under ``key``.
 
-    Whatever goes wrong, nothing of them is left. Raises OSError where the archive cannot be
+    Whatever goes wrong, nothing of them is left. Those of that key that are there stay, unless
+    ``replace``. Raises OSError where the archive cannot be
     written to.
     """
     folder = mosaics_folder(archive)
@@ -89,7 +92,7 @@ def write_mosaics(
             file.write_bytes(sealed_text(head))
             fsync_file(file)
             fsync_directory(temporary)
-            give_name(temporary, folder / key, replace=True)
+            give_name(temporary, folder / key, replace=replace)
             fsync_directory(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -62,6 +62,9 @@ def _mosaic(
         reason = f"{len(failed)} of its {len(patches)} patches cannot be read: {failed[0].error}"
         return Failure(name, f"{name}: {reason}")
     own = [asked.query for asked in patches if isinstance(asked.query, Query)]
+    if own[0].x < 0 and own[0].y < 0:
+        message = f"{name} is a plain image, not a slide: 'patchknn query' compares patches."
+        return Failure(name, message)
     stored = snapshot.settings
     try:
         features = [

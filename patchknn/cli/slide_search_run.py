@@ -83,16 +83,14 @@ def _mosaics(snapshot: Snapshot, settings: MosaicSettings) -> Mosaics:
         kept = mosaics_of_archive(snapshot, settings, threads=available_cpus(), advance=bar.advance)
     if kept.problem is not None:
         console.warn(kept.problem)
-    mosaics = kept.mosaics
-    if not mosaics.n_slides:
-        message = f"{snapshot.path} holds no slide: 'patchknn embed' adds some."
-        raise InputError(message)
-    if mosaics.patches.max() == 1:
-        console.warn(
-            f"{snapshot.path} holds plain images, each of which counts as a slide of one patch: "
-            "'patchknn query' compares patches."
+    if not kept.mosaics.n_slides:
+        remedy = (
+            "'patchknn query' compares those" if len(snapshot) else "'patchknn embed' adds some"
         )
-    return mosaics
+        what = "plain images alone, and no slide" if len(snapshot) else "no slide"
+        message = f"{snapshot.path} holds {what}: {remedy}."
+        raise InputError(message)
+    return kept.mosaics
 
 
 def _answer(

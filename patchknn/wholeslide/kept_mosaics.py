@@ -42,7 +42,8 @@ def mosaics_of_archive(
     folder = mosaics_folder(archive)
     given = settings._asdict()
     key = mosaics_key(snapshot, given)
-    if (folder / key).is_dir():
+    present = (folder / key).is_dir()
+    if present:
         with suppress(PatchknnError):
             return Kept(open_mosaics(folder / key, archive, stored))
     own = _folders_of(snapshot, settings)
@@ -53,7 +54,7 @@ def mosaics_of_archive(
             break
     try:
         made = make_mosaics(snapshot, settings, known=known, threads=threads, advance=advance)
-        write_mosaics(archive, key, stored, given, made)
+        write_mosaics(archive, key, stored, given, made, replace=present)
         others = {entry.name for entry in folder.iterdir() if is_segment_name(entry.name)}
         tidy(folder, others - set(own) | {key}, DAY)
         mosaics = open_mosaics(folder / key, archive, stored)

@@ -114,10 +114,9 @@ class L2Distances:
         """Between which numbers the distance (S,) of each slide lies."""
         starts, stored = self._mosaics.starts, self._mosaics.features
         wanted = np.asarray(features, np.float32)
-        dim = wanted.shape[1]
-        margin = 2.2 * (dim + 8) * _UNIT
+        size, dim = wanted.shape
         own = np.einsum("md,md->m", wanted, wanted)
-        low, high = np.empty((2, len(starts) - 1, len(wanted)), np.float64)
+        low, high = np.empty((2, len(starts) - 1), np.float64)
 
         def fill(slides: slice) -> None:
             first, last = int(starts[slides.start]), int(starts[slides.stop])
@@ -127,21 +126,24 @@ class L2Distances:
                 lengths = np.einsum("nd,nd->n", block, block)[:, None] + own
                 squared = lengths - 2 * (block @ wanted.T)
                 # Of q·x, q·q and x·x each is wrong by D roundings at most (Higham 2002, 3.1).
-                error = margin * lengths + np.float32(1e-30)
-                low[slides] = np.minimum.reduceat(squared - error, groups, axis=0)
-                high[slides] = np.minimum.reduceat(squared + error, groups, axis=0)
+                error = 2.2 * (dim + 8) * _UNIT * lengths + np.float32(1e-30)
+                least = np.minimum.reduceat(squared - error, groups, axis=0)
+                most = np.minimum.reduceat(squared + error, groups, axis=0)
+            # What is too large for single precision has no bounds, and is measured.
+            low[slides] = _mean_root(np.nan_to_num(least, nan=0, posinf=0))
+            high[slides] = _mean_root(np.nan_to_num(most, nan=np.inf, posinf=np.inf))
 
-        step = max(1, _BLOCK_NUMBERS // max(dim, 1))
+        step = max(1, _BLOCK_NUMBERS // max(dim, size))
         edges = np.unique(np.searchsorted(starts, np.arange(0, starts[-1] + step, step)))
         edges[-1] = len(starts) - 1
         blocks = [slice(a, b) for a, b in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)]
         # Products of this shape are slower where several threads of a library share each.
         with self._libraries.limit(limits=1):
             share_out(self._threads, fill, blocks)
-        # What is too large for single precision has no bounds, and is measured.
-        low, high = np.nan_to_num(low, nan=0, neginf=0), np.nan_to_num(high, nan=np.inf)
         slack = 1e-6  # of the roots and the mean, in double precision
-        return (
-            np.sqrt(np.maximum(low, 0)).mean(axis=1) * (1 - slack),
-            np.sqrt(np.maximum(high, 0)).mean(axis=1) * (1 + slack),
-        )
+        return low * (1 - slack), high * (1 + slack)
+
+
+def _mean_root(squares: npt.NDArray[np.float32]) -> Float64:
+    """Squares (s, m) as the mean (s,) of their roots."""
+    return np.asarray(np.sqrt(np.maximum(squares, 0), dtype=np.float64).mean(axis=1))

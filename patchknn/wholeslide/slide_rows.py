@@ -58,7 +58,10 @@ class _Part(NamedTuple):
 
 
 def slides_of(snapshot: Snapshot) -> list[SlideRows]:
-    """Every source that has a row left, by name. Of each row four bytes are in memory."""
+    """Every slide that has a row left, by name. Of each row four bytes are in memory.
+
+    Plain images, which have no place on a slide, are left out.
+    """
     found: dict[str, list[_Part]] = {}
     for shard in snapshot.shards:
         for name, part in _parts(shard):
@@ -68,6 +71,7 @@ def slides_of(snapshot: Snapshot) -> list[SlideRows]:
 
 def _parts(shard: Shard) -> list[tuple[str, _Part]]:
     live = shard.live_rows()
+    live = live[(shard.coords[live] >= 0).any(axis=1)]
     if not len(live):
         return []
     source = shard.source_at(live)

@@ -184,6 +184,23 @@ def test_what_cannot_be_asked_is_a_usage_error(patchknn, archive, arguments, pro
     assert problem in result.err
 
 
+def test_plain_images_are_no_slides(patchknn, tmp_path, helpers):
+    bundle = helpers.build_bundle(tmp_path / "encoder")
+    path = tmp_path / "archive"
+    create_archive(path, bundle, patch_px=224, mpp=0.5)
+    with ArchiveWriter(path) as writer:
+        writer.add(helpers.build_rows(bundle, slides=()))
+        writer.publish()
+    result = patchknn("slide", "search", path)
+    assert result.code == 1
+    assert "holds plain images alone, and no slide: 'patchknn query' compares those" in result.err
+    with ArchiveWriter(path) as writer:
+        writer.add(helpers.build_rows(bundle, images=(), seed=1))
+        writer.publish()
+    answers = _json(patchknn("slide", "search", path))
+    assert [answer["query"] for answer in answers] == ["s1.svs", "s2.svs"]
+
+
 def test_nothing_to_judge_is_an_error(patchknn, tmp_path):
     bundle = cohorts.build_bundle(tmp_path / "encoder")
     path = tmp_path / "archive"
