@@ -17,16 +17,20 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from bench import default_cache
 from memory import status
 from report import environment, say
 from threadpoolctl import threadpool_limits
 
-from patchknn.archive.mosaics import Mosaic, Mosaics, mosaics_of
+from patchknn.archive.index.names import mosaics_folder
+from patchknn.archive.mosaic_files import open_mosaics, write_mosaics
+from patchknn.archive.mosaics import Mosaic, Mosaics
 from patchknn.archive.settings import ArchiveSettings
 from patchknn.hamming.packing import pack_bits
 from patchknn.jobs.cpus import available_cpus
@@ -37,72 +41,92 @@ SLIDES, PATCHES, DIM, BITS = 10_000, 1000, 512, 48
 _CLASSES, _TISSUES, _EACH = 20, 40, 2
 _MOSAIC = 50
 _NOISE = 16_384
+_KEY = "0" * 64
 
 # What must hold of 10,000 slides.
 MOST_SECONDS = {"hamming": 0.5, "l2": 5.0}
-MOST_MB = {"hamming": 600.0, "l2": 1200.0}  # the mosaics' features among them
+MOST_MB = 300.0  # beside the files
 
 
-def simulated(n: int, *, seed: int = 0) -> tuple[Mosaics, list[str]]:
-    """Mosaics of n slides of n / 2 patients, and the class of each."""
+STORED = ArchiveSettings("a", "f", BITS, DIM, "float16", 224, 0.5, "float32")
+
+
+def stored(cache: Path, n: int) -> Path:
+    """A folder with the mosaics of n slides, as an archive keeps them; made where it is missing."""
+    path = cache / f"v1-slide-search-{n}-{BITS}"
+    if not (mosaics_folder(path) / _KEY).exists():
+        with threadpool_limits(1):
+            write_mosaics(path, _KEY, STORED, MosaicSettings()._asdict(), simulated(n))
+    return path
+
+
+def label_of(number: int) -> str:
+    """The class of slide ``number``: that of its patient."""
+    return f"class{number // _EACH % _CLASSES:02}"
+
+
+def simulated(n: int, *, seed: int = 0) -> Iterator[Mosaic]:
+    """Mosaics of n slides of n / 2 patients."""
     rng = np.random.default_rng(seed)
     tissues = rng.normal(size=(_TISSUES, DIM)).astype(np.float32)
-    mixtures = rng.dirichlet(np.full(_TISSUES, 0.15), _CLASSES)
+    mixtures = rng.dirichlet(np.full(_TISSUES, 0.3), _CLASSES)
     planes = rng.normal(size=(DIM, BITS)).astype(np.float32)
     noise = rng.standard_normal((_NOISE, DIM), np.float32)  # as much for each slide took minutes
-    mosaics, labels = [], []
     for number in range(n):
         patient = number // _EACH
-        kind = patient % _CLASSES
-        offset = noise[patient % _NOISE][::-1] / 2
-        drawn = rng.choice(_TISSUES, _MOSAIC, p=mixtures[kind])
-        own = noise[rng.integers(0, _NOISE, _MOSAIC)]
-        features = (tissues[drawn] + offset + own).astype(np.float16)
-        mosaics.append(
-            Mosaic(
-                name=f"slide{number:06}.svs",
-                patient=f"P{patient:06}",
-                content=number.to_bytes(16, "big"),
-                patches=PATCHES,
-                features=features,
-                codes=pack_bits(features.astype(np.float32) @ planes > 0),
-                coords=rng.integers(0, 1 << 16, (_MOSAIC, 2)),
-            )
+        drawn = rng.choice(_TISSUES, _MOSAIC, p=mixtures[patient % _CLASSES])
+        own = noise[rng.integers(0, _NOISE, _MOSAIC)] + noise[patient % _NOISE][::-1]
+        features = (tissues[drawn] + own).astype(np.float16)
+        yield Mosaic(
+            name=f"slide{number:06}.svs",
+            patient=f"P{patient:06}",
+            content=number.to_bytes(16, "big"),
+            patches=PATCHES,
+            features=features,
+            codes=pack_bits(features.astype(np.float32) @ planes > 0),
+            coords=rng.integers(0, 1 << 16, (_MOSAIC, 2)),
+            fingerprint=bytes(32),
         )
-        labels.append(f"class{kind:02}")
-    stored = ArchiveSettings("a", "f", BITS, DIM, "float16", 224, 0.5, "float32")
-    return mosaics_of(mosaics, stored), labels
 
 
-def _child(by: str, n: int, queries: int) -> dict[str, Any]:
+def _child(by: Literal["hamming", "l2"], path: Path, queries: int) -> dict[str, Any]:
     """Some slides ask all others, in this process."""
-    with threadpool_limits(1):
-        mosaics, labels = simulated(n)
-    asking = np.random.default_rng(1).choice(n, min(queries, n), replace=False).tolist()
-    before = status("VmRSS")
+    before = status("RssAnon")
     began = time.perf_counter()
-    searcher = SlideSearcher(mosaics, labels, SlideSearchSettings(by=by), available_cpus())  # type: ignore[arg-type]
-    made = time.perf_counter() - began
-    took, right, own = [], {1: 0, 3: 0, 5: 0}, 0
+    mosaics = open_mosaics(mosaics_folder(path) / _KEY, path, STORED)
+    n = mosaics.n_slides
+    labels = [label_of(number) for number in range(n)]
+    searcher = SlideSearcher(mosaics, labels, SlideSearchSettings(by=by), available_cpus())
+    opened = time.perf_counter() - began
+    asking = np.random.default_rng(1).choice(n, min(queries, n), replace=False).tolist()
+    took, cpu, own = [], [], 0
+    right = dict.fromkeys((1, 3, 5), 0)
+    most = 0
     for number in asking:
-        began = time.perf_counter()
+        began, spent = time.perf_counter(), time.process_time()
         answer = searcher.search(mosaics.mosaic(number), labels[number])
         took.append(time.perf_counter() - began)
+        cpu.append(time.process_time() - spent)
+        most = max(most, status("RssAnon"))
         own += sum(one.patient == answer.patient for one in answer.neighbours)
         for vote in answer.majorities:
             right[vote.k] += vote.prediction == labels[number]
+    peak = status("VmHWM")
     with threadpool_limits(1):
-        loop = [_loop(by, mosaics, number) for number in asking[:1]]
+        loop = _loop(by, mosaics, asking[0])
     return {
         "by": by,
         "slides": n,
         "queries": len(asking),
         "ms per query": round(1e3 * median(took), 1),
+        "cpu ms per query": round(1e3 * median(cpu), 1),
         "ms worst": round(1e3 * max(took), 1),
-        "ms opening": round(1e3 * made, 1),
-        "ms loop in NumPy": round(1e3 * median(loop), 1),
-        "MB codes and features": round((mosaics.codes.nbytes + mosaics.features.nbytes) / 1e6),
-        "MB grown by": round((status("VmHWM") - before) / 1e6),
+        "ms to open": round(1e3 * opened, 1),
+        "ms loop in NumPy": round(1e3 * loop, 1),
+        # Pages of files are the system's, to take back as it likes.
+        "peak MB": round(peak / 1e6),
+        "anonymous MB": round((most - before) / 1e6),
+        "MB of codes and features": round((mosaics.codes.nbytes + mosaics.features.nbytes) / 1e6),
         "own patient": own,
         **{f"mMV@{k}": round(count / len(asking), 3) for k, count in right.items()},
         "chance": round(1 / _CLASSES, 3),
@@ -137,11 +161,11 @@ def making() -> dict[str, Any]:
         )
         places = np.arange(PATCHES)
         coords = np.stack([places % 32, places // 32], axis=1) * 224
-        began = time.perf_counter()
+        began = time.process_time()
         with threadpool_limits(1):
             choose_mosaic(features, coords, MosaicSettings())
-        took.append(time.perf_counter() - began)
-    return {"patches": PATCHES, "ms per mosaic": round(1e3 * median(took), 1)}
+        took.append(time.process_time() - began)
+    return {"patches": PATCHES, "cpu ms per mosaic": round(1e3 * median(took), 1)}
 
 
 def main() -> int:
@@ -154,16 +178,19 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="300 slides: does everything work?")
     parser.add_argument("--json", type=Path, metavar="FILE", help="one object per measurement")
     parser.add_argument("--check", action="store_true", help="exit 1 where a target is missed")
-    parser.add_argument("--child", metavar="BY", help=argparse.SUPPRESS)
+    parser.add_argument("--cache", type=Path, default=default_cache(), metavar="DIR")
+    parser.add_argument("--child", nargs=2, metavar=("BY", "PATH"), help=argparse.SUPPRESS)
     asked = parser.parse_args()
     n = 300 if asked.quick else asked.slides
     if asked.child is not None:
-        sys.stdout.write(json.dumps(_child(asked.child, n, asked.queries)))
+        by, path = asked.child
+        sys.stdout.write(json.dumps(_child(by, Path(path), asked.queries)))
         return 0
     say(environment(2))
+    path = stored(asked.cache, n)
     results = [making()]
     for by in ("hamming", "l2"):
-        command = [sys.executable, __file__, "--child", by, "--slides", str(n)]
+        command = [sys.executable, __file__, "--child", by, str(path)]
         command += ["--queries", str(asked.queries)]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         results.append(json.loads(done.stdout))
@@ -186,11 +213,11 @@ def _missed(results: list[dict[str, Any]]) -> list[str]:
         by = one["by"]
         if one["ms per query"] > 1e3 * MOST_SECONDS[by]:
             missed.append(f"{by}: {one['ms per query']} ms a query, more than {MOST_SECONDS[by]} s")
-        if one["MB grown by"] > MOST_MB[by]:
-            missed.append(f"{by}: {one['MB grown by']} MB beside the mosaics")
+        if one["anonymous MB"] > MOST_MB:
+            missed.append(f"{by}: {one['anonymous MB']} MB beside the files")
         if one["own patient"]:
             missed.append(f"{by}: {one['own patient']} slides of the own patient")
-        if one["mMV@5"] < 10 * one["chance"]:
+        if one["mMV@5"] < 8 * one["chance"]:
             missed.append(f"{by}: right in {one['mMV@5']} of the queries alone")
     return missed
 

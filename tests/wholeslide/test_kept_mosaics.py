@@ -147,6 +147,16 @@ def test_damaged_features_are_found_by_verify(make_archive, make_cohort):
     assert mosaics_of_archive(open_archive(archive), SETTINGS).problem is None
 
 
+def test_what_cannot_be_kept_is_made_all_the_same(make_archive, make_cohort):
+    archive = make_archive(make_cohort(2))
+    expected = _content(mosaics_of_archive(open_archive(archive), SETTINGS).mosaics)
+    shutil.rmtree(mosaics_folder(archive))
+    mosaics_folder(archive).write_bytes(b"in the way")
+    kept = mosaics_of_archive(open_archive(archive), SETTINGS)
+    assert f"cannot be kept in {mosaics_folder(archive)}" in kept.problem
+    assert _content(kept.mosaics) == expected
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_an_archive_that_may_only_be_read_is_searched_without(make_archive, make_cohort):
     archive = make_archive(make_cohort(2))
