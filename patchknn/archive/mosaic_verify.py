@@ -18,7 +18,7 @@ def mosaic_findings(path: Path, advance: Callable[[int], None]) -> Iterator[tupl
     ``advance`` is told of bytes as they are read.
     """
     folder = mosaics_folder(path)
-    remedy = "Mosaics are derived: delete the folder, and 'patchknn slide search' makes them anew."
+    remedy = f"Mosaics are derived: remove them by 'patchknn archive index {path} --rebuild'."
     try:
         names = sorted(entry.name for entry in folder.iterdir())
     except FileNotFoundError:

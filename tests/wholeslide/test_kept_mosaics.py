@@ -11,6 +11,7 @@ import pytest
 from patchknn.archive.choice import Choice
 from patchknn.archive.compact import compact
 from patchknn.archive.index.names import mosaics_folder
+from patchknn.archive.index.update import update_index
 from patchknn.archive.purge import purge_rows
 from patchknn.archive.remove import remove_rows
 from patchknn.archive.snapshot import open_archive
@@ -130,7 +131,7 @@ def test_damage_is_found_by_verify_and_made_anew(make_archive, make_cohort, arra
     file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:])
     (finding,) = verify_archive(archive)
     assert finding.file == f"index/mosaics/{folder.name}/{array}.bin"
-    assert "makes them anew" in finding.sentence
+    assert f"remove them by 'patchknn archive index {archive} --rebuild'" in finding.sentence
     assert _content(mosaics_of_archive(snapshot, SETTINGS).mosaics) == first
     assert verify_archive(archive) == []
 
@@ -144,6 +145,8 @@ def test_damaged_features_are_found_by_verify(make_archive, make_cohort):
     assert [finding.file.rpartition("/")[2] for finding in verify_archive(archive)] == [file.name]
     file.unlink()
     assert len(verify_archive(archive)) == 1
+    update_index(archive, rebuild=True)
+    assert verify_archive(archive) == []
     assert mosaics_of_archive(open_archive(archive), SETTINGS).problem is None
 
 

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from patchknn.archive.deleting import remove_whole
-from patchknn.archive.index.names import SUPERSEDED, TEMPORARY, is_segment_name
+from patchknn.archive.index.names import SUPERSEDED, TEMPORARY, is_segment_name, mosaics_folder
 
 DAY = 24 * 3600.0
 
@@ -39,6 +39,19 @@ def tidy(folder: Path, used: set[str], grace: float) -> int:
                 if gone:
                     mark.unlink(missing_ok=True)
     return removed
+
+
+def remove_mosaics(path: Path) -> int:
+    """Remove whatever mosaics the archive at ``path`` keeps; how many folders.
+
+    They are made anew when they are asked for.
+    """
+    folder = mosaics_folder(path)
+    try:
+        names = [entry.name for entry in folder.iterdir() if is_segment_name(entry.name)]
+    except OSError:
+        return 0
+    return sum(_removed(folder / name) for name in names)
 
 
 def _is_older(file: Path, oldest: float) -> bool:

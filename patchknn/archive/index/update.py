@@ -15,7 +15,7 @@ from patchknn.archive.index.names import INDEX, segment_name, segments_folder
 from patchknn.archive.index.plan import plan_merge
 from patchknn.archive.index.seen import Seen
 from patchknn.archive.index.segment import Segment
-from patchknn.archive.index.tidying import DAY, tidy
+from patchknn.archive.index.tidying import DAY, remove_mosaics, tidy
 from patchknn.archive.manifests import read_manifest
 from patchknn.archive.opening import open_shards
 from patchknn.archive.settings import ArchiveSettings, read_settings
@@ -62,9 +62,9 @@ def update_index(
 ) -> IndexReport:
     """Index what the newest snapshot of the archive at ``path`` holds and no segment covers.
 
-    ``rebuild``: everything, in one segment, and no other stays. Any number of processes may do so
-    at once; one of them works, and the others ``wait`` for it or return at once. ``progress`` is
-    told of rows.
+    ``rebuild``: everything, in one segment, and no other stays, nor do kept mosaics. Any number of
+    processes may do so at once; one of them works, and the others ``wait`` for it or return at
+    once. ``progress`` is told of rows.
     Raises DamageError where a shard is damaged, OSError where the archive cannot be written to.
     """
     settings = read_settings(path)
@@ -99,6 +99,8 @@ def update_index(
         state = _state(path, settings)
         used = {segment.folder.name for segment in state.cover.segments}
         removed = tidy(segments_folder(path), used, grace)
+        if not grace:
+            removed += remove_mosaics(path)
         if state.cover.problems:  # those of what is superseded by now are over
             state = _state(path, settings)
     cover = state.cover
