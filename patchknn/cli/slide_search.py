@@ -86,8 +86,8 @@ def search(
     """
     from patchknn.cli.query_asked import ImageSettings
     from patchknn.cli.slide_search_run import Wanted, run_slide_search
-    from patchknn.wholeslide.mosaic import MosaicSettings, parse_size
-    from patchknn.wholeslide.slide_search import SlideSearchSettings
+    from patchknn.wholeslide.mosaics.mosaic import MosaicSettings, parse_size
+    from patchknn.wholeslide.mosaics.slide_search import SlideSearchSettings
 
     share, number = parse_size(mosaic)
     wanted = Wanted(

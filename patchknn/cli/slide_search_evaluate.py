@@ -14,9 +14,9 @@ from patchknn.evaluation.figures.intervals import bootstrap_intervals
 from patchknn.evaluation.figures.metrics import accuracy, mean_class_recall
 from patchknn.evaluation.figures.ranking import class_scores, confusion
 from patchknn.evaluation.outcomes import Outcome, Outcomes
-from patchknn.wholeslide.mosaic import MosaicSettings
-from patchknn.wholeslide.slide_answers import SlideAnswer
-from patchknn.wholeslide.slide_search import SlideSearcher
+from patchknn.wholeslide.mosaics.mosaic import MosaicSettings
+from patchknn.wholeslide.mosaics.slide_answers import SlideAnswer
+from patchknn.wholeslide.mosaics.slide_search import SlideSearcher
 
 _COLUMNS = ("k", "mmv", "mmv_low", "mmv_high", "macro_f1", "mean_class_recall")
 

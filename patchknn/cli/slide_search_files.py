@@ -15,8 +15,8 @@ from patchknn.cli.query_images import ImageQueries
 from patchknn.errors import PatchknnError
 from patchknn.search.answers import Failure
 from patchknn.search.query import Query, rounded_feature
-from patchknn.wholeslide.making import query_mosaic
-from patchknn.wholeslide.mosaic import MosaicSettings
+from patchknn.wholeslide.mosaics.making import query_mosaic
+from patchknn.wholeslide.mosaics.mosaic import MosaicSettings
 
 
 class SlideFile(NamedTuple):

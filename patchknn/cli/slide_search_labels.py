@@ -9,7 +9,7 @@ from patchknn.archive.mosaics import Mosaics
 from patchknn.archive.snapshot import Snapshot
 from patchknn.cli import console
 from patchknn.errors import InputError
-from patchknn.wholeslide.slide_labels import (
+from patchknn.wholeslide.mosaics.slide_labels import (
     labels_by_field,
     labels_by_patches,
     most_frequent,

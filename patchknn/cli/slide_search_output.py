@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from patchknn.cli import console
 from patchknn.cli.console import visible
 from patchknn.search.answers import Failure
-from patchknn.wholeslide.slide_answers import SlideAnswer, SlideNeighbour
-from patchknn.wholeslide.slide_search import SlideSearchSettings
+from patchknn.wholeslide.mosaics.slide_answers import SlideAnswer, SlideNeighbour
+from patchknn.wholeslide.mosaics.slide_search import SlideSearchSettings
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -44,7 +44,7 @@ class SlideAnswerWriter:
                 console.write_tsv_row(row)
             console.flush()
         elif isinstance(answer, SlideAnswer):
-            console.print_renderable(_lines(answer))
+            console.rich_console().print(_lines(answer))
 
     @property
     def exit_code(self) -> int:

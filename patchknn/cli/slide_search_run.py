@@ -16,9 +16,9 @@ from patchknn.cli.slide_search_output import SlideAnswerWriter
 from patchknn.errors import InputError, UsageError
 from patchknn.jobs.cpus import available_cpus
 from patchknn.search.answers import Failure
-from patchknn.wholeslide.kept_mosaics import mosaics_of_archive
-from patchknn.wholeslide.mosaic import MosaicSettings
-from patchknn.wholeslide.slide_search import SlideSearcher, SlideSearchSettings
+from patchknn.wholeslide.mosaics.kept_mosaics import mosaics_of_archive
+from patchknn.wholeslide.mosaics.mosaic import MosaicSettings
+from patchknn.wholeslide.mosaics.slide_search import SlideSearcher, SlideSearchSettings
 
 _STDIN = "-"
 Asked = tuple[Mosaic, str | None]

@@ -1,1 +1,1 @@
-"""Whole slides: compared with each other as wholes, by what their patches look like."""
+"""Whole slides: as grids of vectors that models learn from (Tellez 2020), and beside each other."""

@@ -34,8 +34,8 @@ from patchknn.archive.mosaics import Mosaic, Mosaics
 from patchknn.archive.settings import ArchiveSettings
 from patchknn.hamming.packing import pack_bits
 from patchknn.jobs.cpus import available_cpus
-from patchknn.wholeslide.mosaic import MosaicSettings, choose_mosaic
-from patchknn.wholeslide.slide_search import SlideSearcher, SlideSearchSettings
+from patchknn.wholeslide.mosaics.mosaic import MosaicSettings, choose_mosaic
+from patchknn.wholeslide.mosaics.slide_search import SlideSearcher, SlideSearchSettings
 
 SLIDES, PATCHES, DIM, BITS = 10_000, 1000, 512, 48
 _CLASSES, _TISSUES, _EACH = 20, 40, 2

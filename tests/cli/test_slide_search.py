@@ -22,7 +22,7 @@ from patchknn.encoder.backbones import create_backbone
 from patchknn.encoder.network import EncoderNetwork
 from patchknn.encoder.saving import save_encoder
 
-_HELPERS = Path(__file__).parents[1] / "wholeslide" / "conftest.py"
+_HELPERS = Path(__file__).parents[1] / "wholeslide" / "mosaics" / "conftest.py"
 _SPEC = importlib.util.spec_from_file_location("wholeslide_helpers", _HELPERS)
 cohorts = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(cohorts)

@@ -8,8 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patchknn.errors import UsageError
-from patchknn.wholeslide import mosaic
-from patchknn.wholeslide.mosaic import MosaicSettings, choose_mosaic, parse_size, spatial_bins
+from patchknn.wholeslide.mosaics import mosaic
+from patchknn.wholeslide.mosaics.mosaic import (
+    MosaicSettings,
+    choose_mosaic,
+    parse_size,
+    spatial_bins,
+)
 
 
 def _grid(side):

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from patchknn.archive.mosaics import Mosaic, mosaics_of
 from patchknn.archive.settings import ArchiveSettings
-from patchknn.wholeslide import slide_distances
-from patchknn.wholeslide.slide_distances import HammingDistances, L2Distances
+from patchknn.wholeslide.mosaics import slide_distances
+from patchknn.wholeslide.mosaics.slide_distances import HammingDistances, L2Distances
 
 DIM, BITS = 6, 24
 

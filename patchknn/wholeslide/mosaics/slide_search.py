@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from patchknn.archive.mosaics import Mosaic, Mosaics
 from patchknn.search.votes import tally
-from patchknn.wholeslide.slide_answers import Majority, Match, SlideAnswer, SlideNeighbour
-from patchknn.wholeslide.slide_distances import (
+from patchknn.wholeslide.mosaics.slide_answers import Majority, Match, SlideAnswer, SlideNeighbour
+from patchknn.wholeslide.mosaics.slide_distances import (
     HammingDistances,
     L2Distances,
     Nearest,

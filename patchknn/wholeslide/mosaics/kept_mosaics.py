@@ -14,8 +14,8 @@ from patchknn.archive.mosaic_files import mosaics_key, open_mosaics, read_head, 
 from patchknn.archive.mosaics import Mosaics, mosaics_of
 from patchknn.archive.snapshot import Snapshot
 from patchknn.errors import PatchknnError
-from patchknn.wholeslide.making import make_mosaics
-from patchknn.wholeslide.mosaic import MosaicSettings
+from patchknn.wholeslide.mosaics.making import make_mosaics
+from patchknn.wholeslide.mosaics.mosaic import MosaicSettings
 
 
 class Kept(NamedTuple):

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from patchknn.archive.mosaics import Mosaic, Mosaics
 from patchknn.archive.snapshot import Snapshot
 from patchknn.hamming.threads import share_out
-from patchknn.wholeslide.mosaic import MosaicSettings, choose_mosaic
-from patchknn.wholeslide.slide_rows import SlideRows, slides_of
+from patchknn.wholeslide.mosaics.mosaic import MosaicSettings, choose_mosaic
+from patchknn.wholeslide.mosaics.slide_rows import SlideRows, slides_of
 
 Int64 = npt.NDArray[np.int64]
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from patchknn.archive.mosaics import Mosaic, mosaics_of
 from patchknn.archive.settings import ArchiveSettings
 from patchknn.archive.snapshot import open_archive
-from patchknn.wholeslide.kept_mosaics import mosaics_of_archive
-from patchknn.wholeslide.mosaic import MosaicSettings
-from patchknn.wholeslide.slide_labels import labels_by_patches
-from patchknn.wholeslide.slide_search import SlideSearcher, SlideSearchSettings
+from patchknn.wholeslide.mosaics.kept_mosaics import mosaics_of_archive
+from patchknn.wholeslide.mosaics.mosaic import MosaicSettings
+from patchknn.wholeslide.mosaics.slide_labels import labels_by_patches
+from patchknn.wholeslide.mosaics.slide_search import SlideSearcher, SlideSearchSettings
 
 STORED = ArchiveSettings("a", "f", 16, 3, "float16", 224, 0.5, "float32")
 

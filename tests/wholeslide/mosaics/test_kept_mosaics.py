@@ -17,9 +17,9 @@ from patchknn.archive.remove import remove_rows
 from patchknn.archive.snapshot import open_archive
 from patchknn.archive.verify import verify_archive
 from patchknn.archive.writer import ArchiveWriter
-from patchknn.wholeslide import making
-from patchknn.wholeslide.kept_mosaics import mosaics_of_archive
-from patchknn.wholeslide.mosaic import MosaicSettings
+from patchknn.wholeslide.mosaics import making
+from patchknn.wholeslide.mosaics.kept_mosaics import mosaics_of_archive
+from patchknn.wholeslide.mosaics.mosaic import MosaicSettings
 
 SETTINGS = MosaicSettings(share=0.15, clusters=4)
 

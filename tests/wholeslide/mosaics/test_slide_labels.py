@@ -11,7 +11,11 @@ from patchknn.archive.relabel import Correction, relabel_patches
 from patchknn.archive.remove import remove_rows
 from patchknn.archive.snapshot import open_archive
 from patchknn.errors import InputError
-from patchknn.wholeslide.slide_labels import labels_by_patches, most_frequent, read_label_table
+from patchknn.wholeslide.mosaics.slide_labels import (
+    labels_by_patches,
+    most_frequent,
+    read_label_table,
+)
 
 
 def test_most_patches_decide_after_all_corrections(make_archive, make_cohort):

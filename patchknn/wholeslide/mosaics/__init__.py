@@ -1,0 +1,1 @@
+"""Slides compared with each other as wholes, by mosaics of their patches (Kalra 2020)."""
