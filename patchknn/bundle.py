@@ -34,9 +34,9 @@ from patchknn.bundle_files import (
 from patchknn.errors import ConflictError, DamageError, InputError
 from patchknn.files import (
     errors_named,
-    fsync_directory,
     fsync_file,
     read_json,
+    swap_directory,
     temporary_beside,
     write_json,
 )
@@ -158,7 +158,7 @@ def write_bundle(
             write_json(temporary / DESCRIPTION_FILE, content)
             for file in temporary.iterdir():
                 fsync_file(file)
-            _swap_directory(temporary, directory)
+            swap_directory(temporary, directory)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return str(content["fingerprint"])
@@ -177,7 +177,7 @@ def copy_bundle(bundle: Bundle, directory: Path, *, backbone: bool = True) -> No
                 if source.is_file() and (backbone or name != BACKBONE_FILE):
                     shutil.copyfile(source, temporary / name)
                     fsync_file(temporary / name)
-            _swap_directory(temporary, directory)
+            swap_directory(temporary, directory)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -272,22 +272,3 @@ def _load_safetensors(file: Path) -> dict[str, Array]:
     except (SafetensorError, ValueError, KeyError) as error:
         message = f"{file} is not a readable safetensors file: {error}"
         raise DamageError(message) from None
-
-
-def _swap_directory(temporary: Path, directory: Path) -> None:
-    fsync_directory(temporary)
-    previous = None
-    if directory.exists():
-        previous = temporary_beside(directory)
-        directory.rename(previous)
-    try:
-        temporary.rename(directory)
-    except OSError:
-        if previous is not None:
-            previous.rename(directory)
-        raise
-    fsync_directory(directory.parent)
-    if previous is not None:
-        import shutil
-
-        shutil.rmtree(previous)

@@ -87,6 +87,26 @@ def replaced_atomically(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def swap_directory(temporary: Path, directory: Path) -> None:
+    """Put a folder that is complete in the place of ``directory``, which may be there."""
+    fsync_directory(temporary)
+    previous = None
+    if directory.exists():
+        previous = temporary_beside(directory)
+        directory.rename(previous)
+    try:
+        temporary.rename(directory)
+    except OSError:
+        if previous is not None:
+            previous.rename(directory)
+        raise
+    fsync_directory(directory.parent)
+    if previous is not None:
+        import shutil
+
+        shutil.rmtree(previous)
+
+
 class ErrorKeepingFile:
     """A new file that takes every write, and raises the first error when it is closed.
 
