@@ -207,6 +207,12 @@ class ProgressBar:
         if self._bar is not None:
             self._bar.update(count)
 
+    def counting(self, items: Iterable[Item]) -> Iterator[Item]:
+        """The items, moving by one for each."""
+        for item in items:
+            self.advance()
+            yield item
+
     def __enter__(self) -> Self:
         return self
 
@@ -226,6 +232,14 @@ def stdin_lines() -> Iterator[str]:
         text = line.rstrip("\n").rstrip("\r")
         if text:
             yield text
+
+
+def arguments(given: Iterable[str]) -> list[str]:
+    """Arguments of a command line, with the lines of stdin in the place of ``-``."""
+    result: list[str] = []
+    for argument in given:
+        result += stdin_lines() if argument == "-" else [argument]
+    return result
 
 
 def discard_stdout() -> None:

@@ -150,7 +150,7 @@ def embed(
         message = f"{archive} is not an archive yet: give --encoder ENCODER to make one."
         raise UsageError(message)
     bundle = load_bundle(encoder if encoder is not None else archive / "encoder")
-    arguments = _arguments(sources)
+    arguments = console.arguments(sources)
     if existing is not None:
         size = size or existing.patch_px
         mpp = mpp or existing.mpp
@@ -194,6 +194,7 @@ def embed(
     from patchknn.indexing.profile import Stopwatch
     from patchknn.indexing.reading import ReadSettings
     from patchknn.indexing.work import EmbeddingSettings
+    from patchknn.jobs.cpus import reader_processes
 
     # With workers elsewhere this process only looks whether the encoder is of use.
     chosen = choose_device(device if dask is None else "cpu")
@@ -204,7 +205,7 @@ def embed(
     if existing is None:  # no archive is made of an encoder that cannot be used
         make_extractor().check_size(size)
     make_archive()
-    readers = _readers(workers, chosen.type) if dask is None else workers or 0
+    readers = reader_processes(workers, chosen.type) if dask is None else workers or 0
     how = EmbeddingSettings(
         patches=patches,
         reading=ReadSettings(size, patches.mpp, default_mpp, thumbnails, readers),
@@ -244,23 +245,6 @@ def embed(
         finally:
             if profile:
                 print_profile(watch.figures(), chosen.type, readers)
-
-
-def _arguments(sources: list[str]) -> list[str]:
-    arguments: list[str] = []
-    for source in sources:
-        arguments += console.stdin_lines() if source == "-" else [source]
-    return arguments
-
-
-def _readers(workers: int | None, device: str) -> int:
-    from patchknn.jobs.cpus import available_cpus
-
-    if workers is not None:
-        return workers
-    # On CPUs the encoder needs them: one reader in four is enough to keep it fed.
-    cpus = available_cpus()
-    return max(1, cpus // 4) if device == "cpu" else min(cpus, 8)
 
 
 def _plan(

@@ -29,7 +29,10 @@ def jobs() -> None:
 def status(
     run: Annotated[
         Path,
-        typer.Argument(metavar="RUN", help="The output of 'tile' (TILES) or 'embed' (ARCHIVE)."),
+        typer.Argument(
+            metavar="RUN",
+            help="The output of 'tile' (TILES), 'embed' (ARCHIVE) or 'slide compress' (GRIDS).",
+        ),
     ],
     format: options.Format = None,
 ) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
-from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -24,12 +22,11 @@ from patchknn.cli.options import (
 from patchknn.errors import UsageError
 
 if TYPE_CHECKING:
+    from patchknn.jobs.engines import Engine
     from patchknn.jobs.units import Outcome, Unit
     from patchknn.slides.units import SlideUnit
 
 _COLUMNS = ("name", "status", "tiles", "path", "detail")
-_TABLE = ("name", "status", "tiles", "detail")
-_COUNTED = ("done", "planned", "skipped", "empty", "failed")
 
 
 def tile(
@@ -94,12 +91,9 @@ def tile(
     times at once, on any machine: each slide is done by one of them, the largest first; 'patchknn
     jobs status TILES' tells how far they are.
     """
-    from patchknn.jobs.claims import CLAIMS
+    from patchknn.cli.unit_runs import UnitsRun
     from patchknn.jobs.cpus import available_cpus
     from patchknn.jobs.engines import local_engine
-    from patchknn.jobs.ledger import Ledger
-    from patchknn.jobs.records import RECORDS
-    from patchknn.jobs.run import run_units
     from patchknn.jobs.units import Unit
     from patchknn.slides.listing import list_slides
     from patchknn.slides.pixels import file_size
@@ -125,59 +119,24 @@ def tile(
     # A slide that clashes shares its file with another, so it needs a name of its own.
     units = [Unit(u.entry.name if u.clash is None else str(u.entry.path), u) for u in plan]
     by_name = {unit.name: unit.payload for unit in units}
-    if output.exists() and not output.is_dir():
-        message = f"{output} is a file, not a folder; choose another -o."
-        raise UsageError(message)
-    stack = ExitStack()
-    ledger = None
-    if not dry_run:
-        output.mkdir(parents=True, exist_ok=True)
-        ledger = Ledger(
-            *(output / CLAIMS, output / RECORDS, "tile"), retries=retries, only_failed=only_failed
+    units.sort(key=lambda unit: -file_size(unit.payload.entry.path))
+    work = plan_tiles if dry_run else make_tiles
+    run = UnitsRun("tile", output, "tiles", retries, only_failed, dask, dry_run)
+
+    def engine(count: int) -> Engine[SlideUnit]:
+        return local_engine(work, min(processes, count))
+
+    with (
+        run.outcomes(units, work, engine) as outcomes,
+        console.ProgressBar(len(by_name), "tile", "slide") as bar,
+    ):
+        return run.tell(
+            bar.counting(outcomes),
+            lambda outcome: _row(by_name[outcome.unit], outcome),
+            _COLUMNS,
+            console.output_format(format),
+            f"Tile sets in {output}",
         )
-        stack.enter_context(ledger)
-    with stack:
-        if ledger is not None:
-            ledger.plan([unit.name for unit in units])
-            if only_failed:
-                failed = ledger.failed_before()
-                units = [unit for unit in units if unit.name in failed]
-        units.sort(key=lambda unit: -file_size(unit.payload.entry.path))
-        work = plan_tiles if dry_run else make_tiles
-        if dask is None:
-            engine = local_engine(work, min(processes, len(units)))
-        else:
-            from patchknn.jobs.connecting import connected
-
-            engine = stack.enter_context(connected(dask, console.warn)).engine(work)
-        outcomes = run_units(units, engine, ledger)
-        return _told(outcomes, by_name, output, console.output_format(format), dry_run=dry_run)
-
-
-def _told(
-    outcomes: Generator[Outcome, None, None],
-    by_name: Mapping[str, SlideUnit],
-    output: Path,
-    style: str,
-    *,
-    dry_run: bool,
-) -> int:
-    """Print what becomes of the slides as it comes; the exit code."""
-    counts = dict.fromkeys(_COUNTED, 0)
-
-    def rows() -> Any:
-        with console.ProgressBar(len(by_name), "tile", "slide") as bar:
-            for outcome in outcomes:
-                bar.advance()
-                yield _row(by_name[outcome.unit], outcome, counts)
-
-    columns = _TABLE if style == "table" else _COLUMNS
-    with closing(outcomes):  # a signal ends the workers at once, not when Python tidies up
-        console.write_rows(rows(), columns, style, title=f"Tile sets in {output}")
-    console.message(_summary(counts, dry_run=dry_run))
-    if counts["failed"]:
-        return 1 if counts["failed"] == sum(counts.values()) else 3
-    return 0
 
 
 def make_tiles(unit: Unit[SlideUnit]) -> Outcome:
@@ -198,35 +157,18 @@ def _work(unit: Unit[SlideUnit], *, dry_run: bool) -> Outcome:
     return Outcome(unit.name, result.status, result.detail, result.tiles)
 
 
-def _row(unit: SlideUnit, outcome: Outcome, counts: dict[str, int]) -> dict[str, Any]:
-    counts[outcome.status] += 1
-    row: dict[str, Any] = {
+def _row(unit: SlideUnit, outcome: Outcome) -> dict[str, Any]:
+    return {
         "name": unit.entry.name,
         "status": outcome.status,
         "tiles": outcome.count,
-        "path": None if outcome.status == "failed" else str(unit.output),
+        "path": str(unit.output),
         "detail": outcome.detail or None,
     }
-    if outcome.status == "failed":
-        console.fail(outcome.detail)
-        row["error"] = outcome.detail
-    elif outcome.detail and outcome.count != 0:
-        console.message(f"{unit.entry.name}: {outcome.detail}")
-    tiles = f", {outcome.count} tiles" if outcome.count else ""
-    console.log(f"{unit.entry.name}: {outcome.status}{tiles}.")
-    return row
-
-
-def _summary(counts: dict[str, int], *, dry_run: bool) -> str:
-    order = ("planned", "skipped", "failed") if dry_run else ("done", "skipped", "empty", "failed")
-    text = ", ".join(f"{counts[status]} {status}" for status in order)
-    return f"tile: {text}."
 
 
 def _arguments(slides: list[str]) -> list[str]:
-    paths: list[str] = []
-    for argument in slides:
-        paths += console.stdin_lines() if argument == "-" else [argument]
+    paths = console.arguments(slides)
     if not paths:
         message = "no slide was named on stdin."
         raise UsageError(message)

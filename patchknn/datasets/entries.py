@@ -56,18 +56,22 @@ class Entry:
 
 
 def iter_entries(
-    arguments: Iterable[str | Path], *, split: str | None = None, grouped: bool = True
+    arguments: Iterable[str | Path],
+    *,
+    split: str | None = None,
+    grouped: bool = True,
+    exclude: Path | None = None,
 ) -> Iterator[Entry | Problem]:
     """The sources that files, folders and manifests name, in their order.
 
     ``split`` keeps those rows of manifests. With ``grouped`` each source comes once: the rows of
     one slide in a manifest as one entry, at the place of the first, and a file named twice at its
     first place. Without, each comes wherever it is named. The same name for two different files
-    is a Problem that names both.
+    is a Problem that names both. Of folders, what lies under ``exclude`` is left out.
     """
     seen: dict[str, str] = {}
     for argument in arguments:
-        for item in _of_argument(Path(argument), split, grouped=grouped):
+        for item in _of_argument(Path(argument), split, exclude, grouped=grouped):
             if isinstance(item, Problem):
                 yield item
                 continue
@@ -96,10 +100,12 @@ def _checked(entry: Entry, seen: dict[str, str]) -> Entry | Problem:
     return entry
 
 
-def _of_argument(path: Path, split: str | None, *, grouped: bool) -> Iterator[Entry | Problem]:
+def _of_argument(
+    path: Path, split: str | None, exclude: Path | None, *, grouped: bool
+) -> Iterator[Entry | Problem]:
     try:
         if path.is_dir():
-            yield from _of_folder(path)
+            yield from _of_folder(path, exclude)
         elif path.suffix.lower() in TABLE_SUFFIXES:
             yield from _of_manifest(path, split, grouped=grouped)
         else:
@@ -134,11 +140,11 @@ def _of_tileset(path: Path) -> Entry | Problem:
     return Entry(tileset.name, path, "tileset", patient=tileset.patient)
 
 
-def _of_folder(folder: Path) -> Iterator[Entry | Problem]:
+def _of_folder(folder: Path, exclude: Path | None) -> Iterator[Entry | Problem]:
     # A folder that 'tile' wrote may hold the tiles' images beside the tile sets: these name them.
-    tilesets = any(path.suffix.lower() in TILESET_SUFFIXES for path in files_below(folder))
+    tilesets = any(path.suffix.lower() in TILESET_SUFFIXES for path in files_below(folder, exclude))
     found = False
-    for path in files_below(folder):
+    for path in files_below(folder, exclude):
         suffix = path.suffix.lower()
         if suffix in TILESET_SUFFIXES:
             found = True
@@ -152,9 +158,12 @@ def _of_folder(folder: Path) -> Iterator[Entry | Problem]:
         yield Problem(str(folder), f"{folder} holds no image, slide or tile set.")
 
 
-def files_below(folder: Path) -> Iterator[Path]:
-    """Files below a folder in the order of their names, links followed, hidden ones left out."""
-    visited: set[str] = set()
+def files_below(folder: Path, exclude: Path | None = None) -> Iterator[Path]:
+    """Files below a folder in the order of their names, links followed, hidden ones left out.
+
+    So is what lies under ``exclude``.
+    """
+    visited = set() if exclude is None else {os.path.realpath(exclude)}
     for root, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(root)
         folders[:] = sorted(name for name in folders if not name.startswith("."))

@@ -23,7 +23,8 @@ class PatchSettings:
     ``size`` in pixels at ``mpp`` µm/px (None: 0.5 for slides); ``labels`` false leaves them
     away; ``slides_dir`` is where the slides of tile sets lie now; ``slide_mpp`` goes before a
     slide's own figure, ``default_mpp`` serves where it has none; ``image_mpp`` is that of plain
-    images; ``min_tissue`` is a share.
+    images; ``min_tissue`` is a share. ``stride`` is from one tile of a slide to the next (None:
+    ``size``, and of a tile set its own); ``allow_upsample`` lets ``mpp`` be finer than a slide.
     """
 
     size: int
@@ -34,6 +35,19 @@ class PatchSettings:
     default_mpp: float | None = None
     image_mpp: float | None = None
     min_tissue: float = 0.5
+    stride: int | None = None
+    allow_upsample: bool = False
+
+    @property
+    def tiling(self) -> TilingSettings:
+        """The same as it is said of slides that are tiled."""
+        return TilingSettings(
+            size=self.size,
+            stride=self.stride,
+            mpp=self.mpp or DEFAULT_MPP,
+            min_tissue=self.min_tissue,
+            allow_upsample=self.allow_upsample,
+        )
 
 
 def entry_patches(entry: Entry, settings: PatchSettings) -> list[Patch]:
@@ -49,7 +63,7 @@ def entry_patches(entry: Entry, settings: PatchSettings) -> list[Patch]:
         patches = [replace(patch, slide_mpp=mpp) for patch in entry.rows]
     else:
         tileset = entry_tiles(entry, settings)
-        patches = _patches_of(tileset, entry)
+        patches = tileset_patches(tileset, entry)
     if not settings.labels:
         patches = [replace(patch, label=None) for patch in patches]
     return patches
@@ -58,10 +72,9 @@ def entry_patches(entry: Entry, settings: PatchSettings) -> list[Patch]:
 def entry_tiles(entry: Entry, settings: PatchSettings) -> TileSet:
     """The tile set of a slide or tile-set entry, its slide found where it lies now."""
     if entry.kind == "slide":
-        mpp = settings.mpp or DEFAULT_MPP
         return tile_slide(
             entry.path,
-            TilingSettings(size=settings.size, mpp=mpp, min_tissue=settings.min_tissue),
+            settings.tiling,
             name=entry.name,
             slide_mpp=entry.mpp or settings.slide_mpp,
             default_mpp=settings.default_mpp,
@@ -74,8 +87,10 @@ def entry_tiles(entry: Entry, settings: PatchSettings) -> TileSet:
     return replace(tileset, slide=_find_slide(entry.path, tileset, settings.slides_dir))
 
 
-def _patches_of(tileset: TileSet, entry: Entry) -> list[Patch]:
-    labels = tileset.labels or (None,) * len(tileset)
+def tileset_patches(tileset: TileSet, entry: Entry, part: slice = slice(None)) -> list[Patch]:
+    """The patches of a tile set, or of a ``part`` of its tiles."""
+    coords = tileset.coords[part].tolist()
+    labels = (None,) * len(coords) if tileset.labels is None else tileset.labels[part]
     return [
         Patch(
             tileset.name,
@@ -88,7 +103,7 @@ def _patches_of(tileset: TileSet, entry: Entry) -> list[Patch]:
             entry.split,
             tileset.level0_mpp,
         )
-        for (x, y), label in zip(tileset.coords.tolist(), labels, strict=True)
+        for (x, y), label in zip(coords, labels, strict=True)
     ]
 
 
@@ -100,6 +115,13 @@ def _check_fits(path: Path, tileset: TileSet, settings: PatchSettings) -> None:
         message = (
             f"{path} holds tiles of {tileset.patch_size} px at {tileset.target_mpp:g} µm/px, and "
             f"{wanted} are asked for: tile again with these --size and --mpp."
+        )
+        raise InputError(message)
+    stride = tileset.patch_size - tileset.overlap
+    if settings.stride not in {None, stride}:
+        message = (
+            f"{path} holds tiles every {stride} px, and every {settings.stride} px are asked for: "
+            "tile again with this --stride, or leave it away."
         )
         raise InputError(message)
 

@@ -44,8 +44,9 @@ class FeatureExtractor:
     ``precision`` float32, or bfloat16 by autocast; features leave as float32 either way. The
     result for an image does not depend on its batch beyond rounding in the last place, since
     batch norm uses its stored statistics. ``averaged`` is how many orientations of an image its
-    features are the mean of, 1, 2, 4 or 8: it takes that many times as long, and no more memory.
-    With ``compiled`` torch.compile makes the network over for this machine: slow to start, then
+    features are the mean of, 1, 2, 4 or 8: it takes that many times as long, and no more memory;
+    with ``apart`` they are not that mean but one after the other, (B, averaged · D). With
+    ``compiled`` torch.compile makes the network over for this machine: slow to start, then
     faster, and the features the same but for rounding.
     """
 
@@ -59,6 +60,7 @@ class FeatureExtractor:
         *,
         crop: float = 1.0,
         averaged: int = 1,
+        apart: bool = False,
         compiled: bool = False,
     ) -> None:
         if precision not in PRECISIONS:
@@ -71,6 +73,7 @@ class FeatureExtractor:
         self.precision = precision
         self.crop = crop
         self.averaged = averaged
+        self._apart = apart
         self._network = network.eval().to(device)
         self._network.backbone.to(memory_format=torch.channels_last)
         self._scale, self._shift = (v.to(device) for v in _scale_and_shift(mean, std))
@@ -86,6 +89,7 @@ class FeatureExtractor:
         precision: str | None = None,
         averaged: int = 1,
         *,
+        apart: bool = False,
         compiled: bool = False,
     ) -> FeatureExtractor:
         """The extractor of a bundle, at the bundle's precision unless another is asked for.
@@ -107,6 +111,7 @@ class FeatureExtractor:
             *(network, mean, std, device, precision),
             crop=crop,
             averaged=averaged,
+            apart=apart,
             compiled=compiled,
         )
 
@@ -160,11 +165,15 @@ class FeatureExtractor:
         with self._autocast():
             batch = batch.contiguous(memory_format=torch.channels_last)
             inputs = batch.to(torch.float32).mul_(self._scale).sub_(self._shift)
-            views = orientations(inputs, self.averaged)
-            features = self._forward(next(views)).float()
-            for view in views:
-                laid_out = view.contiguous(memory_format=torch.channels_last)
-                features += self._forward(laid_out).float()
+            views = (
+                self._forward(view.contiguous(memory_format=torch.channels_last)).float()
+                for view in orientations(inputs, self.averaged)
+            )
+            if self._apart:
+                return torch.cat([self._network.finished(features) for features in views], dim=1)
+            features = next(views)
+            for others in views:
+                features += others
             return self._network.finished(features / self.averaged)
 
     def _autocast(self) -> AbstractContextManager[object]:

@@ -39,6 +39,7 @@ class RemoteEncoder:
     precision: str
     averaged: int
     compiled: bool = False
+    apart: bool = False
 
     def load(self) -> tuple[Bundle, FeatureExtractor]:
         """The encoder, loaded once a process.
@@ -184,6 +185,8 @@ def _load(encoder: RemoteEncoder) -> tuple[Bundle, FeatureExtractor]:
     limit_threads()
     device = choose_device(encoder.device)
     extractor = FeatureExtractor.from_bundle(
-        *(bundle, device, encoder.precision, encoder.averaged), compiled=encoder.compiled
+        *(bundle, device, encoder.precision, encoder.averaged),
+        apart=encoder.apart,
+        compiled=encoder.compiled,
     )
     return bundle, extractor

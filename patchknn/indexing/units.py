@@ -58,7 +58,7 @@ def iter_units(
                 yield unit
     rest = [_block(images)] if images else []
     # What is begun last should be small: the others have ended by then, and wait for it.
-    slides.sort(key=lambda unit: -_size(unit.entries[0]))
+    slides.sort(key=lambda unit: -about_patches(unit.entries[0]))
     left = [*rest, *slides]
     listed([*names, *(unit.name for unit in left)])
     yield from left
@@ -69,7 +69,7 @@ def is_block(name: str) -> bool:
     return name.startswith(_IMAGES)
 
 
-def _size(entry: Entry) -> float:
+def about_patches(entry: Entry) -> float:
     """About how many patches a slide has, from what is known without opening it."""
     return len(entry.rows) or file_size(entry.path) / _BYTES_OF_A_PATCH[entry.kind]
 

@@ -1,4 +1,4 @@
-"""How many processors this process may use."""
+"""How many processors this process may use, and for what."""
 
 from __future__ import annotations
 
@@ -16,3 +16,12 @@ def available_cpus() -> int:
         allowed = min(int(granted), allowed or 1)
     sharing = os.environ.get("LOCAL_WORLD_SIZE", "") if "TORCHELASTIC_RUN_ID" in os.environ else ""
     return max((allowed or 1) // (int(sharing) if sharing.isdigit() else 1), 1)
+
+
+def reader_processes(asked: int | None, device: str) -> int:
+    """How many processes read patches for an encoder on a ``device``: as ``asked``, if it was."""
+    if asked is not None:
+        return asked
+    # On CPUs the encoder needs them: one reader in four is enough to keep it fed.
+    cpus = available_cpus()
+    return max(1, cpus // 4) if device == "cpu" else min(cpus, 8)

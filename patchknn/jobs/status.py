@@ -55,8 +55,8 @@ def run_status(records: Path, claims: Path) -> RunStatus:
     names = sorted(known.units()) if planned is None else planned
     if not names and planned is None:
         message = (
-            f"{records.parent} has no record of a run: 'patchknn tile' and 'patchknn embed' leave "
-            "one in their output."
+            f"{records.parent} has no record of a run: 'patchknn tile', 'patchknn embed' and "
+            "'patchknn slide compress' leave one in their output."
         )
         raise InputError(message)
     owners = living_owners(claims, names)

@@ -168,13 +168,18 @@ def resume_settings(
 
 def tile_grid(dimensions: tuple[int, int], step: float) -> NDArray[np.int64]:
     """Level-0 corners (N, 2) of tiles every ``step`` pixels that begin inside, row by row."""
-    xs, ys = (
-        np.rint(np.arange(max(int(np.ceil(length / step)), 1)) * step).astype(np.int64)
-        for length in dimensions
-    )
-    xs, ys = xs[xs < dimensions[0]], ys[ys < dimensions[1]]
+    xs, ys = (grid_axis(length, step) for length in dimensions)
     grid = np.stack(np.meshgrid(xs, ys), axis=-1)
     return grid.reshape(-1, 2)
+
+
+def grid_axis(length: int, step: float) -> NDArray[np.int64]:
+    """Where along one side of a slide, in level-0 pixels, the columns or rows of tiles begin."""
+    corners: NDArray[np.int64] = np.rint(
+        np.arange(max(int(np.ceil(length / step)), 1)) * step
+    ).astype(np.int64)
+    inside: NDArray[np.int64] = corners[corners < length]
+    return inside
 
 
 def tissue_shares(

@@ -10,9 +10,10 @@ from typing import Literal
 from patchknn.errors import ConflictError, InputError
 from patchknn.slides.annotations import find_annotations
 from patchknn.slides.export import ImageFormat, remove_images, write_images
-from patchknn.slides.listing import SlideEntry, stem_of
+from patchknn.slides.listing import SlideEntry
+from patchknn.slides.outputs import MadeOf, output_files, refuse_another
 from patchknn.slides.pixels import require_file
-from patchknn.slides.readers import SLIDE_SUFFIXES, open_slide
+from patchknn.slides.readers import open_slide
 from patchknn.slides.tileset import TileSet, read_tileset, write_tileset
 from patchknn.slides.tiling import TilingSettings, check_target, resume_settings, tile_slide
 
@@ -56,32 +57,19 @@ def plan_units(
     images: ImageFormat | None = None,
     workers: int = 1,
 ) -> list[SlideUnit]:
-    """Give each slide its file below ``folder``: its name with ``.h5`` for the suffix.
+    """Give each slide its file below ``folder``, as ``output_files`` has it.
 
-    ``slide_mpp`` goes before a list's ``mpp``. Of two slides that claim one file, the later one
-    carries a ``clash`` that names both; a picture beside a slide, as viewers save them, does so
-    wherever it stands. Where there are fewer slides than ``workers``, each gets several threads.
+    ``slide_mpp`` goes before a list's ``mpp``. Where there are fewer slides than ``workers``, each
+    gets several threads.
     """
-    owners: dict[Path, SlideEntry] = {}
-    for entry in sorted(entries, key=lambda e: e.path.suffix.lower() not in SLIDE_SUFFIXES):
-        owners.setdefault(_output(folder, entry), entry)
     units = []
     threads = max(workers // max(len(entries), 1), 1)
-    for entry in entries:
-        output = _output(folder, entry)
-        clash = None
-        if not output.resolve().is_relative_to(folder.resolve()):
-            clash = f"{entry.name} would be written outside {folder}; give it another name."
-        owner = owners[output]
-        if owner is not entry:
-            clash = (
-                f"{owner.path} and {entry.path} would both be {output}; rename one, or name "
-                "them apart in a list with a name column."
-            )
+    for entry, output in zip(entries, output_files(entries, folder, TILESET_SUFFIX), strict=True):
         if slide_mpp is not None:
             entry = replace(entry, mpp=slide_mpp)  # noqa: PLW2901
         place = entry.annotations or annotations
-        units.append(SlideUnit(entry, output, settings, default_mpp, place, images, clash, threads))
+        path, clash = output.path, output.clash
+        units.append(SlideUnit(entry, path, settings, default_mpp, place, images, clash, threads))
     return units
 
 
@@ -115,7 +103,11 @@ def tile_unit(unit: SlideUnit, *, dry_run: bool = False) -> SlideResult:
     }
     earlier = _earlier(unit)
     if earlier is not None:
-        _refuse_another(unit, earlier, str(wanted["content"]))
+        refuse_another(
+            unit.output,
+            MadeOf(earlier.name, earlier.slide, earlier.settings.get("content")),
+            MadeOf(entry.name, entry.path, str(wanted["content"])),
+        )
         if earlier.settings == wanted:
             return _kept(unit, earlier, dry_run=dry_run)
     if dry_run:
@@ -147,10 +139,6 @@ def tile_unit(unit: SlideUnit, *, dry_run: bool = False) -> SlideResult:
     return SlideResult("done", len(tileset), "; ".join(notes))
 
 
-def _output(folder: Path, entry: SlideEntry) -> Path:
-    return folder / f"{stem_of(entry.name)}{TILESET_SUFFIX}"
-
-
 def _earlier(unit: SlideUnit) -> TileSet | None:
     if not unit.output.exists():
         return None
@@ -159,17 +147,6 @@ def _earlier(unit: SlideUnit) -> TileSet | None:
     except InputError as error:
         message = f"{unit.output} is in the way: {error} Delete it, or choose another -o."
         raise ConflictError(message) from None
-
-
-def _refuse_another(unit: SlideUnit, earlier: TileSet, content: str) -> None:
-    same_file = earlier.slide == unit.entry.path
-    same_content = earlier.settings.get("content") == content
-    if earlier.name != unit.entry.name or not (same_file or same_content):
-        message = (
-            f"{unit.output} is of {earlier.slide}, not of {unit.entry.path}; choose another -o, "
-            "or name them apart in a list with a name column."
-        )
-        raise ConflictError(message)
 
 
 def _nothing(unit: SlideUnit) -> str:

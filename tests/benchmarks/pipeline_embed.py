@@ -24,7 +24,6 @@ from timing import in_turns, quotient
 
 from patchknn.archive.create import create_archive
 from patchknn.bundle import Bundle, load_bundle
-from patchknn.cli.embed import _readers
 from patchknn.datasets.patches import Patch
 from patchknn.datasets.tiles import PatchSettings
 from patchknn.encoder.backbones import create_backbone
@@ -37,6 +36,7 @@ from patchknn.indexing.features import embed_batches
 from patchknn.indexing.local import LocalEmbedding
 from patchknn.indexing.reading import ReadSettings
 from patchknn.indexing.work import EmbeddingSettings
+from patchknn.jobs.cpus import reader_processes
 from patchknn.slides.tileset import write_tileset
 from patchknn.slides.tiling import TilingSettings, tile_slide
 
@@ -83,7 +83,7 @@ def rates(
 ) -> None:
     """Each model's patches a second: bare, as ``embed`` of a slide, and of the reading alone."""
     places = corners(slide)
-    workers = _readers(None, device.type)
+    workers = reader_processes(None, device.type)
     processes = max(workers, 2 if device.type == "cpu" else workers)
     for model in models:
         some = places[: model.patches]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from patchknn.datasets.entries import iter_entries
 from patchknn.datasets.listing import choose_mpp, iter_patches
 from patchknn.datasets.patches import Patch, Problem
+from patchknn.datasets.tiles import PatchSettings, entry_tiles, tileset_patches
+from patchknn.errors import InputError
 from patchknn.slides.tileset import write_tileset
 from patchknn.slides.tiling import TilingSettings, tile_slide
 
@@ -206,3 +209,27 @@ def test_links_are_followed_and_a_loop_of_links_ends(tmp_path, write_png):
     patches = _list(tmp_path / "data")
     assert ("B/1.png", "B") in [(p.id, p.label) for p in patches]
     assert len(patches) <= 2
+
+
+def test_what_is_made_of_a_folder_inside_it_is_left_out(tmp_path, write_png):
+    write_png(tmp_path / "a" / "1.png")
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "1.h5").write_bytes(b"not a tile set")
+    entries = list(iter_entries([tmp_path], exclude=tmp_path / "made"))
+    assert [entry.name for entry in entries] == ["a/1.png"]
+
+
+def test_slides_and_tile_sets_with_a_stride(tmp_path, write_slide):
+    slide = write_slide(tmp_path / "s.tif")
+    tileset = tile_slide(slide, TilingSettings(size=32, stride=16), name="s.tif")
+    write_tileset(tmp_path / "t.h5", tileset)
+    (entry,) = iter_entries([slide])
+    (tiled,) = iter_entries([tmp_path / "t.h5"])
+    settings = PatchSettings(32, 0.5, stride=16)
+    for one in (entry, tiled):
+        np.testing.assert_array_equal(entry_tiles(one, settings).coords, tileset.coords)
+    assert len(entry_tiles(tiled, PatchSettings(32, 0.5))) == len(tileset)
+    with pytest.raises(InputError, match="every 16 px, and every 32 px are asked for"):
+        entry_tiles(tiled, PatchSettings(32, 0.5, stride=32))
+    part = tileset_patches(tileset, entry, slice(3, 5))
+    assert part == tileset_patches(tileset, entry)[3:5]

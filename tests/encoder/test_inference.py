@@ -27,9 +27,9 @@ def images():
     return np.random.default_rng(1).integers(0, 256, (8, 32, 32, 3), np.uint8)
 
 
-def _extractor(module, precision="float32", averaged=1):
-    network = EncoderNetwork(module, 1, 8, ())
-    return FeatureExtractor(network, _MEAN, _STD, torch.device("cpu"), precision, averaged=averaged)
+def _extractor(module, precision="float32", *, normalized=False, **options):
+    network = EncoderNetwork(module, 1, 8, (), normalized=normalized)
+    return FeatureExtractor(network, _MEAN, _STD, torch.device("cpu"), precision, **options)
 
 
 def test_features_are_those_of_the_model_on_normalised_images(module, images):
@@ -92,6 +92,16 @@ def test_averaged_features_are_the_mean_over_flips_and_turns(module, images, cou
     for view in views[1:]:
         np.testing.assert_allclose(averaged.features(view.copy()), found, rtol=1e-4, atol=1e-5)
     assert np.abs(one.features(views[1].copy()) - one.features(images)).max() > 1e-3
+
+
+@pytest.mark.parametrize("normalized", [False, True])
+def test_features_apart_are_those_of_each_flip_and_turn(module, images, normalized):
+    apart = _extractor(module, averaged=8, apart=True, normalized=normalized).features(images)
+    single = _extractor(module, normalized=normalized)
+    views = [np.rot90(images, turns, (1, 2)) for turns in range(4)]
+    views = [side for view in views for side in (view, view[:, :, ::-1])]
+    expected = [single.features(np.ascontiguousarray(view)) for view in views]
+    np.testing.assert_allclose(apart, np.concatenate(expected, axis=1), rtol=1e-4, atol=1e-5)
 
 
 def test_other_numbers_of_orientations_are_a_usage_error(module):
