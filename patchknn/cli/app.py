@@ -26,7 +26,7 @@ _COMMANDS = {
 _GROUPS = {
     "jobs": "How far the processes of a run are.",
     "archive": "What an archive holds, its history, is it whole?",
-    "slide": "Compare slides as wholes.",
+    "slide": "Whole slides: as grids, learnt from, beside each other.",
     "simulate": "Make synthetic data to try things on.",
     "weights": "Get pretrained weights for nodes without internet.",
 }

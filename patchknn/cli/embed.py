@@ -51,10 +51,7 @@ def embed(
     slide_mpp: options.SlideMpp = None,
     default_mpp: options.DefaultMpp = None,
     image_mpp: options.ImageMpp = None,
-    min_tissue: Annotated[
-        float,
-        typer.Option("--min-tissue", min=0, max=1, help="Share of tissue in a slide's tiles."),
-    ] = 0.5,
+    min_tissue: options.MinTissue = 0.5,
     labels: Annotated[
         bool, typer.Option("--labels/--no-labels", help="Store the classes that are known.")
     ] = True,
@@ -95,10 +92,7 @@ def embed(
     batch_size: options.BatchSize = 64,
     workers: options.Workers = None,
     device: options.Device = None,
-    compile: Annotated[
-        bool,
-        typer.Option("--compile", help="torch.compile the network: slow to start, then faster."),
-    ] = False,
+    compile: options.Compile = False,
     publish_every: Annotated[
         float,
         typer.Option(

@@ -52,6 +52,17 @@ ImageMpp = Annotated[
     float | None,
     typer.Option("--image-mpp", min=0.05, max=20.0, help="µm/px of plain images, to be resampled."),
 ]
+AllowUpsample = Annotated[
+    bool, typer.Option("--allow-upsample", help="Let the target be finer than the slide.")
+]
+MinTissue = Annotated[
+    float,
+    typer.Option("--min-tissue", min=0, max=1, help="Share of tissue in a slide's tiles."),
+]
+Compile = Annotated[
+    bool,
+    typer.Option("--compile", help="torch.compile the network: slow to start, then faster."),
+]
 Private = Annotated[
     bool,
     typer.Option("--private", help="New files and folders are their owner's only; else by umask."),

@@ -1,15 +1,18 @@
-"""``patchknn slide``: what is done with slides as wholes."""
+"""``patchknn slide``: whole slides; each command is a file of its own."""
 
 from __future__ import annotations
 
 import typer
 
-from patchknn.cli import slide_search
+from patchknn.cli import slide_compress, slide_search
 
 app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
-app.command(short_help="Find slides that are alike; judge it.")(slide_search.search)
 
 
 @app.callback()
 def _group() -> None:
-    """Work with slides as wholes."""
+    """Compress whole slides to grids of vectors; look at them, learn from them, search them."""
+
+
+app.command("compress")(slide_compress.compress)
+app.command("search", short_help="Find slides that are alike; judge it.")(slide_search.search)

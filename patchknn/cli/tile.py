@@ -9,6 +9,7 @@ import typer
 
 from patchknn.cli import console
 from patchknn.cli.options import (
+    AllowUpsample,
     Dask,
     DefaultMpp,
     DryRun,
@@ -50,9 +51,7 @@ def tile(
     mpp: Annotated[
         float, typer.Option("--mpp", min=0.05, max=20.0, help="Target µm per pixel, met exactly.")
     ] = 0.5,
-    allow_upsample: Annotated[
-        bool, typer.Option("--allow-upsample", help="Let the target be finer than the slide.")
-    ] = False,
+    allow_upsample: AllowUpsample = False,
     slide_mpp: SlideMpp = None,
     default_mpp: DefaultMpp = None,
     min_tissue: Annotated[

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -89,7 +89,7 @@ def embed_batches(
     extractor: FeatureExtractor,
     settings: ReadSettings,
     stopwatch: Stopwatch | None = None,
-) -> Iterator[EmbeddedBatch]:
+) -> Generator[EmbeddedBatch, None, None]:
     """The same for ready-made batches, in order.
 
     ``batches`` is drawn ahead of the results by at most a few batches per reader process, and by

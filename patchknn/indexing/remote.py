@@ -26,7 +26,7 @@ from patchknn.jobs.cluster import Cluster
 from patchknn.jobs.units import Outcome, Unit
 
 _loading = Lock()
-_DEFAULT_READERS = 4  # that mostly wait, for a disk or for Pillow and OpenSlide outside of Python
+DEFAULT_READERS = 4  # that mostly wait, for a disk or for Pillow and OpenSlide outside of Python
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def embed_unit(unit: Unit[_Task]) -> Outcome:
 
 def _threaded(reading: ReadSettings) -> ReadSettings:
     """Dask's workers may not start processes: threads read beside the encoder."""
-    return replace(reading, threads=True, workers=reading.workers or _DEFAULT_READERS)
+    return replace(reading, threads=True, workers=reading.workers or DEFAULT_READERS)
 
 
 def _fill(work: Work, outcome: Outcome) -> int:

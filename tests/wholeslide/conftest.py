@@ -1,0 +1,17 @@
+"""A tiny encoder and slides for it: those of the tests of indexing."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+_HELPERS = Path(__file__).parents[1] / "indexing" / "conftest.py"
+_SPEC = importlib.util.spec_from_file_location("indexing_helpers", _HELPERS)
+_helpers = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(_helpers)
+
+save_tiny_encoder = _helpers.save_tiny_encoder
+encoder = _helpers.encoder
+other_encoder = _helpers.other_encoder
+extractor = _helpers.extractor
+write_slide = _helpers.write_slide
