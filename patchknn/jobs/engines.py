@@ -239,7 +239,9 @@ class _Stops:
         try:
             self._usual[number](number, frame)
         except StoppedError as error:
-            self._error = error
+            # Not that one, which would keep alive whatever it passes through, such as the reader
+            # processes of a unit, and these their parent.
+            self._error = StoppedError(str(error))
             raise
 
 

@@ -32,21 +32,12 @@ def compress(patchknn, encoder, tmp_path):
     return call
 
 
-def _ulps(found, expected):
-    """How far apart float16 values are, in units in the last place."""
-    ordered = []
-    for values in (found, expected):
-        bits = np.ascontiguousarray(values, np.float16).view(np.int16).astype(np.int32)
-        ordered.append(np.where(bits < 0, -(bits & 0x7FFF), bits))
-    return np.abs(ordered[0] - ordered[1])
-
-
 def _turned(pixels, orientation):
     turned = np.rot90(pixels, orientation // 2)
     return np.array(turned[:, ::-1] if orientation % 2 else turned, order="C")
 
 
-def _assert_each_patch_by_itself(grid, slide, extractor, *, mpp, some=None):
+def _assert_each_patch_by_itself(grid, slide, extractor, ulps_apart, *, mpp, some=None):
     """Every vector is what the encoder makes of that patch, read and encoded alone."""
     info = grid.info
     places = grid.places()
@@ -59,12 +50,14 @@ def _assert_each_patch_by_itself(grid, slide, extractor, *, mpp, some=None):
             for orientation in range(grid.entries):
                 alone = extractor.features(_turned(pixels, orientation)[None])[0]
                 stored = grid.features[orientation, :, row, column]
-                assert _ulps(stored, alone.astype(np.float16)).max() <= 1
+                assert ulps_apart(stored, alone.astype(np.float16)).max() <= 1
     assert not grid.features[:, :, ~grid.mask].any()
 
 
 @pytest.mark.parametrize("suffix", [".h5", ".zarr"])
-def test_a_grid_holds_each_patch_by_itself(compress, write_slide, extractor, tmp_path, suffix):
+def test_a_grid_holds_each_patch_by_itself(  # noqa: PLR0917
+    compress, write_slide, extractor, ulps_apart, tmp_path, suffix
+):
     slide = write_slide("slides/one.tif", size=200)
     options = ("--stride", 24, "--mpp", 0.7, "--augment", 8)
     result, rows = compress(slide, *options, "--format", "hdf5" if suffix == ".h5" else "zarr")
@@ -76,7 +69,7 @@ def test_a_grid_holds_each_patch_by_itself(compress, write_slide, extractor, tmp
     grid = open_grid(path)
     expected = tile_slide(slide, TilingSettings(32, 24, 0.7), name="one.tif")
     np.testing.assert_array_equal(grid.info.corners(grid.places()), expected.coords)
-    _assert_each_patch_by_itself(grid, slide, extractor, mpp=0.7)
+    _assert_each_patch_by_itself(grid, slide, extractor, ulps_apart, mpp=0.7)
     height, width = grid.mask.shape
     assert rows["one.tif"] == {
         "name": "one.tif", "status": "done", "patches": len(expected), "height": height,
@@ -87,16 +80,16 @@ def test_a_grid_holds_each_patch_by_itself(compress, write_slide, extractor, tmp
     assert (grid.info.level0_size, grid.info.mpp, grid.entries) == ((200, 200), 0.7, 8)
 
 
-def test_a_real_slide(compress, shared_data, extractor, tmp_path):
+def test_a_real_slide(compress, shared_data, extractor, ulps_apart, tmp_path):
     slide = shared_data / "wsi" / "CMU-1-Small-Region.svs"
     _, rows = compress(slide)
     grid = open_grid(tmp_path / "grids" / "CMU-1-Small-Region.h5")
     # The slide's 0.499 µm/px are taken to 0.5, which is nearly nothing and yet resampled.
     assert rows[slide.name]["patches"] == grid.mask.sum() > 2000
-    _assert_each_patch_by_itself(grid, slide, extractor, mpp=0.5, some=300)
+    _assert_each_patch_by_itself(grid, slide, extractor, ulps_apart, mpp=0.5, some=300)
 
 
-def test_a_turned_slide_gives_the_turned_grid(compress, write_slide, tmp_path):
+def test_a_turned_slide_gives_the_turned_grid(compress, write_slide, ulps_apart, tmp_path):
     slide = write_slide("slides/one.tif", size=128)
     pixels = tifffile.imread(slide)[:96]
     for orientation in range(8):
@@ -109,7 +102,7 @@ def test_a_turned_slide_gives_the_turned_grid(compress, write_slide, tmp_path):
     grids = [open_grid(tmp_path / "grids" / f"{orientation}.h5") for orientation in range(8)]
     assert grids[0].mask.shape == (3, 4)
     for orientation, grid in enumerate(grids):
-        assert _ulps(grids[0].turned(orientation), grid.features[0]).max() <= 1
+        assert ulps_apart(grids[0].turned(orientation), grid.features[0]).max() <= 1
         np.testing.assert_array_equal(grids[0].turned_mask(orientation), grid.mask)
 
 
