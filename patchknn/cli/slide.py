@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from patchknn.cli import slide_compress, slide_search
+from patchknn.cli import slide_compress, slide_preview, slide_search
 
 app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
 
@@ -15,4 +15,5 @@ def _group() -> None:
 
 
 app.command("compress")(slide_compress.compress)
+app.command("preview")(slide_preview.preview)
 app.command("search", short_help="Find slides that are alike; judge it.")(slide_search.search)
