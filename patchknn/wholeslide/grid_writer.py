@@ -22,7 +22,7 @@ from patchknn.files import (
 from patchknn.wholeslide.grid_info import GridInfo, as_attributes
 
 SUFFIXES = {".h5": "hdf5", ".zarr": "zarr"}
-_BLOCK_BYTES = 32 << 20
+_BLOCK_BYTES = 64 << 20
 
 
 class GridWriter:

@@ -97,7 +97,7 @@ def rates(
         seconds, cpu = in_turns(
             {
                 "forward": bare,
-                "embed": lambda e=extractor, b=bundle, f=few, m=model: _embed(
+                "embed": lambda e=extractor, b=bundle, f=few, m=model: embed_tiles(
                     e, b, m, tiles=f, archive=folder / "archive", workers=workers
                 ),
                 "read": lambda some=some: _read_plainly(slide, some, processes),
@@ -175,7 +175,7 @@ def _bare(model: Model, count: int, device: torch.device) -> Any:
     return run
 
 
-def _embed(
+def embed_tiles(
     extractor: FeatureExtractor,
     bundle: Bundle,
     model: Model,
@@ -184,6 +184,7 @@ def _embed(
     archive: Path,
     workers: int,
 ) -> None:
+    """A tile set into a new archive, as ``embed`` does it in this process."""
     shutil.rmtree(archive, ignore_errors=True)
     create_archive(archive, bundle, patch_px=model.size, mpp=TARGET_MPP, with_backbone=False)
     patches = PatchSettings(model.size, TARGET_MPP)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import h5py
 import numpy as np
 import pytest
@@ -211,10 +213,19 @@ def test_grids_below_a_folder(tmp_path):
     assert [list_grids(path) for path in expected] == [[path] for path in expected]
 
 
-def test_what_has_no_tissue_takes_no_room(tmp_path):
+def test_what_has_no_tissue_takes_no_room_and_memory_is_for_a_block(tmp_path):
     path = tmp_path / "wide.h5"
-    with GridWriter(path, INFO, (8, 64, 1000, 1000)) as writer:
-        writer.add(np.array([[500, 500]]), np.ones((1, 8, 64), np.float32))
+    tracemalloc.start()
+    try:
+        with GridWriter(path, INFO, (8, 64, 1000, 1000)) as writer:
+            for row in (0, 500, 999):
+                writer.add(np.array([[row, 500]]), np.ones((1, 8, 64), np.float32))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 100e6
     assert path.stat().st_size > 8 * 64 * 1e6 * 2
     assert path.stat().st_blocks * 512 < path.stat().st_size / 10
-    assert open_grid(path).features[:, :, 500, 500].tolist() == [[1.0] * 64] * 8
+    for row in (0, 500, 999):
+        assert open_grid(path).features[:, :, row, 500].tolist() == [[1.0] * 64] * 8
+    assert open_grid(path).mask.sum() == 3
