@@ -41,7 +41,7 @@ class GridWriter:
         room = max(_BLOCK_BYTES // (2 * entries * dim), 1)
         self._block = np.zeros((entries * dim, min(room, max(height * width, 1))), np.float16)
         self._start = 0
-        self._dirty = False
+        self._changed = range(0)  # of the block, from the first place to the last
 
     def add(self, places: NDArray[np.int64], vectors: NDArray[np.floating[Any]]) -> None:
         """Vectors (n, A, D) of n places (n, 2), rows and columns; any order, row by row is fastest.
@@ -62,29 +62,29 @@ class GridWriter:
                 self._flush()
                 self._take_up(block * length)
             here = blocks == block
-            self._block[:, numbers[here] - self._start] = columns[:, here]
-            self._dirty = True
+            within = numbers[here] - self._start
+            self._block[:, within] = columns[:, here]
+            ends = (*within.tolist(), *self._changed[:1], *self._changed[-1:])
+            self._changed = range(min(ends), max(ends) + 1)
         self._mask[numbers] = True
 
     def _take_up(self, start: int) -> None:
         """Begin a block, with what was written of it before."""
         self._start = start
         self._block[:] = 0
-        if self._mask[start : start + self._block.shape[1]].any():
+        length = len(self._mask[start : start + self._block.shape[1]])
+        if self._mask[start : start + length].any():
             for row, part in enumerate(self._block):
-                data = os.pread(self._file, 2 * self._length, self._offset_of(row))
-                part[: self._length] = np.frombuffer(data, np.float16)
+                data = os.pread(self._file, 2 * length, self._offset_of(row))
+                written = np.frombuffer(data, np.float16)  # the file may not be as long yet
+                part[: len(written)] = written
 
     def _flush(self) -> None:
-        if self._dirty:
-            for row, part in enumerate(self._block):
-                _write(self._file, part[: self._length], self._offset_of(row))
-        self._dirty = False
-
-    @property
-    def _length(self) -> int:
-        """How many places the block has: the last of a grid may have fewer."""
-        return min(self._block.shape[1], len(self._mask) - self._start)
+        changed = self._changed
+        for row, part in enumerate(self._block if changed else ()):
+            offset = self._offset_of(row) + 2 * changed.start
+            _write(self._file, part[changed.start : changed.stop], offset)
+        self._changed = range(0)
 
     def _offset_of(self, row: int) -> int:
         return self._offset + 2 * (row * len(self._mask) + self._start)
