@@ -97,7 +97,7 @@ def compress(
     from patchknn.indexing.reading import ReadSettings
     from patchknn.indexing.remote import RemoteEncoder
     from patchknn.jobs.engines import InThisProcess
-    from patchknn.wholeslide.compress import CompressSettings
+    from patchknn.wholeslide.compress_settings import CompressSettings
     from patchknn.wholeslide.grid_units import make_grid, plan_grid, plan_grids
 
     arguments = console.arguments(sources)

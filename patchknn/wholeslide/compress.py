@@ -6,56 +6,26 @@ encoded in the same way; what differs is where the vectors go.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from patchknn.datasets.entries import Entry
 from patchknn.datasets.patches import Patch
-from patchknn.datasets.tiles import PatchSettings, entry_tiles, tileset_patches
+from patchknn.datasets.tiles import entry_tiles, tileset_patches
 from patchknn.errors import ConflictError, InputError
-from patchknn.files import quickhash
 from patchknn.indexing.features import embed_batches
-from patchknn.indexing.reading import ReadSettings
-from patchknn.indexing.remote import RemoteEncoder
-from patchknn.slides.outputs import MadeOf, refuse_another
-from patchknn.slides.pixels import require_file
+from patchknn.slides.outputs import MadeOf
 from patchknn.slides.readers import open_slide
 from patchknn.slides.tileset import TileSet
-from patchknn.slides.tiling import check_target, grid_axis, resume_settings
-from patchknn.wholeslide.grid import Grid, GridInfo, GridWriter, open_grid
-from patchknn.wholeslide.grid_writer import SUFFIXES, remove_grid, remove_leftovers
-
-
-@dataclass(frozen=True)
-class CompressSettings:
-    """How slides become grids; ``feature_dim`` is the encoder's D.
-
-    ``encoder`` gives one vector of a patch, or ``apart`` those of its eight orientations.
-    """
-
-    patches: PatchSettings
-    reading: ReadSettings
-    encoder: RemoteEncoder
-    feature_dim: int
-    batch_size: int = 64
-
-
-@dataclass(frozen=True)
-class GridUnit:
-    """A slide or tile set, where its grid goes, and how; ``clash`` says why it must not."""
-
-    entry: Entry
-    output: Path
-    settings: CompressSettings
-    clash: str | None = None
+from patchknn.slides.tiling import check_target, grid_axis
+from patchknn.wholeslide.compress_settings import GridUnit
+from patchknn.wholeslide.grid import Grid, GridInfo, GridWriter
+from patchknn.wholeslide.grid_resume import earlier_grid, other_format, slide_of, wanted_settings
+from patchknn.wholeslide.grid_writer import copy_places, remove_grid, remove_leftovers
 
 
 @dataclass(frozen=True)
@@ -81,12 +51,10 @@ def compress_unit(
         raise ConflictError(unit.clash)
     patches, entry = unit.settings.patches, unit.entry
     tileset = entry_tiles(entry, patches) if entry.kind == "tileset" else None
-    wanted = _wanted(unit, tileset)
-    earlier = _earlier(unit, MadeOf(entry.name, _slide_of(entry, tileset), wanted["content"]))
+    wanted = wanted_settings(unit, tileset)
+    earlier = earlier_grid(unit, MadeOf(entry.name, slide_of(unit, tileset), wanted["content"]))
     if earlier is not None and earlier.info.settings == wanted:
-        count = int(earlier.mask.sum())
-        shape = earlier.mask.shape
-        return GridResult("skipped", count, (shape[0], shape[1]), "" if count else _nothing(unit))
+        return _kept(unit, earlier, tileset, dry_run=dry_run)
     if dry_run:
         if tileset is None:
             mpp = entry.mpp or patches.slide_mpp
@@ -104,10 +72,25 @@ def compress_unit(
         unit.output, info, (unit.settings.encoder.averaged, unit.settings.feature_dim, *shape)
     ) as writer:
         _fill(writer, unit, tileset, _places(unit, info, tileset), advance)
-        if earlier is not None and not unit.output.exists():
-            remove_grid(_other(unit.output))  # of the other format: never are there two of a slide
+        if earlier is not None and not unit.output.exists():  # it is of the other format
+            remove_grid(other_format(unit.output))  # a slide never has two grids
     detail = "; ".join([*([] if len(tileset) else [_nothing(unit)]), *tileset.notes])
     return GridResult("done" if len(tileset) else "empty", len(tileset), shape, detail)
+
+
+def _kept(unit: GridUnit, earlier: Grid, tileset: TileSet | None, *, dry_run: bool) -> GridResult:
+    """What is there stays; who the patient is, and where the slide lies now, is put right."""
+    count, shape = int(earlier.mask.sum()), (earlier.mask.shape[0], earlier.mask.shape[1])
+    patient = unit.entry.patient if tileset is None else tileset.patient
+    slide = str(slide_of(unit, tileset))
+    notes = [] if count else [_nothing(unit)]
+    if earlier.info.slide != slide:
+        notes.append(f"moved here from {earlier.info.slide}")
+    if not dry_run and (earlier.info.slide, earlier.info.patient) != (slide, patient):
+        info = replace(earlier.info, slide=slide, patient=patient)
+        with GridWriter(unit.output, info, (*earlier.features.shape[:2], *shape)) as writer:
+            copy_places(earlier.features, earlier.mask, writer)
+    return GridResult("skipped", count, shape, "; ".join(notes))
 
 
 def _fill(
@@ -143,67 +126,6 @@ def _fill(
             advance(len(batch))
 
 
-def _wanted(unit: GridUnit, tileset: TileSet | None) -> dict[str, Any]:
-    """All that a grid hangs on, as JSON: one of them changed, and it is made anew."""
-    settings, entry = unit.settings, unit.entry
-    if tileset is not None:
-        content = quickhash(tileset.slide).hex()
-        tiles: dict[str, Any] = {
-            "size": tileset.patch_size,
-            "stride": tileset.patch_size - tileset.overlap,
-            "mpp": tileset.target_mpp,
-            "level0_mpp": tileset.level0_mpp,
-            "coords": hashlib.blake2b(tileset.coords.tobytes(), digest_size=16).hexdigest(),
-        }
-    else:
-        require_file(entry.path)
-        tiles = resume_settings(
-            entry.path,
-            settings.patches.tiling,
-            slide_mpp=entry.mpp or settings.patches.slide_mpp,
-            default_mpp=settings.patches.default_mpp,
-            annotations=None,
-            patient=entry.patient,
-            label=None,
-        )
-        content = tiles.pop("content")
-    encoder = settings.encoder
-    wanted = {
-        "content": content,
-        "tiles": tiles,
-        "encoder": encoder.fingerprint,
-        "precision": encoder.precision,
-        "augment": encoder.averaged,
-    }
-    same: dict[str, Any] = json.loads(json.dumps(wanted))
-    return same
-
-
-def _earlier(unit: GridUnit, wanted: MadeOf) -> Grid | None:
-    """The grid that is there of the same slide, in either format.
-
-    What else has the name of the other format is none of our business.
-    """
-    earlier = None
-    for path in (_other(unit.output), unit.output):
-        if not path.exists():
-            continue
-        try:
-            earlier = open_grid(path)
-        except InputError as error:
-            if path != unit.output:
-                continue
-            message = f"{path} is in the way: {error} Delete it, or choose another -o."
-            raise ConflictError(message) from None
-        info = earlier.info
-        slide = None if info.slide is None else Path(info.slide)
-        refuse_another(path, MadeOf(info.name, slide, info.settings.get("content")), wanted)
-    if earlier is not None and not unit.output.exists():
-        # Of the other format: there is something to take away, and all to do.
-        return replace(earlier, info=replace(earlier.info, settings={}))
-    return earlier
-
-
 def _info(unit: GridUnit, tileset: TileSet, wanted: dict[str, Any]) -> GridInfo:
     stride = tileset.patch_size - tileset.overlap
     return GridInfo(
@@ -228,15 +150,6 @@ def _places(unit: GridUnit, info: GridInfo, tileset: TileSet) -> NDArray[np.int6
     except ValueError as error:
         message = f"{unit.entry.path} makes no grid: its {error}; tile the slide again."
         raise InputError(message) from None
-
-
-def _slide_of(entry: Entry, tileset: TileSet | None) -> Path:
-    return entry.path if tileset is None else tileset.slide
-
-
-def _other(path: Path) -> Path:
-    (suffix,) = set(SUFFIXES) - {path.suffix}
-    return path.with_suffix(suffix)
 
 
 def _nothing(unit: GridUnit) -> str:

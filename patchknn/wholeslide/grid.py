@@ -22,7 +22,7 @@ from patchknn.archive.mapping import map_array
 from patchknn.errors import InputError
 from patchknn.files import read_json
 from patchknn.wholeslide.grid_info import ENTRIES, GridInfo, from_attributes
-from patchknn.wholeslide.grid_writer import SUFFIXES, GridWriter
+from patchknn.wholeslide.grid_writer import SUFFIXES, GridWriter, copy_places
 
 __all__ = ["Grid", "GridInfo", "GridWriter", "list_grids", "open_grid", "write_grid"]
 
@@ -110,10 +110,7 @@ def write_grid(
         raise ValueError(message)
     entries, dim, height, width = features.shape
     with GridWriter(path, info, (entries, dim, height, width)) as writer:
-        for row in np.flatnonzero(mask.any(axis=1)).tolist():
-            columns = np.flatnonzero(mask[row])
-            places = np.stack([np.full_like(columns, row), columns], axis=1)
-            writer.add(places, np.moveaxis(features[:, :, row, columns], 2, 0))
+        copy_places(features, mask, writer)
 
 
 def list_grids(folder: Path) -> list[Path]:

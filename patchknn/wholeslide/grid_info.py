@@ -44,6 +44,11 @@ class GridInfo:
     settings: Mapping[str, Any] = field(default_factory=dict)
     version: str = __version__
 
+    @property
+    def level0_patch(self) -> float:
+        """Level-0 pixels on a side of a patch."""
+        return self.patch_px * self.mpp / self.level0_mpp
+
     def corners(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
         """Level-0 top-left corners x, y (n, 2) int64 of places (n, 2), rows and columns."""
         steps = places[:, ::-1] * self.level0_step

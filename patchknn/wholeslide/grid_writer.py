@@ -142,6 +142,16 @@ class GridWriter:
         swap_directory(self._temporary, self._path)
 
 
+def copy_places(
+    features: NDArray[np.floating[Any]], mask: NDArray[np.bool_], writer: GridWriter
+) -> None:
+    """Add the places of ``mask`` (H, W) with their ``features`` (A, D, H, W), row by row."""
+    for row in np.flatnonzero(mask.any(axis=1)).tolist():
+        columns = np.flatnonzero(mask[row])
+        places = np.stack([np.full_like(columns, row), columns], axis=1)
+        writer.add(places, np.moveaxis(features[:, :, row, columns], 2, 0))
+
+
 def remove_leftovers(path: Path) -> None:
     """Delete what killed processes left of the grid at ``path``, which none is at work on."""
     for part in path.parent.glob(f".tmp-{'[0-9a-f]' * 12}-*"):

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from patchknn.jobs.cpus import available_cpus
+from patchknn.jobs.cpus import available_cpus, reader_processes
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,13 @@ def test_the_processes_of_a_torchrun_share_what_the_node_has(monkeypatch):
     assert available_cpus() == 4
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "64")
     assert available_cpus() == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "expected"),
+    [(None, "cpu", 3), (None, "cuda", 8), (0, "cpu", 0), (5, "cuda", 5)],
+)
+def test_readers_leave_an_encoder_on_cpus_most_of_these(monkeypatch, asked, device, expected):
+    monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(12)), raising=False)
+    assert reader_processes(asked, device) == expected

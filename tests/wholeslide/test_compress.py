@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+import pickle
 
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
 
+from patchknn.bundle import load_bundle
 from patchknn.datasets.images import PatchReader
 from patchknn.datasets.patches import Patch
+from patchknn.datasets.tiles import PatchSettings
+from patchknn.indexing.reading import ReadSettings
+from patchknn.indexing.remote import RemoteEncoder
 from patchknn.jobs.claims import Claims
 from patchknn.slides.tileset import write_tileset
 from patchknn.slides.tiling import TilingSettings, tile_slide
+from patchknn.wholeslide.compress_settings import CompressSettings
 from patchknn.wholeslide.grid import list_grids, open_grid
+from patchknn.wholeslide.grid_units import make_grid, plan_grids
 
 _HERE = ("--workers", 0, "--device", "cpu")
 
@@ -281,3 +288,43 @@ def test_slides_in_the_hands_of_another_process_are_left_to_it(compress, write_s
     }  # fmt: skip
     assert "in the hands of" in rows["b.tif"]["detail"]
     assert compress(tmp_path / "slides")[1]["b.tif"]["status"] == "done"
+
+
+def test_a_moved_slide_and_a_patient_are_put_right_without_the_encoder(
+    compress, write_slide, tmp_path, monkeypatch
+):
+    from patchknn.encoder.inference import FeatureExtractor
+
+    slide = write_slide("one/a.tif")
+    compress(slide, "--augment", 8)
+    before = open_grid(tmp_path / "grids" / "a.h5")
+    features, mask = before.features.copy(), before.mask.copy()
+    moved = tmp_path / "moved.tif"
+    slide.rename(moved)
+    table = tmp_path / "slides.csv"
+    table.write_text("path,name,patient\nmoved.tif,a.tif,P3\n")
+    monkeypatch.delattr(FeatureExtractor, "tensor_features")
+    for detail in (f"moved here from {slide}", None):
+        _, rows = compress(table, "--augment", 8)
+        assert (rows["a.tif"]["status"], rows["a.tif"]["detail"]) == ("skipped", detail)
+        after = open_grid(tmp_path / "grids" / "a.h5")
+        assert (after.info.slide, after.info.patient) == (str(moved), "P3")
+        np.testing.assert_array_equal(after.features, features)
+        np.testing.assert_array_equal(after.mask, mask)
+
+
+def test_a_unit_may_be_done_in_another_process(encoder, write_slide, compress, tmp_path):
+    bundle = load_bundle(encoder)
+    slide = write_slide("a.tif")
+    settings = CompressSettings(
+        PatchSettings(32, 0.5),
+        ReadSettings(32, 0.5, workers=2, threads=True),
+        RemoteEncoder(encoder, bundle.fingerprint, "cpu", "float32", 1, apart=True),
+        bundle.description.feature_dim,
+    )
+    (unit,) = plan_grids([slide], tmp_path / "elsewhere", settings, ".h5")
+    outcome = pickle.loads(pickle.dumps(make_grid(pickle.loads(pickle.dumps(unit)))))
+    assert (outcome.status, outcome.count, outcome.result) == ("done", 32, (8, 8))
+    compress(slide)
+    here, there = (open_grid(tmp_path / name / "a.h5") for name in ("grids", "elsewhere"))
+    np.testing.assert_array_equal(here.features, there.features)

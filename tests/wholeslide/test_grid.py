@@ -144,6 +144,7 @@ def test_corners_of_places_and_back():
     corners = INFO.corners(places)
     # 64 px of 0.5 µm are 126.63 px of 0.2527 µm.
     assert corners.tolist() == [[0, 0], [127, 0], [0, 253], [886, 380]]
+    assert INFO.level0_patch == pytest.approx(128 / 64 * 126.63, abs=0.01)
     np.testing.assert_array_equal(INFO.places_of(corners), places)
     with pytest.raises(ValueError, match="do not lie every"):
         INFO.places_of(np.array([[60, 0]]))
