@@ -105,13 +105,16 @@ def _fill(
     settings = unit.settings
     entries, dim, size = settings.encoder.averaged, settings.feature_dim, settings.batch_size
     _, extractor = settings.encoder.load()
+    # A small slide would wait longer for many processes to start than for a few to read it.
+    readers = min(settings.reading.workers, len(tileset) // size)
 
     def batches() -> Iterator[list[Patch]]:
         for start in range(0, len(tileset), size):
             yield tileset_patches(tileset, unit.entry, slice(start, start + size))
 
     done = 0
-    with closing(embed_batches(batches(), extractor, settings.reading)) as results:
+    reading = replace(settings.reading, workers=readers)
+    with closing(embed_batches(batches(), extractor, reading)) as results:
         for batch in results:
             error = next((sentence for sentence in batch.errors if sentence is not None), None)
             if error is not None:  # a grid with a hole would pass for one without tissue there
