@@ -10,8 +10,9 @@ import numpy as np
 from patchknn.evaluation.figures import metrics, ranking
 from patchknn.evaluation.figures.confidence import brier, confidence_figures, ece_bias
 from patchknn.evaluation.figures.paired import Paired
-from patchknn.evaluation.figures.resampling import Interval
 from patchknn.evaluation.outcomes import Outcomes
+from patchknn.figures.auroc import auroc
+from patchknn.figures.resampling import Interval
 
 
 @dataclass(frozen=True)
@@ -123,12 +124,12 @@ class Evaluation:
             "mean_ball": metrics.mean_known(outcomes.ball),
             "empty_balls": metrics.mean_known(outcomes.empty),
             "widened": metrics.mean_known(outcomes.widened),
-            "confidence_auroc": metrics.auroc(confidence, correct),
+            "confidence_auroc": auroc(confidence, correct),
             "aurc": metrics.aurc(confidence, correct),
             "ece": metrics.expected_calibration_error(confidence, correct),
             "ece_bias": ece_bias(confidence),
             "brier": brier(confidence, correct),
-            "weighted_confidence_auroc": metrics.auroc(*weighted),
+            "weighted_confidence_auroc": auroc(*weighted),
             "weighted_aurc": metrics.aurc(*weighted),
             "weighted_ece": metrics.expected_calibration_error(*weighted),
             "classifier_accuracy": metrics.mean_known(judged),

@@ -13,6 +13,7 @@ from patchknn.evaluation.calibration.isotonic import grouped, isotonic
 from patchknn.evaluation.figures import metrics
 from patchknn.evaluation.figures.confidence import accuracy_at, brier, ece_bias
 from patchknn.evaluation.outcomes import Outcomes
+from patchknn.figures.auroc import auroc
 from patchknn.search.calibration import calibrated_confidences, of_prediction, tempered
 from patchknn.search.class_scores import Voting, class_probabilities, class_scores
 
@@ -89,7 +90,7 @@ def judged_figures(confidence: Floats, correct: Flags) -> dict[str, Any]:
         "ece_bias": ece_bias(confidence),
         "brier": brier(confidence, correct),
         "log_loss": log_loss(confidence, correct),
-        "auroc": metrics.auroc(confidence, correct),
+        "auroc": auroc(confidence, correct),
     }
 
 

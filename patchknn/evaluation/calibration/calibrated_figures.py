@@ -11,6 +11,7 @@ from patchknn.evaluation.calibration.calibrate import voting_of
 from patchknn.evaluation.figures import metrics
 from patchknn.evaluation.figures.confidence import brier, ece_bias
 from patchknn.evaluation.outcomes import Outcomes
+from patchknn.figures.auroc import auroc
 from patchknn.search.calibration import calibrated_confidences, padded_priors, prediction_sets
 from patchknn.search.class_scores import class_probabilities
 from patchknn.search.strangeness import neighbour_distances, out_of_distribution
@@ -36,7 +37,7 @@ def calibrated_figures(
         "calibrated_ece": metrics.expected_calibration_error(confidence, correct),
         "calibrated_ece_bias": ece_bias(confidence),
         "calibrated_brier": brier(confidence, correct),
-        "calibrated_auroc": metrics.auroc(confidence, correct),
+        "calibrated_auroc": auroc(confidence, correct),
         "calibrated_aurc": metrics.aurc(confidence, correct),
         "coverage": calibration.coverage,
         "set_coverage": float(held.mean()) if len(held) else None,

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from patchknn.evaluation.figures import metrics
+from patchknn.figures.auroc import auroc
 from patchknn.search.strangeness import RARE, Distances
 
 Floats = npt.NDArray[np.float64]
@@ -50,7 +50,7 @@ def own_distances(distances: Distances, radius: npt.NDArray[np.integer[Any]]) ->
 def foreign_auroc(own: Floats, foreign: Floats) -> float | None:
     """The chance that a foreign query (m,) is stranger than one of the archive's own (n,)."""
     both = np.concatenate([own, foreign])
-    return metrics.auroc(both, np.arange(len(both)) >= len(own))
+    return auroc(both, np.arange(len(both)) >= len(own))
 
 
 def _quantile(values: Floats, share: float) -> float | None:

@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from patchknn.evaluation.figures import metrics
-from patchknn.evaluation.figures.correlation import pearson, spearman
 from patchknn.evaluation.figures.selective import coverage_rows, excess_aurc, threshold_for
 from patchknn.evaluation.outcomes import Outcomes
+from patchknn.figures.auroc import auroc
+from patchknn.figures.correlation import pearson, spearman
 
 Floats = npt.NDArray[np.floating[Any]]
 Bools = npt.NDArray[np.bool_]
@@ -96,7 +97,7 @@ def figures_of(confidence: Floats, correct: Bools) -> dict[str, Any]:
         "ece": ece,
         "ece_bias": bias,
         "ece_debiased": None if ece is None or bias is None else max(ece - bias, 0.0),
-        "auroc": metrics.auroc(confidence, correct),
+        "auroc": auroc(confidence, correct),
         "aurc": metrics.aurc(confidence, correct),
         "e_aurc": excess_aurc(confidence, correct),
         "batches": len(found),

@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from patchknn.evaluation.figures.metrics import bin_places
 from patchknn.evaluation.figures.ranking import average_precisions, discounted_gains, relevance
-from patchknn.evaluation.figures.resampling import (
+from patchknn.evaluation.outcomes import Outcomes
+from patchknn.figures.resampling import (
     Floats,
     GroupedSums,
     Interval,
@@ -24,7 +25,6 @@ from patchknn.evaluation.figures.resampling import (
     draws,
     middle,
 )
-from patchknn.evaluation.outcomes import Outcomes
 
 FEW = 10  # patients, below which percentile intervals are known to be too narrow
 _BINS = 10

@@ -78,21 +78,6 @@ def all_k_true(true_neighbours: Ints, k: int) -> float | None:
     return _mean(np.asarray(true_neighbours) == k)
 
 
-def auroc(scores: Floats, positive: Bools) -> float | None:
-    """The chance that a positive scores above a negative, a tie counting one half.
-
-    None where there are no positives or no negatives.
-    """
-    n_positive = int(positive.sum())
-    n_negative = len(positive) - n_positive
-    if n_positive == 0 or n_negative == 0:
-        return None
-    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    mean_rank = np.cumsum(counts) - (counts - 1) / 2
-    rank_sum = float(mean_rank[inverse][positive].sum())
-    return (rank_sum - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative)
-
-
 def risk_coverage(confidence: Floats, correct: Bools) -> npt.NDArray[np.float64]:
     """Error rate (n,) among the 1, 2, … n most confident answers.
 

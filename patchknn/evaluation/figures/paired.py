@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from patchknn.evaluation.figures.resampling import Floats, Interval, dense_numbers, draws, middle
 from patchknn.evaluation.outcomes import Outcomes
+from patchknn.figures.resampling import Floats, Interval, dense_numbers, draws, middle
 
 _EXACT = 16
 _PATTERNS = 10_000

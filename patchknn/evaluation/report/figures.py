@@ -10,10 +10,10 @@ import numpy.typing as npt
 
 from patchknn.evaluation.figures import metrics
 from patchknn.evaluation.figures.confidence import BATCH, batches
-from patchknn.evaluation.figures.correlation import pearson
 from patchknn.evaluation.report.drawing import FAINT, MARKERS, colour, new_figure, report_style
 from patchknn.evaluation.report.parts import Drawing, Table
 from patchknn.evaluation.report.words import percent, shortened
+from patchknn.figures.correlation import pearson
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

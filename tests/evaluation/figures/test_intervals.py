@@ -3,8 +3,8 @@ import pytest
 
 from patchknn.evaluation.evaluation import Evaluation
 from patchknn.evaluation.figures.intervals import bootstrap_intervals, n_patients
-from patchknn.evaluation.figures.resampling import dense_numbers, draws
 from patchknn.evaluation.outcomes import Outcome, Outcomes
+from patchknn.figures.resampling import dense_numbers, draws
 
 
 def outcomes_of(rng: np.random.Generator, patients: list[str | None], k: int = 5) -> Outcomes:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import balanced_accuracy_score, recall_score, roc_auc_score
+from sklearn.metrics import balanced_accuracy_score, recall_score
 
 from patchknn.evaluation.figures import metrics
 
@@ -42,17 +42,6 @@ def test_missing_neighbours_count_as_wrong() -> None:
     hits = np.array([10, 5, 0])  # the second had only five neighbours, all true
     assert metrics.precision_at_k(hits, 10) == pytest.approx(0.5)
     assert metrics.all_k_true(hits, 10) == pytest.approx(1 / 3)
-
-
-@given(answers)
-@settings(max_examples=80, deadline=None)
-def test_auroc_agrees_with_scikit_learn(pairs: list[tuple[int, bool]]) -> None:
-    confidence, correct = columns(pairs)
-    found = metrics.auroc(confidence, correct)
-    if correct.all() or not correct.any():
-        assert found is None
-    else:
-        assert found == pytest.approx(roc_auc_score(correct, confidence))
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.booleans()), min_size=1, max_size=6))
@@ -99,4 +88,3 @@ def test_without_queries_there_is_no_figure() -> None:
     assert metrics.smallest_class_recall(nothing, nothing) is None
     assert metrics.aurc(nothing, nothing > 0) is None
     assert metrics.expected_calibration_error(nothing, nothing > 0) is None
-    assert metrics.auroc(nothing, nothing > 0) is None

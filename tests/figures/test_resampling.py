@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from patchknn.evaluation.figures import resampling
-from patchknn.evaluation.figures.resampling import GroupedSums, dense_numbers, draws, middle
+from patchknn.figures import resampling
+from patchknn.figures.resampling import GroupedSums, dense_numbers, draws, middle
 
 
 @pytest.mark.parametrize("most_dense", [0, 1 << 17])

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from patchknn.evaluation.figures.correlation import mean_ranks, pearson, spearman
+from patchknn.figures.correlation import mean_ranks, pearson, spearman
 
 pairs = st.lists(st.tuples(st.integers(-5, 5), st.integers(-5, 5)), min_size=3, max_size=40)
 

@@ -1,0 +1,1 @@
+"""Figures that several parts report, from plain arrays: order, correlation, intervals."""
