@@ -27,12 +27,23 @@ def split_by_patient(patches: Sequence[Patch], fractions: Sequence[float], seed:
         )
         raise UsageError(message)
     owners = [patch.patient or patch.source for patch in patches]
+    labels = [patch.label or "" for patch in patches]
+    return [SPLIT_NAMES[number] for number in deal_patients(owners, labels, fractions, seed)]
+
+
+def deal_patients(
+    owners: Sequence[str], labels: Sequence[str], fractions: Sequence[float], seed: int
+) -> list[int]:
+    """The number of a part for each row, all rows of an owner in one, in shares of any unit.
+
+    Owners are dealt out as ``split_by_patient`` says; each part gets one where there are enough.
+    """
     patients, owner = _numbered(owners)
-    classes, label = _numbered([patch.label or "" for patch in patches])
+    classes, label = _numbered(labels)
     counts = np.zeros((len(patients), len(classes)))
     np.add.at(counts, (owner, label), 1)
     assigned = _deal(counts, np.asarray(fractions, float) / sum(fractions), seed)
-    return [SPLIT_NAMES[assigned[number]] for number in owner]
+    return [assigned[number] for number in owner]
 
 
 def _deal(

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from patchknn.errors import ConflictError, InputError
+from patchknn.encoder.standardisation import standardisation
+from patchknn.errors import ConflictError
 
 HIDDEN, OUTPUT_DIM = 512, 256
-# Below this share of the usual spread an element is hardly ever anything but its mean: divided by
-# its own spread, what is left of it would drown all others.
-_LEAST_SPREAD = 0.01
-_BLOCK = 8192
 
 
 class FeatureMLP(nn.Module):
@@ -65,17 +61,7 @@ class FeatureMLP(nn.Module):
         InputError without a row or where one holds a NaN or an infinity.
         """
         self._check(features.shape)
-        if not len(features):
-            message = "There are no features to standardise by; give training features."
-            raise InputError(message)
-        mean = _mean(features, np.zeros(self.input_dim), 1)
-        if not np.isfinite(mean).all():
-            message = "The training features hold a NaN or an infinity; leave such rows out."
-            raise InputError(message)
-        variance = _mean(features, mean, 2)
-        spread = np.sqrt(variance)
-        usual = np.sqrt(variance.mean())
-        scale = np.maximum(spread, _LEAST_SPREAD * usual) if usual > 0 else np.ones_like(spread)
+        mean, scale = standardisation(features)
         with torch.no_grad():
             self.mean.copy_(torch.from_numpy(mean))
             self.scale.copy_(torch.from_numpy(scale))
@@ -114,14 +100,3 @@ class Chained(nn.Module):
         """Normalised images (B, 3, S, S) → (B, ``output_dim``)."""
         result: Tensor = self.mlp(self.backbone(images))
         return result
-
-
-def _mean(
-    features: npt.NDArray[Any], centre: npt.NDArray[np.float64], power: int
-) -> npt.NDArray[np.float64]:
-    """The mean of (features − centre) to a power, (D,) float64, read block by block."""
-    total = np.zeros(features.shape[1])
-    for start in range(0, len(features), _BLOCK):
-        block = np.asarray(features[start : start + _BLOCK], np.float64) - centre
-        total += (block**power).sum(axis=0)
-    return total / len(features)

@@ -29,7 +29,7 @@ def finish(
     Of several processes the first one writes; the others return an empty fingerprint.
     """
     settings = context.settings
-    metrics = {name: v for name, v in phases.best_row.items() if name not in NOT_METRICS}
+    metrics = {name: v for name, v in phases.best.row.items() if name not in NOT_METRICS}
     classifier = "trained"
     if not settings.learns_hash:
         classifier, figures = _fit_heads(context, judge)
@@ -44,7 +44,7 @@ def finish(
         "validation_images": len(context.validation_numbers),
         "unreadable_images": len(context.inputs.problems),
         "class_counts": _class_counts(context),
-        "best_epoch": phases.best_epoch,
+        "best_epoch": phases.best.epoch,
         "classifier": classifier,
         "processes": context.ranks.count,
         "torch": torch.__version__,

@@ -213,8 +213,8 @@ def _train(context: Context, parts: Parts, output: Path, digest: str) -> Trainin
     fingerprint, metrics, training = finish(context, parts, judge, phases, output)
     seconds = max(phases.seconds, time.monotonic() - started)
     if context.ranks.first:
-        if phases.rows:
-            write_log(output / LOG_FILE, phases.rows)
+        if phases.best.rows:
+            write_log(output / LOG_FILE, phases.best.rows)
         write_run_record(output, digest, seconds)
         shutil.rmtree(partial_folder(output), ignore_errors=True)
     context.ranks.wait()

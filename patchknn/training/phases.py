@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from patchknn.errors import InputError, StoppedError
+from patchknn.training.best import BestEpoch
 from patchknn.training.checkpoint import (
     optimizer_tensors,
     read_checkpoint,
@@ -36,20 +37,13 @@ class Phases:
     """
 
     def __init__(self, context: Context, judge: Judge, folder: Path, digest: str) -> None:
-        self.rows: list[dict[str, Any]] = []
-        self.best_epoch: int | None = None
+        self.best = BestEpoch("p_at_10")
         self.seconds = 0.0
         self._context, self._judge = context, judge
         self._folder, self._digest = folder, digest
-        self._best: dict[str, Tensor] = {}
         self._warned = False
         self._saved_at = time.monotonic()
         self._events = EventLog(context.settings.tensorboard if context.ranks.first else None)
-
-    @property
-    def best_row(self) -> dict[str, Any]:
-        """The log's row of the best epoch, empty before the first."""
-        return next((row for row in self.rows if row["epoch"] == self.best_epoch), {})
 
     def run(self) -> None:
         """Train, or go on training, and leave the best epoch in the network."""
@@ -73,8 +67,7 @@ class Phases:
             raise
         finally:
             self._events.close()
-        if self._best:
-            self._context.network.load_state_dict(self._best)
+        self.best.load_into(self._context.network)
 
     def _epoch(self, tuning: FineTuning) -> None:
         started, before = time.monotonic(), tuning.position.images
@@ -102,31 +95,22 @@ class Phases:
     def _judged(self, row: dict[str, Any]) -> None:
         figures, warning = self._judge.epoch(self._context, row)
         row = row | figures
-        self.rows.append(row)
         self._events.write(row)
         self._context.report(epoch_line(row, self._context.settings.last_epoch))
         if warning is not None and not self._warned:
             self._context.report(f"warning: {warning}")
         self._warned = warning is not None  # said once, and again only after it was better
-        score, best = row.get("p_at_10"), self.best_row.get("p_at_10")
+        score = row.get("p_at_10")
         if score is not None:  # rounding may differ between nodes; all must agree
-            score = row["p_at_10"] = self._context.ranks.as_first(score)
-        # Of equals the later one: where validation is easy, the first is perfect before codes are.
-        if score is None or best is None or score >= best:
-            self.best_epoch = int(row["epoch"])
-            self._best = {
-                name: value.detach().cpu().clone()
-                for name, value in self._context.network.state_dict().items()
-            }
+            row["p_at_10"] = self._context.ranks.as_first(score)
+        self.best.note(row, self._context.network)
 
     def _settled(self) -> bool:
         """Whether ``patience`` epochs have gone by without a better one; the first process says."""
-        patience = self._context.settings.patience
-        if patience is None or self.best_epoch is None or "p_at_10" not in self.best_row:
+        patience, reached = self._context.settings.patience, self.best.reached
+        if patience is None or reached is None:
             return False
-        best = self.best_row["p_at_10"]
-        reached = next(row["epoch"] for row in self.rows if row.get("p_at_10") == best)
-        waited = int(self._context.ranks.as_first(self.rows[-1]["epoch"] - reached))
+        waited = int(self._context.ranks.as_first(self.best.waited))
         if waited >= patience:
             self._context.report(
                 f"no better P@10 since epoch {reached}: ending after {patience} epochs of patience."
@@ -163,7 +147,7 @@ class Phases:
         position = tuning.position
         groups = {
             "network": self._context.network.state_dict(),
-            "best": self._best,
+            "best": self.best.weights,
             "optimizer": optimizer_tensors(tuning.optimizer),
             "sums": position.sums,
             "random": _random_states(self._context.device),
@@ -173,8 +157,8 @@ class Phases:
             "epoch": position.epoch,
             "step": position.step,
             "images": position.images,
-            "rows": self.rows,
-            "best_epoch": self.best_epoch,
+            "rows": self.best.rows,
+            "best_epoch": self.best.epoch,
             "left_out": tuning.left_out,
             "unreadable": list(self._context.inputs.unreadable.items()),
             "scaler": tuning.scaler_state,
@@ -187,8 +171,8 @@ class Phases:
             groups["bank"] = tuning.bank.kept
             state["bank_made_at"] = tuning.bank.made_at
         write_checkpoint(self._folder, groups, state)
-        if self.rows:
-            write_log(self._folder / LOG_FILE, self.rows)
+        if self.best.rows:
+            write_log(self._folder / LOG_FILE, self.best.rows)
 
     def _restore(
         self, tuning: FineTuning, groups: dict[str, dict[str, Tensor]], state: dict[str, Any]
@@ -196,9 +180,7 @@ class Phases:
         device = self._context.device
         self._context.network.load_state_dict(groups["network"])
         restore_optimizer(tuning.optimizer, groups.get("optimizer", {}))
-        self._best = groups.get("best", {})
-        self.rows = list(state["rows"])
-        self.best_epoch = state["best_epoch"]
+        self.best.restore(groups.get("best", {}), state["rows"], state["best_epoch"])
         self.seconds = float(state["seconds"])
         sums = {name: value.to(device) for name, value in groups.get("sums", {}).items()}
         tuning.position = Position(state["epoch"], state["step"], sums, state["images"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -14,7 +14,31 @@ from patchknn.training.settings import TrainingSettings
 _LAST_SHARE = 0.01
 
 
-def rate_factor(settings: TrainingSettings, step: int, steps: int, per_epoch: int) -> float:
+class Rates(Protocol):
+    """What of a run's settings says how its rates rise and fall."""
+
+    @property
+    def warmup(self) -> float:
+        """Share of the steps over which rates rise."""
+        ...
+
+    @property
+    def schedule(self) -> str:
+        """``cosine`` or ``step``."""
+        ...
+
+    @property
+    def step_epochs(self) -> int:
+        """Epochs between two steps."""
+        ...
+
+    @property
+    def step_factor(self) -> float:
+        """What a step multiplies rates by."""
+        ...
+
+
+def rate_factor(settings: Rates, step: int, steps: int, per_epoch: int) -> float:
     """What the learning rates are multiplied by in a step (from 0) of ``steps``.
 
     It rises linearly over the first share ``warmup``. Then ``cosine`` falls as a half cosine to
@@ -33,13 +57,13 @@ def rate_factor(settings: TrainingSettings, step: int, steps: int, per_epoch: in
 def make_optimizer(network: EncoderNetwork, settings: TrainingSettings) -> torch.optim.Optimizer:
     """AdamW or SGD over backbone and new layers, each at its own rate.
 
-    Biases and norm parameters do not decay. Heads that the loss does not train are left out.
+    Heads that the loss does not train are left out.
     """
     lr, backbone_lr = settings.lr, settings.backbone_lr
-    groups = _groups(network.backbone, backbone_lr, settings.weight_decay)
+    groups = parameter_groups(network.backbone, backbone_lr, settings.weight_decay)
     if settings.learns_hash:
-        groups += _groups(network.hash_layer, lr, settings.weight_decay)
-        groups += _groups(network.classifiers, lr, settings.weight_decay)
+        groups += parameter_groups(network.hash_layer, lr, settings.weight_decay)
+        groups += parameter_groups(network.classifiers, lr, settings.weight_decay)
     if settings.optimizer == "sgd":
         return torch.optim.SGD(groups, momentum=settings.momentum)
     return torch.optim.AdamW(groups)
@@ -51,9 +75,10 @@ def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
         group["lr"] = group["base_lr"] * factor
 
 
-def _groups(
+def parameter_groups(
     module: nn.Module, lr: float | None, weight_decay: float | None
 ) -> list[dict[str, Any]]:
+    """The parameters of a module for an optimiser; biases and norms do not decay."""
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     decaying = [parameter for parameter in parameters if parameter.ndim > 1]
     others = [parameter for parameter in parameters if parameter.ndim <= 1]
