@@ -220,7 +220,7 @@ def load_backbone(bundle: Bundle) -> dict[str, Array]:
         part = "backbone" if bundle.description.input == "image" else "network"
         message = f"{bundle.directory} has no {part}: give --encoder a bundle that has one."
         raise InputError(message)
-    tensors = _load_safetensors(file)
+    tensors = load_safetensors(file)
     expected = read_json(bundle.directory / DESCRIPTION_FILE)["digests"].get("backbone")
     if tensor_digest(tensors) != expected:
         message = f"{file} is damaged: its weights do not match the bundle's fingerprint."
@@ -260,10 +260,11 @@ def _load_heads(file: Path) -> dict[str, Array]:
     if not file.is_file():
         message = f"{file.parent} is not a complete encoder bundle: it has no {HEADS_FILE}."
         raise InputError(message)
-    return _load_safetensors(file)
+    return load_safetensors(file)
 
 
-def _load_safetensors(file: Path) -> dict[str, Array]:
+def load_safetensors(file: Path) -> dict[str, Array]:
+    """The tensors of a file by name; raises DamageError where it is none of safetensors."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 

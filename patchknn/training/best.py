@@ -9,17 +9,18 @@ from torch import Tensor, nn
 
 
 class BestEpoch:
-    """Keeps the best epoch by a column of the log, of which more is better.
+    """Keeps the best epoch by a column of the log, of which more is better, or less.
 
     ``rows`` are those of the log, each with its ``epoch``; without that column the last one is
     kept. ``weights`` are on the CPU.
     """
 
-    def __init__(self, score: str) -> None:
+    def __init__(self, score: str, *, less_is_better: bool = False) -> None:
         self.rows: list[dict[str, Any]] = []
         self.epoch: int | None = None
         self.weights: dict[str, Tensor] = {}
         self._score = score
+        self._sign = -1 if less_is_better else 1
 
     @property
     def row(self) -> dict[str, Any]:
@@ -31,7 +32,7 @@ class BestEpoch:
         score, best = row.get(self._score), self.row.get(self._score)
         self.rows.append(row)
         # Of equals the later one: where validation is easy, the first is perfect before codes are.
-        if score is None or best is None or score >= best:
+        if score is None or best is None or self._sign * (score - best) >= 0:
             self.epoch = int(row["epoch"])
             state = network.state_dict().items()
             self.weights = {name: value.detach().cpu().clone() for name, value in state}

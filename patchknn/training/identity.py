@@ -54,16 +54,24 @@ def finished_run(output: Path, digest: str) -> dict[str, Any] | None:
 
     Raises ConflictError where ``output`` is something else than an encoder bundle.
     """
-    if not (output / DESCRIPTION_FILE).is_file():
-        if output.exists():
-            message = f"{output} exists and is not an encoder bundle; choose another -o."
-            raise ConflictError(message)
-        return None
-    record = output / RUN_FILE
-    if not record.is_file() or read_json(record).get("digest") != digest:
+    if not wrote(output, digest, DESCRIPTION_FILE, "an encoder bundle"):
         return None
     bundle.load_bundle(output)  # damage is said rather than passed on
     return read_json(output / DESCRIPTION_FILE)
+
+
+def wrote(output: Path, digest: str, description_file: str, kind: str) -> bool:
+    """Whether this very run wrote the directory ``output``, which has a ``description_file``.
+
+    Raises ConflictError where ``output`` exists without such a file.
+    """
+    if not (output / description_file).is_file():
+        if output.exists():
+            message = f"{output} exists and is not {kind}; choose another -o."
+            raise ConflictError(message)
+        return False
+    record = output / RUN_FILE
+    return record.is_file() and read_json(record).get("digest") == digest
 
 
 def write_run_record(output: Path, digest: str, seconds: float) -> None:

@@ -44,3 +44,10 @@ def test_before_the_first_there_is_nothing():
     best.load_into(network)
     assert best.row == {}
     assert network.weight.item() == before
+
+
+def test_of_a_loss_the_least_is_best():
+    best = BestEpoch("loss", less_is_better=True)
+    for epoch, loss in enumerate([0.9, 0.4, 0.6], start=1):
+        best.note({"epoch": epoch, "loss": loss}, nn.Linear(1, 1))
+    assert (best.epoch, best.waited) == (2, 1)

@@ -1,0 +1,1 @@
+"""Slide models: trained on grids, kept as directories, asked about slides."""

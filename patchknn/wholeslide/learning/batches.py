@@ -1,0 +1,81 @@
+"""Grids as batches: turned, cut and padded by chance in training, whole in judging."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from patchknn.wholeslide.grid import Grid, turn
+
+_TURNS = 8
+# Grids are padded by up to so many places more than they need: else those of one size would always
+# lie in the same way to the strides of a CNN.
+_SHIFTS = 8
+
+Sample = tuple[npt.NDArray[np.float16], npt.NDArray[np.bool_]]
+
+
+def whole(grid: Grid) -> tuple[Tensor, Tensor]:
+    """The tissue's part of a grid as a batch of one: features (1, D, H, W), mask (1, H, W)."""
+    top, bottom, left, right = _bounds(grid.mask)
+    features, mask = _cut(grid, 0, (slice(top, bottom), slice(left, right)))
+    return torch.from_numpy(features).float()[None], torch.from_numpy(mask)[None]
+
+
+def training_batch(
+    grids: Sequence[Grid], window: int, rng: np.random.Generator, *, turned: bool
+) -> tuple[Tensor, Tensor]:
+    """Grids as features (B, D, H, W) and masks (B, H, W), each at a place by chance in the room.
+
+    Of a grid whose tissue is larger than ``window`` places a window is cut, so that it holds a
+    tissue place drawn by chance. ``turned``: each lies in one of eight ways; a grid with A = 8
+    gives what its slide would give so, of one with A = 1 only the places move.
+    """
+    samples = [_sample(grid, window, rng, turned=turned) for grid in grids]
+    shift = rng.integers(_SHIFTS, size=2) if turned else np.zeros(2, np.int64)
+    height = max(mask.shape[0] for _, mask in samples) + int(shift[0])
+    width = max(mask.shape[1] for _, mask in samples) + int(shift[1])
+    features = torch.zeros(len(samples), samples[0][0].shape[0], height, width)
+    masks = torch.zeros(len(samples), height, width, dtype=torch.bool)
+    for number, (values, mask) in enumerate(samples):
+        high, wide = mask.shape
+        top = int(rng.integers(height - high + 1))
+        left = int(rng.integers(width - wide + 1))
+        features[number, :, top : top + high, left : left + wide] = torch.from_numpy(values)
+        masks[number, top : top + high, left : left + wide] = torch.from_numpy(mask)
+    return features, masks
+
+
+def _sample(grid: Grid, window: int, rng: np.random.Generator, *, turned: bool) -> Sample:
+    orientation = int(rng.integers(_TURNS)) if turned else 0
+    top, bottom, left, right = _bounds(grid.mask)
+    centre = grid.places()[rng.integers(int(grid.mask.sum()))].tolist()
+    part = (
+        _window(top, bottom, centre[0], window, rng),
+        _window(left, right, centre[1], window, rng),
+    )
+    features, mask = _cut(grid, orientation if grid.entries == _TURNS else 0, part)
+    return turn(features, orientation), turn(mask, orientation)
+
+
+def _window(first: int, after: int, held: int, window: int, rng: np.random.Generator) -> slice:
+    """``window`` places of first to after by chance, with the place ``held`` among them."""
+    if after - first <= window:
+        return slice(first, after)
+    start = int(rng.integers(max(first, held - window + 1), min(held, after - window) + 1))
+    return slice(start, start + window)
+
+
+def _cut(grid: Grid, entry: int, part: tuple[slice, slice]) -> Sample:
+    return np.array(grid.features[(entry, slice(None), *part)]), np.array(grid.mask[part])
+
+
+def _bounds(mask: npt.NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return 0, 1, 0, 1
+    return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1

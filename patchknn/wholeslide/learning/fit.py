@@ -1,0 +1,173 @@
+"""Train a slide model, from the first grid to the directory on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from patchknn.encoder.devices import choose_device, limit_threads
+from patchknn.files import quickhash, read_json
+from patchknn.training.checkpoint import partial_folder
+from patchknn.training.identity import RUN_FILE, wrote
+from patchknn.training.inputs import Progress
+from patchknn.training.stopping import StopRequest
+from patchknn.wholeslide.learning.cases import Cohort
+from patchknn.wholeslide.learning.folds import (
+    Fold,
+    all_slides,
+    cross_validation,
+    given_split,
+    without_judging,
+)
+from patchknn.wholeslide.learning.judging import Figure, Judged, judged_figures
+from patchknn.wholeslide.learning.network_run import Hooks, NetworkRun, Trained
+from patchknn.wholeslide.learning.scoring import outputs_of
+from patchknn.wholeslide.learning.settings import SlideSettings
+from patchknn.wholeslide.learning.slide_model import DESCRIPTION_FILE, load_slide_model
+from patchknn.wholeslide.learning.writing import slide_model, write_run
+
+
+@dataclass(frozen=True)
+class SlideTraining:
+    """What a run gave: ``figures`` of slides that no model saw; ``skipped``: it was there."""
+
+    fingerprint: str
+    figures: Mapping[str, Figure]
+    training: Mapping[str, Any]
+    seconds: float = 0.0
+    skipped: bool = False
+
+
+def train_slide_model(
+    cohort: Cohort,
+    settings: SlideSettings,
+    output: Path,
+    report: Callable[[str], None],
+    *,
+    split: bool = False,
+    progress: Progress | None = None,
+) -> SlideTraining:
+    """Cross-validate by patient, train on all slides, and write the slide model ``output``.
+
+    With ``split`` the table's own splits are used instead; with ``settings.folds`` 0 nothing is
+    judged. In ``output`` lie the model, those of the folds below ``folds/``, ``training.csv`` and
+    ``predictions.csv``, what each judged slide was given by a model that saw no slide of its
+    patient. After folds the kept model is trained on all slides for the median of their best
+    epochs. A stopped run goes on from ``<output>.partial``, on one CPU bit for bit the same; one
+    that is finished is not done again. Raises UsageError, InputError, ConflictError, StoppedError,
+    and PatchknnError where the loss is no longer a number.
+    """
+    settings.check()
+    started = time.monotonic()
+    digest = _run_digest(cohort, settings, split=split)
+    if wrote(output, digest, DESCRIPTION_FILE, "a slide model"):
+        report(f"{output} is already trained with these settings on these slides.")
+        return _as_before(output)
+    device = choose_device(settings.device)
+    limit_threads()
+    cuda = [device] if device.type == "cuda" else []
+    with StopRequest() as stop, torch.random.fork_rng(devices=cuda):
+
+        def check() -> None:
+            if stop.asked:
+                stop.end()
+
+        hooks = Hooks(report, progress or _silently, check)
+        folder = partial_folder(output)
+
+        def train(fold: Fold, number: int, last_epoch: int | None = None) -> Trained:
+            run = NetworkRun(
+                cohort,
+                fold,
+                settings,
+                device,
+                hooks,
+                number=number,
+                folder=folder / str(number),
+                digest=digest,
+                last_epoch=last_epoch,
+            )
+            trained = run.run()
+            report(_line(fold, trained))
+            grids = [cohort.cases[i].grid for i in fold.judged]
+            outputs = outputs_of(trained.network, grids, trained.task.outputs)
+            judged.add(fold.judged, number, trained.task.scores(outputs))
+            return trained
+
+        judged = Judged(cohort)
+        of_folds: list[Trained] = []
+        if split or settings.folds == 0:
+            fold = (given_split if split else without_judging)(cohort, settings.seed)
+            kept = train(fold, 0)
+        else:
+            for number, fold in enumerate(
+                cross_validation(cohort, settings.folds, settings.seed), start=1
+            ):
+                of_folds.append(train(fold, number))
+            epochs = round(statistics.median(trained.best_epoch for trained in of_folds))
+            kept = train(all_slides(cohort), 0, epochs)
+    figures = judged_figures(judged, settings.bootstrap, settings.seed)
+    training = {
+        **settings.as_json(),
+        "slides": len(cohort.cases),
+        "patients": len({case.patient for case in cohort.cases}),
+        "judged_slides": len(judged.numbers),
+        "best_epoch": kept.best_epoch,
+        "torch": torch.__version__,
+    }
+    seconds = time.monotonic() - started
+    metrics = {name: figure.as_json() for name, figure in figures.items()}
+    models = [slide_model(cohort, settings, kept, training, metrics)]
+    models += [slide_model(cohort, settings, t, settings.as_json(), {}) for t in of_folds]
+    rows = [row for trained in (*of_folds, kept) for row in trained.rows]
+    fingerprint = write_run(output, models, rows, judged.table(), (digest, seconds))
+    shutil.rmtree(folder, ignore_errors=True)
+    return SlideTraining(fingerprint, figures, training, seconds)
+
+
+def _silently(items: Iterable[Any], **_: object) -> Iterator[Any]:
+    return iter(items)
+
+
+def _line(fold: Fold, trained: Trained) -> str:
+    row = trained.best_row
+    told = [f"loss {row['loss']:.4f}"]
+    if fold.stop:
+        told[0] += f"; on {len(fold.stop)} slides to stop by:"
+        figures = {n.removeprefix("stop_"): v for n, v in row.items() if n.startswith("stop_")}
+        told += [f"{name} {value:.3f}" for name, value in figures.items()]
+    return (
+        f"{fold.name}: {len(fold.train)} slides, epoch {trained.best_epoch} of "
+        f"{len(trained.rows)} kept, {', '.join(told).replace(':,', ':')}"
+    )
+
+
+def _run_digest(cohort: Cohort, settings: SlideSettings, *, split: bool) -> str:
+    """SHA-256 over all that can change the models: settings, slides, targets, grids."""
+    digest = hashlib.sha256(f"{settings.digest()} {split}".encode())
+    digest.update(repr(cohort.task.as_json()).encode())
+    for case, target in zip(cohort.cases, cohort.targets.tolist(), strict=True):
+        told = (case.name, case.patient, case.split, target)
+        digest.update(repr(told).encode("utf-8", "surrogateescape"))
+        for file in _files(case.path):
+            digest.update(quickhash(file))
+    return digest.hexdigest()
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(part for part in path.rglob("*") if part.is_file()) if path.is_dir() else [path]
+
+
+def _as_before(output: Path) -> SlideTraining:
+    model = load_slide_model(output)
+    figures = {name: Figure(**entry) for name, entry in model.metrics.items()}
+    seconds = float(read_json(output / RUN_FILE).get("seconds", 0.0))
+    return SlideTraining(model.fingerprint, figures, model.training, seconds, skipped=True)

@@ -1,0 +1,78 @@
+"""All settings of one run of slide training, frozen and serialisable."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from patchknn.errors import UsageError
+from patchknn.wholeslide.models.making import SHAPES
+
+_WITHOUT_EFFECT = ("device", "bootstrap")
+_USUAL_HIDDEN: Mapping[str, int] = {"cnn": 64, "mil": 128}
+
+
+@dataclass(frozen=True)
+class SlideSettings:
+    """Settings of one run.
+
+    ``model`` is cnn, mil, mean or max; ``hidden`` the width of its layers (None: 64 and 128),
+    ``depth`` the CNN's convolutions. ``window`` is the side in places of what is cut by chance
+    from larger grids in training. ``turn``: grids are turned and mirrored by chance.
+    ``batch_size`` counts slides; ``patience`` the epochs without a smaller loss on held-out
+    patients after which a training ends (0: never). ``bootstrap`` draws of patients give
+    intervals.
+    """
+
+    model: str = "cnn"
+    hidden: int | None = None
+    depth: int = 3
+    dropout: float = 0.25
+    window: int = 256
+    turn: bool = True
+    epochs: int = 60
+    patience: int = 20
+    batch_size: int = 8
+    lr: float = 1e-3
+    weight_decay: float = 0.01
+    schedule: Literal["cosine", "step"] = "cosine"
+    step_epochs: int = 20
+    step_factor: float = 0.5
+    warmup: float = 0.05
+    clip_norm: float = 5.0
+    class_weights: Literal["none", "balanced"] = "none"
+    folds: int = 5
+    bootstrap: int = 1000
+    seed: int = 0
+    device: str | None = None
+
+    def check(self) -> None:
+        """Raise UsageError for what cannot be."""
+        if self.model not in SHAPES:
+            message = f"--model {self.model} is none of {', '.join(SHAPES)}."
+            raise UsageError(message)
+        if self.folds == 1:
+            message = "--folds 1 leaves nothing to train on; give 2 or more, or 0 for none."
+            raise UsageError(message)
+
+    @property
+    def shape(self) -> dict[str, Any]:
+        """What makes the network, as ``make_network`` takes it."""
+        usual = _USUAL_HIDDEN.get(self.model, 0)
+        values = {
+            "hidden": usual if self.hidden is None else self.hidden,
+            "depth": self.depth,
+            "dropout": self.dropout,
+        }
+        return {name: values[name] for name in SHAPES[self.model]}
+
+    def as_json(self) -> dict[str, Any]:
+        """All that can change the models, as plain values for JSON."""
+        return {name: v for name, v in asdict(self).items() if name not in _WITHOUT_EFFECT}
+
+    def digest(self) -> str:
+        """A fingerprint of all that can change the models."""
+        return hashlib.sha256(json.dumps(self.as_json(), sort_keys=True).encode()).hexdigest()
