@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from patchknn.evaluation.class_colours import Colour, class_colour
 from patchknn.evaluation.diagnosis.maps import Map
 from patchknn.files import check_output, replaced_atomically
+from patchknn.slides.class_colours import Colour, class_colour
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from patchknn.evaluation.class_colours import Colour, class_colour
 from patchknn.evaluation.overlays.slide_answers import SlideTiles
-from patchknn.evaluation.overlays.tint import blended, strength
+from patchknn.slides.class_colours import Colour, class_colour
+from patchknn.slides.tint import blended, strength
 
 if TYPE_CHECKING:
     from PIL.Image import Image

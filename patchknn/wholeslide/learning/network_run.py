@@ -28,6 +28,7 @@ from patchknn.wholeslide.learning.folds import Fold
 from patchknn.wholeslide.learning.scoring import outputs_of
 from patchknn.wholeslide.learning.settings import SlideSettings
 from patchknn.wholeslide.models.making import make_network
+from patchknn.wholeslide.preview import sample_vectors
 from patchknn.wholeslide.tasks.task import Task
 
 _CHECKPOINT_SECONDS = 60.0
@@ -90,7 +91,7 @@ class NetworkRun:
         dim = cohort.cases[0].grid.features.shape[1]
         self._network = make_network(settings.model, dim, self.task.outputs, settings.shape)
         self._network.to(device)
-        groups = parameter_groups(self._network, settings.lr, settings.weight_decay)
+        groups = parameter_groups(self._network, settings.rate, settings.weight_decay)
         self._optimizer = torch.optim.AdamW(groups)
         self._best = BestEpoch("stop_loss", less_is_better=True)
         self._epoch, self._step, self._sum = 1, 0, 0.0
@@ -173,13 +174,8 @@ class NetworkRun:
 
     def _standardise(self) -> None:
         rng = np.random.default_rng([*self._key, 1])
-        parts = []
-        for number in self._fold.train:
-            grid = self._cohort.cases[number].grid
-            places = grid.places()
-            if len(places) > _FIT_VECTORS:
-                places = places[rng.choice(len(places), _FIT_VECTORS, replace=False)]
-            parts.append(grid.features[0][:, places[:, 0], places[:, 1]].T)
+        grids = [self._cohort.cases[number].grid for number in self._fold.train]
+        parts = [sample_vectors(grid, _FIT_VECTORS, rng) for grid in grids]
         part: Any = self._network.input
         part.fit(np.concatenate(parts))
 

@@ -13,14 +13,16 @@ from patchknn.wholeslide.models.making import SHAPES
 
 _WITHOUT_EFFECT = ("device", "bootstrap")
 _USUAL_HIDDEN: Mapping[str, int] = {"cnn": 64, "mil": 128}
+_USUAL_RATES: Mapping[str, float] = {"cnn": 3e-3}
 
 
 @dataclass(frozen=True)
 class SlideSettings:
     """Settings of one run.
 
-    ``model`` is cnn, mil, mean or max; ``hidden`` the width of its layers (None: 64 and 128),
-    ``depth`` the CNN's convolutions. ``window`` is the side in places of what is cut by chance
+    ``model`` is cnn, mil, mean or max; ``hidden`` the width of its layers (None: 64 of the
+    CNN, 128 of attention), ``depth`` the CNN's convolutions, ``lr`` the rate (None: 0.003 and
+    0.001). ``window`` is the side in places of what is cut by chance
     from larger grids in training. ``turn``: grids are turned and mirrored by chance.
     ``batch_size`` counts slides; ``patience`` the epochs without a smaller loss on held-out
     patients after which a training ends (0: never). ``bootstrap`` draws of patients give
@@ -36,7 +38,7 @@ class SlideSettings:
     epochs: int = 60
     patience: int = 20
     batch_size: int = 8
-    lr: float = 1e-3
+    lr: float | None = None
     weight_decay: float = 0.01
     schedule: Literal["cosine", "step"] = "cosine"
     step_epochs: int = 20
@@ -57,6 +59,11 @@ class SlideSettings:
         if self.folds == 1:
             message = "--folds 1 leaves nothing to train on; give 2 or more, or 0 for none."
             raise UsageError(message)
+
+    @property
+    def rate(self) -> float:
+        """The highest rate of the optimiser."""
+        return _USUAL_RATES.get(self.model, 1e-3) if self.lr is None else self.lr
 
     @property
     def shape(self) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from sklearn.metrics import silhouette_score
 
 from patchknn.archive.snapshot import Snapshot, open_archive
 from patchknn.errors import InputError, UsageError
-from patchknn.evaluation.class_colours import class_colour
 from patchknn.evaluation.diagnosis.map_colours import check_colour, colour_values
 from patchknn.evaluation.diagnosis.map_figure import (
     OTHERS,
@@ -24,6 +23,7 @@ from patchknn.evaluation.diagnosis.map_figure import (
 )
 from patchknn.evaluation.diagnosis.maps import Map, map_rows, sample_by_class, tsne, write_points
 from patchknn.evaluation.outcomes import Outcome, Outcomes
+from patchknn.slides.class_colours import class_colour
 
 Make = Callable[..., Snapshot]
 

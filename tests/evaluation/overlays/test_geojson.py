@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from patchknn.evaluation.class_colours import class_colour
 from patchknn.evaluation.overlays.geojson import write_geojson
 from patchknn.evaluation.overlays.slide_answers import SlideTiles
 from patchknn.slides.annotations import read_annotations
+from patchknn.slides.class_colours import class_colour
 
 # What QuPath 0.4's reader of objects calls them.
 OBJECT_TYPES = {"annotation", "detection", "tile", "cell", "tmaCore", "root"}

@@ -8,10 +8,11 @@ import tifffile
 from PIL import Image
 
 from patchknn.errors import InputError
-from patchknn.evaluation.class_colours import class_colour
-from patchknn.evaluation.overlays.overlay import draw_overlay, overlay_downsample, tint
+from patchknn.evaluation.overlays.overlay import draw_overlay, tint
 from patchknn.evaluation.overlays.slide_answers import SlideTiles
-from patchknn.evaluation.overlays.tint import strength
+from patchknn.slides.class_colours import class_colour
+from patchknn.slides.overview import overlay_downsample
+from patchknn.slides.tint import strength
 
 TILE = 24  # pixels of the picture
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from patchknn.evaluation.class_colours import Colour
+from patchknn.slides.class_colours import Colour
 
 _WEAKEST, _STRONGEST = 0.12, 0.78
 _CONTRAST = 0.7

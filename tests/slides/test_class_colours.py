@@ -2,7 +2,7 @@ from itertools import combinations
 
 import pytest
 
-from patchknn.evaluation.class_colours import OKABE_ITO, UNKNOWN, class_colour
+from patchknn.slides.class_colours import OKABE_ITO, UNKNOWN, class_colour
 
 
 def test_first_classes_have_the_palette_itself() -> None:
