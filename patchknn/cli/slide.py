@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from patchknn.cli import slide_compress, slide_preview, slide_search, slide_train
+from patchknn.cli import slide_compress, slide_predict, slide_preview, slide_search, slide_train
 
 app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
 
@@ -17,4 +17,5 @@ def _group() -> None:
 app.command("compress")(slide_compress.compress)
 app.command("preview")(slide_preview.preview)
 app.command("train")(slide_train.train)
+app.command("predict")(slide_predict.predict)
 app.command("search", short_help="Find slides that are alike; judge it.")(slide_search.search)

@@ -58,10 +58,12 @@ def train(
         Literal["none", "balanced"],
         typer.Option("--class-weights", help="balanced: rare classes count as much as others."),
     ] = "none",
-    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the slides.")] = 60,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", min=1, help="Passes [30 to 200, by slides].")
+    ] = None,
     patience: Annotated[
         int, typer.Option("--patience", min=0, help="End after so many without gain; 0: never.")
-    ] = 20,
+    ] = 0,
     batch_size: Annotated[
         int, typer.Option("--batch-size", min=1, max=1 << 16, help="Slides in a step.")
     ] = 8,

@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--slides", type=int, nargs="*", help="sizes of cohorts")
     parser.add_argument("--rare", type=float, nargs="*", default=SHARES, help="shares; 0: null")
     parser.add_argument("--models", nargs="*", default=MODELS)
-    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--epochs", type=int)
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device")

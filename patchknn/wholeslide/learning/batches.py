@@ -21,8 +21,7 @@ Sample = tuple[npt.NDArray[np.float16], npt.NDArray[np.bool_]]
 
 def whole(grid: Grid) -> tuple[Tensor, Tensor]:
     """The tissue's part of a grid as a batch of one: features (1, D, H, W), mask (1, H, W)."""
-    top, bottom, left, right = _bounds(grid.mask)
-    features, mask = _cut(grid, 0, (slice(top, bottom), slice(left, right)))
+    features, mask = _cut(grid, 0, tissue_part(grid.mask))
     return torch.from_numpy(features).float()[None], torch.from_numpy(mask)[None]
 
 
@@ -52,20 +51,21 @@ def training_batch(
 
 def _sample(grid: Grid, window: int, rng: np.random.Generator, *, turned: bool) -> Sample:
     orientation = int(rng.integers(_TURNS)) if turned else 0
-    top, bottom, left, right = _bounds(grid.mask)
+    rows, columns = tissue_part(grid.mask)
     centre = grid.places()[rng.integers(int(grid.mask.sum()))].tolist()
     part = (
-        _window(top, bottom, centre[0], window, rng),
-        _window(left, right, centre[1], window, rng),
+        _window(rows, centre[0], window, rng),
+        _window(columns, centre[1], window, rng),
     )
     features, mask = _cut(grid, orientation if grid.entries == _TURNS else 0, part)
     return turn(features, orientation), turn(mask, orientation)
 
 
-def _window(first: int, after: int, held: int, window: int, rng: np.random.Generator) -> slice:
-    """``window`` places of first to after by chance, with the place ``held`` among them."""
+def _window(part: slice, held: int, window: int, rng: np.random.Generator) -> slice:
+    """``window`` places of a part by chance, with the place ``held`` among them."""
+    first, after = part.start, part.stop
     if after - first <= window:
-        return slice(first, after)
+        return part
     start = int(rng.integers(max(first, held - window + 1), min(held, after - window) + 1))
     return slice(start, start + window)
 
@@ -74,8 +74,9 @@ def _cut(grid: Grid, entry: int, part: tuple[slice, slice]) -> Sample:
     return np.array(grid.features[(entry, slice(None), *part)]), np.array(grid.mask[part])
 
 
-def _bounds(mask: npt.NDArray[np.bool_]) -> tuple[int, int, int, int]:
+def tissue_part(mask: npt.NDArray[np.bool_]) -> tuple[slice, slice]:
+    """The rows and columns of a mask (H, W) in which the tissue lies; one place without any."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):
-        return 0, 1, 0, 1
-    return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+        return slice(0, 1), slice(0, 1)
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)

@@ -85,7 +85,7 @@ class NetworkRun:
         self._cohort, self._fold, self._settings = cohort, fold, settings
         self._device, self._hooks, self._number = device, hooks, number
         self._folder, self._digest = folder, digest
-        self._last_epoch = settings.epochs if last_epoch is None else last_epoch
+        self._last_epoch = settings.last_epoch if last_epoch is None else last_epoch
         self.task = cohort.task.fitted(cohort.targets[list(fold.train)])
         torch.manual_seed(self._seed(0, 0))
         dim = cohort.cases[0].grid.features.shape[1]
@@ -141,7 +141,7 @@ class NetworkRun:
         features, mask = (part.to(self._device) for part in batch)
         targets = self._targets(numbers)
         done = (self._epoch - 1) * per_epoch + self._step
-        steps = settings.epochs * per_epoch
+        steps = settings.last_epoch * per_epoch
         set_rates(self._optimizer, rate_factor(settings, done, steps, per_epoch))
         loss = self.task.loss(self._network.train()(features, mask), targets)
         self._optimizer.zero_grad()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from patchknn.errors import UsageError
@@ -13,6 +13,7 @@ from patchknn.wholeslide.models.making import SHAPES
 
 _WITHOUT_EFFECT = ("device", "bootstrap")
 _USUAL_HIDDEN: Mapping[str, int] = {"cnn": 64, "mil": 128}
+_STEPS, _FEWEST_EPOCHS, _MOST_EPOCHS = 1500, 30, 200
 _USUAL_RATES: Mapping[str, float] = {"cnn": 3e-3}
 
 
@@ -22,11 +23,12 @@ class SlideSettings:
 
     ``model`` is cnn, mil, mean or max; ``hidden`` the width of its layers (None: 64 of the
     CNN, 128 of attention), ``depth`` the CNN's convolutions, ``lr`` the rate (None: 0.003 and
-    0.001). ``window`` is the side in places of what is cut by chance
-    from larger grids in training. ``turn``: grids are turned and mirrored by chance.
-    ``batch_size`` counts slides; ``patience`` the epochs without a smaller loss on held-out
-    patients after which a training ends (0: never). ``bootstrap`` draws of patients give
-    intervals.
+    0.001). ``window`` is the side in places of what is cut by chance from larger grids in
+    training. ``turn``: grids are turned and mirrored by chance.
+    ``batch_size`` counts slides; ``epochs`` None are as many as 1500 steps need, 30 to 200, as
+    rare tissue is found after so many steps, however few the slides are; ``patience`` the epochs
+    without a smaller loss on held-out patients after which a training ends (0: never).
+    ``bootstrap`` draws of patients give intervals.
     """
 
     model: str = "cnn"
@@ -35,8 +37,8 @@ class SlideSettings:
     dropout: float = 0.25
     window: int = 256
     turn: bool = True
-    epochs: int = 60
-    patience: int = 20
+    epochs: int | None = None
+    patience: int = 0
     batch_size: int = 8
     lr: float | None = None
     weight_decay: float = 0.01
@@ -59,6 +61,21 @@ class SlideSettings:
         if self.folds == 1:
             message = "--folds 1 leaves nothing to train on; give 2 or more, or 0 for none."
             raise UsageError(message)
+
+    def resolved(self, slides: int) -> SlideSettings:
+        """The same with the epochs for so many slides filled in; raises UsageError."""
+        self.check()
+        wanted = round(_STEPS * self.batch_size / max(slides, 1))
+        usual = min(max(wanted, _FEWEST_EPOCHS), _MOST_EPOCHS)
+        return replace(self, epochs=usual if self.epochs is None else self.epochs)
+
+    @property
+    def last_epoch(self) -> int:
+        """How many epochs the rates are made for."""
+        if self.epochs is None:
+            message = "the epochs are known once the settings are resolved"
+            raise ValueError(message)
+        return self.epochs
 
     @property
     def rate(self) -> float:
