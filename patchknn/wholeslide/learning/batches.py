@@ -12,9 +12,10 @@ from torch import Tensor
 from patchknn.wholeslide.grid import Grid, turn
 
 _TURNS = 8
-# Grids are padded by up to so many places more than they need: else those of one size would always
-# lie in the same way to the strides of a CNN.
-_SHIFTS = 8
+# Grids are padded by some places more than they need: else those of one size would always lie in
+# the same way to the strides of a CNN. And to a multiple: on CPUs each new shape takes time, and
+# memory.
+_SHIFTS, _MULTIPLE = 8, 8
 
 Sample = tuple[npt.NDArray[np.float16], npt.NDArray[np.bool_]]
 
@@ -36,8 +37,11 @@ def training_batch(
     """
     samples = [_sample(grid, window, rng, turned=turned) for grid in grids]
     shift = rng.integers(_SHIFTS, size=2) if turned else np.zeros(2, np.int64)
-    height = max(mask.shape[0] for _, mask in samples) + int(shift[0])
-    width = max(mask.shape[1] for _, mask in samples) + int(shift[1])
+    height, width = (
+        -(-(max(mask.shape[axis] for _, mask in samples) + int(shift[axis])) // _MULTIPLE)
+        * _MULTIPLE
+        for axis in (0, 1)
+    )
     features = torch.zeros(len(samples), samples[0][0].shape[0], height, width)
     masks = torch.zeros(len(samples), height, width, dtype=torch.bool)
     for number, (values, mask) in enumerate(samples):
