@@ -60,7 +60,7 @@ class SlidePrediction:
         if not self.answer:
             return {**told, "prediction": None, "status": "no tissue"}
         shown = {"saliency": self.method, "patches": self.patches()}
-        return {**told, **self.answer, **shown, **self.explanation}
+        return {**told, **self.answer, "status": "done", **shown, **self.explanation}
 
 
 def predict_slide(model: SlideModel, path: Path, grid: Grid, top: int) -> SlidePrediction:
