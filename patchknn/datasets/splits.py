@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +11,18 @@ from patchknn.datasets.patches import Patch
 from patchknn.errors import UsageError
 
 SPLIT_NAMES = ("train", "val", "test")
+
+
+def parse_fractions(text: str) -> tuple[float, ...]:
+    """``70/15/15`` → its two or three shares; UsageError for anything else."""
+    try:
+        fractions = tuple(float(part) for part in text.split("/"))
+    except ValueError:
+        fractions = ()
+    if len(fractions) not in {2, 3} or not all(0 <= share < math.inf for share in fractions):
+        message = f"--split {text} is not TRAIN/VAL or TRAIN/VAL/TEST, such as 70/15/15."
+        raise UsageError(message)
+    return fractions
 
 
 def split_by_patient(patches: Sequence[Patch], fractions: Sequence[float], seed: int) -> list[str]:

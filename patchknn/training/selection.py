@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from patchknn.datasets.patches import Patch
-from patchknn.datasets.splits import split_by_patient
+from patchknn.datasets.splits import parse_fractions, split_by_patient
 from patchknn.errors import InputError, UsageError
 from patchknn.files import write_bytes
 
@@ -43,18 +43,10 @@ class SplitChoice:
             return SplitChoice(nothing=True, val=val_split)
         if "/" not in split:
             return SplitChoice(train=split, val=val_split)
-        try:
-            fractions = tuple(float(part) for part in split.split("/"))
-        except ValueError:
-            fractions = ()
-        if len(fractions) not in {2, 3} or val_split is not None:
-            message = (
-                f"--split {split} is not TRAIN/VAL or TRAIN/VAL/TEST, such as 70/15/15."
-                if val_split is None
-                else "--val-split names rows of a manifest; --split makes new splits: give one."
-            )
+        if val_split is not None:
+            message = "--val-split names rows of a manifest; --split makes new splits: give one."
             raise UsageError(message)
-        return SplitChoice(fractions=fractions)
+        return SplitChoice(fractions=parse_fractions(split))
 
 
 @dataclass(frozen=True)
