@@ -1,1 +1,1 @@
-"""Synthetic H&E-like slides with known tissue classes."""
+"""Synthetic H&E-like slides with known tissue classes, and needles in haystacks."""

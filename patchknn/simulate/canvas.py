@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,10 +93,21 @@ class Layer:
         """An open path ``[x0, y0, x1, y1, …]``."""
         self._draw.line(path, fill=_grey(fill), width=width, joint="curve")
 
-    def amounts(self, blur: float = 0.7) -> Floats:
-        """The layer as float32; a blur in pixels stands for the microscope's."""
-        image = self._image.filter(ImageFilter.GaussianBlur(blur)) if blur > 0 else self._image
-        return np.asarray(image, np.float32) / np.float32(_STEPS_PER_UNIT)
+    def amounts(self, blur: float = 0.7, rows: tuple[int, int] | None = None) -> Floats:
+        """The layer as float32; a blur in pixels stands for the microscope's.
+
+        ``rows`` (first, one past the last) are all that is read of a large layer.
+        """
+        top, bottom = rows or (0, self._image.height)
+        reach = math.ceil(4 * blur)
+        above, below = max(top - reach, 0), min(bottom + reach, self._image.height)
+        image = self._image
+        if rows is not None:
+            image = image.crop((0, above, image.width, below))
+        if blur > 0:
+            image = image.filter(ImageFilter.GaussianBlur(blur))
+        amounts = np.asarray(image, np.float32) / np.float32(_STEPS_PER_UNIT)
+        return amounts if rows is None else amounts[top - above : bottom - above]
 
 
 def _grey(amount: float) -> int:

@@ -8,6 +8,8 @@ from patchknn.simulate.canvas import Layer, Site, Stains
 from patchknn.simulate.fibres import Flow
 from patchknn.simulate.shapes import Nuclei, draw_nuclei, nearest_two
 
+LYMPHOCYTE = Nuclei(6.5, 6, chromatin=1.7)
+
 
 def adipose(site: Site) -> Stains:
     """Large empty vacuoles between thin membranes; a few flat nuclei pressed into corners."""
@@ -43,8 +45,8 @@ def smooth_muscle(site: Site) -> Stains:
     return Stains(haematoxylin.astype(np.float32), (eosin - 0.15 * amounts).astype(np.float32))
 
 
-def stroma(site: Site) -> Stains:
-    """Loose wavy collagen with gaps, plump fibroblasts and single lymphocytes."""
+def stroma(site: Site, *, lymphocytes: bool = True) -> Stains:
+    """Loose wavy collagen with gaps, plump fibroblasts and single ``lymphocytes``, if wanted."""
     flow = Flow(site, amplitude=4, wavelength=float(site.rng.uniform(30, 50)), drift=9)
     strands = Layer(site)
     flow.strands(strands, spacing=7.5, length=55, fill=0.5, width=max(int(site.pixels(1.6)), 1))
@@ -58,8 +60,8 @@ def stroma(site: Site) -> Stains:
     turn = flow.direction(centres) + site.rng.normal(0, 0.35, len(centres))
     look = Nuclei(11, 4.6, size_spread=0.2, chromatin=0.95, rim=1.3, chromatin_spread=0.25)
     draw_nuclei(site, nuclei, centres, look, turn.astype(np.float32))
-    guests = site.scatter(float(site.rng.uniform(18, 40)))
-    draw_nuclei(site, nuclei, guests, Nuclei(6.5, 6, chromatin=1.7))
+    if lymphocytes:
+        draw_nuclei(site, nuclei, site.scatter(float(site.rng.uniform(18, 40))), LYMPHOCYTE)
     amounts = nuclei.amounts()
     haematoxylin = 0.10 + 0.12 * collagen + amounts
     return Stains(haematoxylin.astype(np.float32), np.clip(eosin - 0.1 * amounts, 0.01, None))

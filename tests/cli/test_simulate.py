@@ -40,3 +40,48 @@ def test_settings_that_cannot_be_are_usage_errors(
     result = patchknn("simulate", "slides", tmp_path / "x", "--slides", 8, *wrong)
     assert result.code == 2
     assert wrong[0] in result.err or "9 patients" in result.err
+
+
+def test_needles_are_counted_by_split_and_the_same_line_again_draws_nothing(
+    patchknn: Run, tmp_path: Path
+) -> None:
+    out = tmp_path / "made"
+    line = ("simulate", "needles", out, "--ratio", "4%", "--size", 64, "--images", 20)
+    planned = patchknn(*line, "--dry-run", "--format", "ndjson")
+    assert planned.err == "simulate: 20 planned; nothing is written.\n"
+    assert not out.exists()
+    result = patchknn(*line, "--format", "ndjson")
+    assert result.code == 0
+    assert result.out == planned.out
+    rows = [json.loads(line) for line in result.out.splitlines()]
+    assert [(row["split"], row["needle"], row["clutter"]) for row in rows] == [
+        ("train", 7, 7),
+        ("val", 2, 2),
+        ("test", 1, 1),
+    ]
+    assert rows[0]["ratio"] == (13 / 64) ** 2
+    assert result.err == f"simulate: 20 done; listed in {out / 'manifest.csv'}.\n"
+    assert len(list(out.rglob("*.png"))) == 20
+    assert patchknn(*line, "--format", "ndjson").out == result.out
+    other = patchknn(*line, "--needle", 5)
+    assert other.code == 1
+    assert "holds images of other settings (needle is 3, not 5)" in other.err
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        (("--ratio", "19"), "--ratio 19 is no share of an image: give 1% or 0.01, say."),
+        (("--ratio", "tiny"), "--ratio tiny is no share of an image: give 1% or 0.01, say."),
+        (("--ratio", "0.002%"), "give --size 1678 or more, or --ratio 1.6% or more."),
+        (("--split", "70"), "--split 70 is not TRAIN/VAL or TRAIN/VAL/TEST, such as 70/15/15."),
+        (("--images", "3"), "--images 3 cannot be half with a needle, half without"),
+    ],
+)
+def test_needles_that_cannot_be_are_usage_errors(
+    patchknn: Run, tmp_path: Path, wrong: tuple[str, str], sentence: str
+) -> None:
+    result = patchknn("simulate", "needles", tmp_path / "x", "--size", 64, *wrong)
+    assert result.code == 2
+    assert sentence in result.err
+    assert not (tmp_path / "x").exists()
