@@ -20,7 +20,7 @@ from patchknn.simulate.needle_tissue import Tissue
 
 LABELS = ("clutter", "needle")
 _SPLITS = ("train", "val", "test")
-_LARGEST_PX = 16384
+_LARGEST_PX = 8192  # more, and Pillow takes a PNG for a decompression bomb
 _KINDS: dict[str, type[Digits | Tissue]] = {"digits": Digits, "tissue": Tissue}
 
 
@@ -43,8 +43,8 @@ def check_settings(settings: NeedleSettings) -> None:
     if not 0 < settings.ratio <= 1:
         message = f"--ratio {settings.ratio:g} is no share of an image: give 1% or 0.01, say."
         raise UsageError(message)
-    if not 16 <= settings.size_px <= _LARGEST_PX:
-        message = f"--size {settings.size_px} is not 16 to {_LARGEST_PX} px."
+    if not 8 <= settings.size_px <= _LARGEST_PX:
+        message = f"--size {settings.size_px} is not 8 to {_LARGEST_PX} px."
         raise UsageError(message)
     if settings.images < 2 or settings.images % 2:
         message = (
