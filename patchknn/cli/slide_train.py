@@ -78,7 +78,7 @@ def train(
     ] = None,
     depth: Annotated[
         int, typer.Option("--depth", min=1, max=8, help="Strided convolutions of cnn.")
-    ] = 3,
+    ] = 2,
     dropout: Annotated[
         float, typer.Option("--dropout", min=0.0, max=0.95, help="Of cnn and mil.")
     ] = 0.25,

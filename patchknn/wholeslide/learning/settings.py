@@ -33,7 +33,7 @@ class SlideSettings:
 
     model: str = "cnn"
     hidden: int | None = None
-    depth: int = 3
+    depth: int = 2
     dropout: float = 0.25
     window: int = 256
     turn: bool = True
