@@ -45,20 +45,24 @@ def predict(
         int, typer.Option("--top", metavar="N", min=0, help="Patches of each slide to name.")
     ] = 5,
     k: Annotated[int, typer.Option("--k", min=1, help="Archived patches beside each.")] = 5,
+    alike: Annotated[
+        int, typer.Option("--alike", metavar="N", min=0, help="Archived slides beside each.")
+    ] = 3,
     device: options.Device = None,
     format: options.Format = None,
 ) -> int:
     """Predict what 'slide train' learnt, for each grid, and show where that comes from.
 
     NDJSON names the most salient patches (attention of mil, else gradient times input), and with
-    --archive the archived patches nearest to each; own slide and patient are left out.
+    --archive the archived patches nearest to each, and the slides that are alike; the own slide
+    and patient are left out.
     """
     from patchknn.encoder.devices import choose_device, limit_threads
     from patchknn.wholeslide.learning.slide_model import load_slide_model
 
     limit_threads()
     asked = load_slide_model(model, choose_device(device))
-    explainer = None if archive is None else _explainer(archive, k)
+    explainer = None if archive is None else _explainer(archive, k, alike)
     work = _Predictions(heatmap, geojson, slides, explainer)
     style = console.output_format(format)
     columns = _COLUMNS if asked.task.kind == "classification" else _without(_COLUMNS)
@@ -71,12 +75,15 @@ def _without(columns: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name in columns if name != "probability")
 
 
-def _explainer(archive: Path, k: int) -> Explainer:
+def _explainer(archive: Path, k: int, alike: int) -> Explainer:
     from patchknn.archive.snapshot import open_archive
     from patchknn.jobs.cpus import available_cpus
     from patchknn.wholeslide.prediction.explaining import Explainer
+    from patchknn.wholeslide.prediction.slides_alike import SlidesAlike
 
-    return Explainer(open_archive(archive), k, threads=available_cpus())
+    snapshot, threads = open_archive(archive), available_cpus()
+    slides = SlidesAlike(snapshot, alike, threads) if alike else None
+    return Explainer(snapshot, k, slides=slides, threads=threads)
 
 
 class _Predictions:

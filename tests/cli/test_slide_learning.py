@@ -117,13 +117,16 @@ def test_predict_explains_by_an_archive_of_the_same_encoder(patchknn, archive, h
     assert patchknn("slide", "train", tmp_path / "own", own, "-o", folder, *_QUICK).code == 0
     result = patchknn(
         "slide", "predict", tmp_path / "own" / "n0.h5", "--model", folder,
-        "--archive", archive, "--k", 3, "--top", 2, "--format", "ndjson",
+        "--archive", archive, "--k", 3, "--top", 9, "--format", "ndjson",
     )  # fmt: skip
     assert result.code == 0, result.err
     (row,) = _lines(result)
-    for answer in row["neighbours"]:
-        assert 1 <= len(answer["neighbours"]) <= 3
+    # Codes by chance may have no row within a quarter of their bits.
+    counts = [len(answer["neighbours"]) for answer in row["neighbours"]]
+    assert 1 <= max(counts) <= 3
     assert len(row["neighbours"]) == len(row["patches"])
+    assert 1 <= len(row["slides"]) <= 3
+    assert all(slide["slide"].endswith(".svs") for slide in row["slides"])
 
 
 def test_an_archive_of_another_encoder_explains_nothing(patchknn, archive, table, model):

@@ -58,16 +58,10 @@ class Explainer:
     def _queries(self, prediction: SlidePrediction) -> Iterator[Query | Failure]:
         info = prediction.grid.info
         corners = info.corners(prediction.places).tolist()
-        vectors = self._vectors(prediction.grid, prediction.places)
+        vectors = archived_vectors(self._snapshot, prediction.grid, prediction.places)
         for (x, y), vector in zip(corners, vectors, strict=True):
             name = patch_id(prediction.name, x, y)
             yield Query(name, vector, name, prediction.name, info.patient, x=x, y=y)
-
-    def _vectors(self, grid: Grid, places: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """Vectors (n, D) as the archive has them: of one orientation, or the mean of eight."""
-        chosen = grid.features[:, :, places[:, 0], places[:, 1]].astype(np.float32)
-        mean = chosen[: self._snapshot.settings.orientations].mean(axis=0)
-        return np.ascontiguousarray(mean.T)
 
     def _check(self, path: Path, grid: Grid) -> None:
         stored = self._snapshot.settings
@@ -83,3 +77,12 @@ class Explainer:
                 f"orientations, and {path} has {grid.entries}: compress with --augment 8."
             )
             raise ConflictError(message)
+
+
+def archived_vectors(
+    snapshot: Snapshot, grid: Grid, places: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float32]:
+    """Vectors (n, D) of places (n, 2) as the archive makes them: of one orientation, or eight."""
+    chosen = grid.features[:, :, places[:, 0], places[:, 1]].astype(np.float32)
+    mean = chosen[: snapshot.settings.orientations].mean(axis=0)
+    return np.ascontiguousarray(mean.T)

@@ -19,6 +19,7 @@ from patchknn.wholeslide.learning.batches import whole
 from patchknn.wholeslide.prediction.explaining import Explainer
 from patchknn.wholeslide.prediction.heatmap import draw_heatmap, relative, write_heatmap_geojson
 from patchknn.wholeslide.prediction.predicting import predict_slide
+from patchknn.wholeslide.prediction.slides_alike import SlidesAlike
 
 
 @pytest.fixture
@@ -136,6 +137,17 @@ def test_a_slide_of_an_unknown_patient_is_not_explained_by_itself(archive, archi
     assert "s1.svs" not in found
     assert "s3.svs" in found
     assert told["slides"] == [{"slide": "s9"}]
+
+
+def test_slides_alike_are_those_of_other_patients(archive, archived):
+    snapshot = open_archive(archive[0])
+    explainer = Explainer(snapshot, 2, slides=SlidesAlike(snapshot, 3))
+    told = explainer.explained(archived("elsewhere.svs", "P9")).as_json()
+    assert told["slides"][0]["slide"] == "s1.svs"
+    assert told["slides"][0]["distance"] == 0
+    assert len(told["slides"]) == 3
+    told = explainer.explained(archived("s1.svs", "P0")).as_json()
+    assert [slide["slide"] for slide in told["slides"]] == ["s2.svs"]
 
 
 def test_archives_of_another_encoder_are_refused(archive, archived):
