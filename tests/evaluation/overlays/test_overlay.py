@@ -11,7 +11,6 @@ from patchknn.errors import InputError
 from patchknn.evaluation.overlays.overlay import draw_overlay, tint
 from patchknn.evaluation.overlays.slide_answers import SlideTiles
 from patchknn.slides.class_colours import class_colour
-from patchknn.slides.overview import overlay_downsample
 from patchknn.slides.tint import strength
 
 TILE = 24  # pixels of the picture
@@ -102,13 +101,6 @@ def test_review_is_seen_without_colour() -> None:
     tint(picture, slide_tiles(Path("s"), review=np.array([True, False, False, False])), 64 / TILE)
     assert len(np.unique(picture[:TILE, :TILE].reshape(-1, 3), axis=0)) == 2
     assert len(np.unique(picture[:TILE, TILE:].reshape(-1, 3), axis=0)) == 1
-
-
-def test_large_slides_are_drawn_smaller_by_powers_of_two() -> None:
-    assert overlay_downsample(20_000, 20_000, 224) == 224 / 24
-    large = overlay_downsample(200_000, 150_000, 448)
-    assert np.log2(large / (448 / 24)) == 1
-    assert (200_000 / large) * (150_000 / large) <= 24e6
 
 
 def test_many_classes_and_hostile_names_have_a_legend(slide: Path, tmp_path: Path) -> None:
