@@ -65,8 +65,9 @@ def train(
         int, typer.Option("--patience", min=0, help="End after so many without gain; 0: never.")
     ] = 0,
     batch_size: Annotated[
-        int, typer.Option("--batch-size", min=1, max=1 << 16, help="Slides in a step.")
-    ] = 8,
+        int | None,
+        typer.Option("--batch-size", min=1, max=1 << 16, help="Slides in a step [8; survival 32]."),
+    ] = None,
     lr: Annotated[
         float | None, typer.Option("--lr", min=0.0, help="Rate [0.003 of cnn, else 0.001].")
     ] = None,

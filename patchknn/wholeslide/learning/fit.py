@@ -65,7 +65,7 @@ def train_slide_model(
     that is finished is not done again. Raises UsageError, InputError, ConflictError, StoppedError,
     and PatchknnError where the loss is no longer a number.
     """
-    settings = settings.resolved(len(cohort.cases))
+    settings = settings.resolved(len(cohort.cases), cohort.task.kind)
     started = time.monotonic()
     digest = _run_digest(cohort, settings, split=split)
     if wrote(output, digest, DESCRIPTION_FILE, "a slide model"):

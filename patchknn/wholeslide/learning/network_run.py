@@ -85,7 +85,8 @@ class NetworkRun:
         self._cohort, self._fold, self._settings = cohort, fold, settings
         self._device, self._hooks, self._number = device, hooks, number
         self._folder, self._digest = folder, digest
-        self._last_epoch = settings.last_epoch if last_epoch is None else last_epoch
+        self._epochs, self._batch_size = settings.run_shape
+        self._last_epoch = self._epochs if last_epoch is None else last_epoch
         self.task = cohort.task.fitted(cohort.targets[list(fold.train)])
         torch.manual_seed(self._seed(0, 0))
         dim = cohort.cases[0].grid.features.shape[1]
@@ -122,7 +123,7 @@ class NetworkRun:
 
     def _run_epoch(self) -> None:
         order = np.random.default_rng([*self._key, self._epoch, 0]).permutation(self._fold.train)
-        batches = np.array_split(order, -(-len(order) // self._settings.batch_size))
+        batches = np.array_split(order, -(-len(order) // self._batch_size))
         for numbers in batches[self._step :]:
             self._hooks.check()
             self._descend(numbers.tolist(), len(batches))
@@ -141,7 +142,7 @@ class NetworkRun:
         features, mask = (part.to(self._device) for part in batch)
         targets = self._targets(numbers)
         done = (self._epoch - 1) * per_epoch + self._step
-        steps = settings.last_epoch * per_epoch
+        steps = self._epochs * per_epoch
         set_rates(self._optimizer, rate_factor(settings, done, steps, per_epoch))
         loss = self.task.loss(self._network.train()(features, mask), targets)
         self._optimizer.zero_grad()

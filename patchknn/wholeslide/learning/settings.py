@@ -14,6 +14,7 @@ from patchknn.wholeslide.models.making import SHAPES
 _WITHOUT_EFFECT = ("device", "bootstrap")
 _USUAL_HIDDEN: Mapping[str, int] = {"cnn": 64, "mil": 128}
 _STEPS, _FEWEST_EPOCHS, _MOST_EPOCHS = 1500, 30, 200
+_BATCH, _SURVIVAL_BATCH = 8, 32
 _USUAL_RATES: Mapping[str, float] = {"cnn": 3e-3}
 
 
@@ -25,7 +26,8 @@ class SlideSettings:
     CNN, 128 of attention), ``depth`` the CNN's convolutions, ``lr`` the rate (None: 0.003 and
     0.001). ``window`` is the side in places of what is cut by chance from larger grids in
     training. ``turn``: grids are turned and mirrored by chance.
-    ``batch_size`` counts slides; ``epochs`` None are as many as 1500 steps need, 30 to 200, as
+    ``batch_size`` counts slides (None: 8, and 32 for survival, whose risk sets are those of the
+    batch); ``epochs`` None are as many as 1500 steps need, 30 to 200, as
     rare tissue is found after so many steps, however few the slides are; ``patience`` the epochs
     without a smaller loss on held-out patients after which a training ends (0: never).
     ``bootstrap`` draws of patients give intervals.
@@ -39,7 +41,7 @@ class SlideSettings:
     turn: bool = True
     epochs: int | None = None
     patience: int = 0
-    batch_size: int = 8
+    batch_size: int | None = None
     lr: float | None = None
     weight_decay: float = 0.01
     schedule: Literal["cosine", "step"] = "cosine"
@@ -62,20 +64,23 @@ class SlideSettings:
             message = "--folds 1 leaves nothing to train on; give 2 or more, or 0 for none."
             raise UsageError(message)
 
-    def resolved(self, slides: int) -> SlideSettings:
-        """The same with the epochs for so many slides filled in; raises UsageError."""
+    def resolved(self, slides: int, kind: str) -> SlideSettings:
+        """The same filled in for so many slides and the ``kind`` of task; raises UsageError."""
         self.check()
-        wanted = round(_STEPS * self.batch_size / max(slides, 1))
+        usual_batch = _SURVIVAL_BATCH if kind == "survival" else _BATCH
+        batch = usual_batch if self.batch_size is None else self.batch_size
+        wanted = round(_STEPS * batch / max(slides, 1))
         usual = min(max(wanted, _FEWEST_EPOCHS), _MOST_EPOCHS)
-        return replace(self, epochs=usual if self.epochs is None else self.epochs)
+        epochs = usual if self.epochs is None else self.epochs
+        return replace(self, epochs=epochs, batch_size=batch)
 
     @property
-    def last_epoch(self) -> int:
-        """How many epochs the rates are made for."""
-        if self.epochs is None:
-            message = "the epochs are known once the settings are resolved"
+    def run_shape(self) -> tuple[int, int]:
+        """How many epochs the rates are made for, and slides of a step."""
+        if self.epochs is None or self.batch_size is None:
+            message = "epochs and batches are known once the settings are resolved"
             raise ValueError(message)
-        return self.epochs
+        return self.epochs, self.batch_size
 
     @property
     def rate(self) -> float:
