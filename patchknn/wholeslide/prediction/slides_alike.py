@@ -8,12 +8,12 @@ import numpy as np
 
 from patchknn.archive.snapshot import Snapshot
 from patchknn.wholeslide.grid import Grid
-from patchknn.wholeslide.kept_mosaics import mosaics_of_archive
-from patchknn.wholeslide.making import query_mosaic
-from patchknn.wholeslide.mosaic import MosaicSettings
+from patchknn.wholeslide.mosaics.kept_mosaics import mosaics_of_archive
+from patchknn.wholeslide.mosaics.making import query_mosaic
+from patchknn.wholeslide.mosaics.mosaic import MosaicSettings
+from patchknn.wholeslide.mosaics.slide_labels import labels_by_patches
+from patchknn.wholeslide.mosaics.slide_search import SlideSearcher, SlideSearchSettings
 from patchknn.wholeslide.prediction.explaining import archived_vectors
-from patchknn.wholeslide.slide_labels import labels_by_patches
-from patchknn.wholeslide.slide_search import SlideSearcher, SlideSearchSettings
 
 _UNKNOWN = bytes(16)
 
