@@ -131,7 +131,8 @@ def test_evaluate_is_what_scikit_learn_makes_of_the_answers(patchknn, archive, b
         assert low <= found[f"mmv_at_{k}"] <= high
 
 
-def test_evaluate_as_a_table_and_as_tsv(patchknn, archive):
+def test_evaluate_as_a_table_and_as_tsv(patchknn, archive, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
     table = patchknn("slide", "search", archive, "--evaluate", "--format", "table").out
     assert "19 slides, each without its patient" in table
     assert "recall_at_3" in table
