@@ -44,8 +44,8 @@ class Calibration(NamedTuple):
     A prediction set holds the classes whose probability is at least 1 − ``threshold``, for a
     share ``coverage`` of them to hold the true one; without a ``threshold`` it holds all.
     ``nearest_limit`` is the distance of the nearest neighbour, relative to the length of the
-    query's features, that one in a hundred exceeds, None where that is infinite;
-    ``short`` is the share of queries with fewer than k neighbours. ``own_distances`` and
+    query's features, that one in a hundred of the archive's own rows exceeds, None where that is
+    infinite; ``short`` is the share of them with fewer than k neighbours. ``own_distances`` and
     ``held_out`` are figures for people.
     """
 

@@ -13,6 +13,7 @@ from patchknn.cli import archive_options, console, options
 if TYPE_CHECKING:
     from patchknn.archive.calibration import Calibration
     from patchknn.archive.snapshot import Snapshot
+    from patchknn.evaluation.outcomes import Outcomes
     from patchknn.search.answers import Failure
     from patchknn.search.query import Query
     from patchknn.search.settings import SearchSettings
@@ -66,9 +67,9 @@ def calibrate(
 
     Labelled DATA, or the archive's own rows without their patients, are asked; a correction of
     the confidence is fitted on some patients and judged on the others. Also kept: how large
-    prediction sets must be for --coverage, and how far from all others a patch may lie. A new
-    snapshot holds it, 'rollback' takes it back, and where rows or labels change it is said to be
-    stale. Example: patchknn archive calibrate ARCHIVE --coverage 0.9
+    prediction sets must be for --coverage, and how far from those of other patients the archive's
+    own rows lie. A new snapshot holds it, 'rollback' takes it back, and where rows or labels
+    change it is said to be stale. Example: patchknn archive calibrate ARCHIVE --coverage 0.9
     """
     from patchknn.archive.calibration import store_calibration
     from patchknn.archive.snapshot import open_archive
@@ -84,12 +85,16 @@ def calibrate(
     if not 0 < coverage < 1:
         message = f"--coverage {coverage} is not between 0 and 1."
         raise UsageError(message)
+    if exclude_same == "none" and not data:
+        message = "--exclude-same none: each of the archive's own rows would find itself."
+        raise UsageError(message)
     snapshot = open_archive(archive)
+    other_patients = "patient" if names_patients(snapshot) else "slide"
     settings = SearchSettings(
         k=k,
         radius=radius,
         max_radius=max_radius,
-        exclude_same=exclude_same or ("patient" if names_patients(snapshot) else "slide"),
+        exclude_same=exclude_same or other_patients,
         labelled_only=labelled,
         max_per=max_per,
         coarse=coarse,
@@ -98,7 +103,12 @@ def calibrate(
     failures: list[Failure] = []
     style = console.output_format(format)
     with ChangingRun(archive, {"coverage": coverage, "seed": seed}, dry_run=dry_run) as run:
+        at_home = None
         if data:
+            leaving = other_patients if settings.exclude_same == "none" else settings.exclude_same
+            at_home = _answers_of_own(
+                snapshot, settings._replace(exclude_same=leaving), sample, seed
+            )
             embedding = {"device": device, "batch_size": batch_size, "workers": workers or 0}
             mpps = slide_mpp, default_mpp
             queries, total = _given(
@@ -108,12 +118,9 @@ def calibrate(
             queries, total = _own(snapshot, settings, sample, seed)
         queries = console.progress(queries, total=total, label="queries")
         outcomes = answered(snapshot, queries, settings, failures.append)
-        if failures:
-            console.warn(
-                f"{len(failures)} queries have no answer; of the first: {failures[0].error}"
-            )
+        _say_failed("queries", failures)
         found = calibration_from(
-            snapshot, outcomes, settings, coverage=coverage, own=not data, seed=seed
+            snapshot, outcomes, settings, coverage=coverage, at_home=at_home, seed=seed
         )
         number = None
         if not dry_run:
@@ -147,6 +154,7 @@ def summary_of(calibration: Calibration) -> dict[str, Any]:
         "coverage_held_out": sets["coverage"],
         "coverage_error": sets["error"],
         "set_size": sets["set_size"],
+        "out_of_distribution": calibration.held_out.get("out_of_distribution"),
         "abstain_below": {
             share: None if found is None else found["threshold"]
             for share, found in calibration.held_out["accuracy_at"].items()
@@ -163,6 +171,24 @@ def _own(
     by_slide = settings.exclude_same != "patient"
     total, _ = count_archived(snapshot)
     return own_queries(snapshot, sample, by_slide=by_slide, seed=seed), min(total, sample)
+
+
+def _answers_of_own(
+    snapshot: Snapshot, settings: SearchSettings, sample: int, seed: int
+) -> Outcomes:
+    from patchknn.evaluation.calibration.calibrating import answered
+
+    failures: list[Failure] = []
+    queries, total = _own(snapshot, settings, sample, seed)
+    queries = console.progress(queries, total=total, label="own rows")
+    outcomes = answered(snapshot, queries, settings, failures.append)
+    _say_failed("rows of the archive", failures)
+    return outcomes
+
+
+def _say_failed(what: str, failures: list[Failure]) -> None:
+    if failures:
+        console.warn(f"{len(failures)} {what} have no answer; of the first: {failures[0].error}")
 
 
 def _given(
@@ -234,6 +260,16 @@ def _say_what_it_is_worth(calibration: Calibration) -> None:
                 "on patients that it had not seen the calibrated confidence has no smaller "
                 f"{name} than the share of votes ({after:.3g}, {before:.3g})."
             )
+    strange = summary["out_of_distribution"]
+    if calibration.nearest_limit is None:
+        console.warn(
+            "the archive's own rows find no others at a distance, so none is too far for it."
+        )
+    elif not calibration.own:
+        console.message(
+            f"{strange:.1%} of these queries lie further from the archive than 99 % of its own "
+            "rows, each without its patient."
+        )
     if calibration.threshold is None:
         console.warn(
             f"{calibration.queries} queries are too few, or too often of classes that the archive "

@@ -25,6 +25,8 @@ FROZEN = "frozen"
 EVERY = ("mean-colour", "colour-histogram", FROZEN)
 # Pictures that are read in well under a minute: more are read where a baseline is asked for.
 MOST_PICTURES = 10_000
+# 2,000 pictures of 224 px: what a CPU takes through a network in some two minutes.
+_MOST_CPU_PIXELS = 2_000 * 224**2
 _NO_FEATURE = np.zeros(0)
 
 
@@ -32,33 +34,35 @@ class BaselineChoice(NamedTuple):
     """Names as they were given, none for the usual ones; and what ``frozen`` is made of.
 
     That is ``backbone`` (None: the encoder's own) with ``weights`` (None: timm's pretrained).
+    ``pictures`` are how many have to be read where the names are the usual ones, 0 where they
+    were given.
     """
 
     names: tuple[str, ...] = ()
     weights: Path | None = None
     backbone: str | None = None
+    pictures: int = 0
 
-    def chosen(self, pictures: int, style: str) -> BaselineChoice:
+    def chosen(self, pictures: int, *, shown: bool) -> BaselineChoice:
         """With the names of the baselines to judge, where they read so many ``pictures``.
 
-        By default a table has those by colour, unless there are many pictures to read; other
-        formats have what is asked for.
+        By default what is ``shown`` to people has them all, unless there are many pictures to
+        read; scripts get what they ask for.
         """
         if self.names:
             every = "all" in self.names
             none = "none" in self.names
             names = [one for one in EVERY if not none and (every or one in self.names)]
-        elif style != "table":
-            names = []
-        elif pictures > MOST_PICTURES:
-            names = []
+            return self._replace(names=tuple(names))
+        if not shown:
+            return self
+        if pictures > MOST_PICTURES:
             console.message(
-                f"Baselines by colour would read {pictures} pictures: ask for them by --baseline "
-                "all, or by name."
+                f"Baselines would read {pictures} pictures: ask for them by --baseline all, or by "
+                "name."
             )
-        else:
-            names = [one for one in EVERY if one != FROZEN or self.weights is not None]
-        return self._replace(names=tuple(names))
+            return self
+        return self._replace(names=EVERY, pictures=pictures)
 
 
 class PictureSource(NamedTuple):
@@ -122,16 +126,25 @@ def _methods(snapshot: Snapshot, choice: BaselineChoice, device: str | None) -> 
     methods = [one for one in (MEAN_COLOUR, COLOUR_HISTOGRAM) if one.name in choice.names]
     if FROZEN in choice.names:
         try:
-            methods.append(_frozen(snapshot, choice, device))
+            methods += _frozen(snapshot, choice, device)
         except PatchknnError as error:
-            console.warn(f"{FROZEN} is missing: {error}")
+            say = console.message if choice.pictures else console.warn
+            say(f"{FROZEN} is missing: {error}")
     return methods
 
 
-def _frozen(snapshot: Snapshot, choice: BaselineChoice, device: str | None) -> Method:
+def _frozen(snapshot: Snapshot, choice: BaselineChoice, device: str | None) -> list[Method]:
+    """The method, or none where it would take long and was not asked for."""
     from patchknn.evaluation.baselines.baselines import Method
     from patchknn.evaluation.baselines.frozen import FrozenFeatures
 
-    made = FrozenFeatures(snapshot, choice.backbone, choice.weights, device)
+    by_itself = choice.pictures > 0
+    made = FrozenFeatures(snapshot, choice.backbone, choice.weights, device, download=not by_itself)
+    if by_itself and made.on_cpu and choice.pictures * made.size**2 > _MOST_CPU_PIXELS:
+        console.message(
+            f"{FROZEN} would take {choice.pictures} pictures through {made.backbone} on a CPU: ask "
+            "for it by --baseline all."
+        )
+        return []
     weights = None if choice.weights is None else str(choice.weights)
-    return Method(FROZEN, made.dim, made, {"backbone": made.backbone, "weights": weights})
+    return [Method(FROZEN, made.dim, made, {"backbone": made.backbone, "weights": weights})]

@@ -194,9 +194,10 @@ class _Run:
         """Have them answered by what keeps one honest."""
         snapshot, given, first = self._snapshot, self._embedding, self._evaluations[0]
         pictures = len(snapshot) + (0 if self._asked is None else len(first.outcomes))
-        style = console.output_format(self._wanted.format)
-        choice = self._wanted.baselines.chosen(pictures, style)
-        where = PictureSource(self._wanted.slides, given.default_mpp, given.workers, given.device)
+        wanted = self._wanted
+        shown = wanted.report is not None or console.output_format(wanted.format) == "table"
+        choice = wanted.baselines.chosen(pictures, shown=shown)
+        where = PictureSource(wanted.slides, given.default_mpp, given.workers, given.device)
         with baselines(snapshot, self._settings, choice, where) as found:
             if found is not None:
                 self._evaluations += found.evaluate(asked_of(snapshot, self._asked, first))

@@ -49,6 +49,13 @@ def asking(name: str, place: str, remedy: str) -> Iterator[None]:
             raise refusal(name, place, error, silence, remedy) from None
 
 
+@contextmanager
+def offline() -> Iterator[None]:
+    """Within it only what was downloaded before is had; nobody is asked, as by HF_HUB_OFFLINE."""
+    with _limits(cache_only=True):
+        yield
+
+
 def _no_answer(place: str) -> Exception | None:
     """Why nothing answers there; None where something does, or where nothing need be asked."""
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
@@ -58,6 +65,8 @@ def _no_answer(place: str) -> Exception | None:
     if is_address(place):
         if _is_downloaded(place):
             return None
+        if constants.HF_HUB_OFFLINE:
+            return ConnectionError("HF_HUB_OFFLINE is set")
         request = urllib.request.Request(place, method="HEAD")
         ask = partial(urllib.request.urlopen, request, timeout=seconds)
     elif place and not constants.HF_HUB_OFFLINE:

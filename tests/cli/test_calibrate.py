@@ -173,6 +173,12 @@ def test_evaluate_judges_it(patchknn, clusters):
     assert "set_coverage" in table.out
 
 
+def test_own_rows_are_not_asked_for_themselves(patchknn, clusters):
+    found = patchknn("archive", "calibrate", clusters, "--exclude-same", "none")
+    assert found.code == 2
+    assert "each of the archive's own rows would find itself" in found.err
+
+
 @pytest.mark.parametrize("coverage", [0, 1, 1.5])
 def test_a_promise_that_cannot_be_is_refused(patchknn, clusters, coverage):
     found = patchknn("archive", "calibrate", clusters, "--coverage", coverage)

@@ -147,6 +147,35 @@ def test_frozen_without_weights_is_missing_in_one_sentence(patchknn: Run, place:
     assert "frozen is missing: no pretrained weights of test_resnet can be had here" in result.err
 
 
+def test_people_see_all_baselines_by_default(
+    patchknn: Run, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frozen features too, where weights are at hand; scripts get what they ask for."""
+    import timm
+    from safetensors.torch import save_file
+
+    from patchknn.cli import evaluate_baselines
+
+    monkeypatch.setenv("COLUMNS", "160")
+    line = ("evaluate", place / "archive", place / "ask.csv", "--device", "cpu", "--bootstrap", 0)
+    cold = patchknn(*line, "--format", "table")
+    assert "frozen" not in cold.out
+    assert "weights of test_resnet were not downloaded yet: --baseline all does it" in cold.err
+    weights = tmp_path / "w.safetensors"
+    save_file(timm.create_model("test_resnet").state_dict(), weights)
+    every = ["figure", "patchknn", "mean-colour", "colour-histogram", "frozen"]
+    warm = patchknn(*line, "--frozen-weights", weights, "--format", "table")
+    assert every in [text.split() for text in warm.out.splitlines()]
+    page = ("--format", "ndjson", "--frozen-weights", weights, "--report", tmp_path / "report")
+    told = patchknn(*line, *page)
+    assert [json.loads(text)["method"] for text in told.out.splitlines()] == every[1:]
+    assert len(patchknn(*line, "--format", "ndjson").out.splitlines()) == 1
+    monkeypatch.setattr(evaluate_baselines, "_MOST_CPU_PIXELS", 24 * 32 * 32 - 1)
+    slow = patchknn(*line, "--frozen-weights", weights, "--format", "table")
+    assert every[:-1] in [text.split() for text in slow.out.splitlines()]
+    assert "frozen would take 24 pictures through test_resnet on a CPU" in slow.err
+
+
 def test_rows_of_the_archive_by_their_own_colours(patchknn: Run, place: Path) -> None:
     result = patchknn("evaluate", place / "archive", "--k", 4, "--format", "table")
     assert ["figure", "patchknn", "mean-colour", "colour-histogram"] in [

@@ -209,7 +209,7 @@ def test_neighbours_in_another_archive_stand_below_with_its_pictures(
     line = ("embed", stored, "--encoder", place / "encoder", "--archive", other, "--thumbnails", 32)
     assert patchknn(*line, "--device", "cpu").code == 0
     line = ("evaluate", place / "archive", place / "asked" / "all.csv", "--compare", other)
-    more = ("--k", 5, "--max-radius", 16, "--slides", place / "stored")
+    more = ("--k", 5, "--max-radius", 16, "--slides", place / "stored", "--baseline", "none")
     result = patchknn(*line, *more, "--report", tmp_path / "report")
     assert result.code == 0, result.err
     assert "not found" not in result.err

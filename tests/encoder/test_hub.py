@@ -12,7 +12,7 @@ from huggingface_hub import constants
 
 from patchknn.encoder.backbones import create_backbone
 from patchknn.encoder.fetching import fetch_weights
-from patchknn.encoder.hub import asking
+from patchknn.encoder.hub import asking, offline
 from patchknn.errors import InputError
 
 _PLAIN = "timm/test_resnet.r160_in1k"
@@ -116,3 +116,26 @@ def test_libraries_say_nothing_meanwhile_and_may_speak_afterwards(look_at, caplo
             warnings.warn("deprecated", stacklevel=1)
     loud.warning("heard")
     assert [record.message for record in caplog.records] == ["heard"]
+
+
+def test_offline_the_cache_serves_and_nobody_is_asked(hub, resnet, tmp_path):
+    hub.hold(_PLAIN, resnet)
+    with offline(), pytest.raises(InputError, match="HF_HUB_OFFLINE is set"):
+        create_backbone("test_resnet", pretrained=True)
+    assert hub.asked == []
+    fetch_weights("test_resnet", tmp_path)
+    asked = len(hub.asked)
+    with offline():
+        backbone = create_backbone("test_resnet", pretrained=True)
+    assert len(hub.asked) == asked > 0
+    name = next(name for name in resnet if name.endswith("weight"))
+    torch.testing.assert_close(backbone.module.state_dict()[name], resnet[name])
+    create_backbone("test_resnet", pretrained=True)
+    assert len(hub.asked) > asked
+
+
+def test_offline_an_address_is_not_asked_either(hub):
+    refused = pytest.raises(InputError, match="HF_HUB_OFFLINE is set")
+    with offline(), refused, asking("old", f"{hub.address}/old.pth", "go on"):
+        pass
+    assert hub.asked == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ class FrozenFeatures:
 
     ``backbone`` None is that of the archive's encoder, with its mean and standard deviation;
     pictures have the size of the archive's patches. ``weights`` None are timm's own pretrained
-    ones, from the hub or a warm cache. Raises InputError where there is no backbone, or no weights
-    can be had, and as ``create_backbone`` does for weights that do not fit.
+    ones, from a warm cache or, with ``download``, from the hub. Raises InputError where there is
+    no backbone, or no weights can be had, and as ``create_backbone`` does for weights that do not
+    fit.
     """
 
     def __init__(
@@ -32,9 +34,12 @@ class FrozenFeatures:
         backbone: str | None = None,
         weights: Path | None = None,
         device: str | None = None,
+        *,
+        download: bool = True,
     ) -> None:
         from patchknn.encoder.backbones import create_backbone
         from patchknn.encoder.devices import choose_device
+        from patchknn.encoder.hub import offline
         from patchknn.encoder.inference import FeatureExtractor
         from patchknn.encoder.network import EncoderNetwork
 
@@ -48,25 +53,34 @@ class FrozenFeatures:
         if name == own.backbone:
             as_trained = {"model_args": own.model_args, "mean": own.mean, "std": own.std}
         try:
-            made = create_backbone(
-                name,
-                input_size=self.size,
-                pretrained=weights is None,
-                weights=weights,
-                **as_trained,
-            )
+            with nullcontext() if download else offline():
+                made = create_backbone(
+                    name,
+                    input_size=self.size,
+                    pretrained=weights is None,
+                    weights=weights,
+                    **as_trained,
+                )
         except PatchknnError as error:
             if weights is not None:
                 raise
-            message = (
-                f"no pretrained weights of {name} can be had here: get them by 'patchknn weights "
-                f"fetch {name} DIR' where there is internet and give --frozen-weights FILE, or "
-                "name another --frozen-backbone."
-            )
+            if download:
+                message = (
+                    f"no pretrained weights of {name} can be had here: get them by 'patchknn "
+                    f"weights fetch {name} DIR' where there is internet and give --frozen-weights "
+                    "FILE, or name another --frozen-backbone."
+                )
+            else:
+                message = (
+                    f"the pretrained weights of {name} were not downloaded yet: --baseline all "
+                    "does it, or give --frozen-weights FILE."
+                )
             raise InputError(message) from error
         self.backbone, self.dim = made.name, made.feature_dim
         network = EncoderNetwork(made.module, made.feature_dim, _HASH_BITS, ())
-        self._extractor = FeatureExtractor(network, made.mean, made.std, choose_device(device))
+        chosen = choose_device(device)
+        self.on_cpu = chosen.type == "cpu"
+        self._extractor = FeatureExtractor(network, made.mean, made.std, chosen)
 
     def __call__(self, pictures: Sequence[Picture]) -> npt.NDArray[np.float32]:
         """Features (n, D) float32 of pictures (H, W, 3) uint8, brought to the network's size."""

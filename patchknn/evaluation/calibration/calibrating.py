@@ -1,4 +1,7 @@
-"""An archive's calibration: of its own rows, each without its patient, or of other data."""
+"""An archive's calibration: of its own rows, each without its patient, or of other data.
+
+How far a query may lie is said by the archive's own rows in either case.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ from patchknn.search.class_scores import class_probabilities
 from patchknn.search.engine import BLOCK, Searcher
 from patchknn.search.query import Query, rounded_feature, row_queries
 from patchknn.search.settings import SearchSettings
-from patchknn.search.strangeness import neighbour_distances
+from patchknn.search.strangeness import neighbour_distances, out_of_distribution
 
 _ROWS = 1024
 
@@ -92,13 +95,15 @@ def calibration_from(
     settings: SearchSettings,
     *,
     coverage: float,
-    own: bool,
+    at_home: Outcomes | None = None,
     seed: int = 0,
 ) -> Calibration:
     """What these answers say of all that the snapshot will give with the same settings.
 
-    ``coverage`` is the share of prediction sets that are to hold the true class. Raises InputError
-    where the queries are of one patient, or no row has a label.
+    ``coverage`` is the share of prediction sets that are to hold the true class. ``at_home`` are
+    the answers to the archive's own rows, which say how far a query may lie; None where
+    ``outcomes`` are those. Raises InputError where the queries are of one patient, or no row has a
+    label.
     """
     priors = class_shares(snapshot)
     known = len(priors)
@@ -108,11 +113,12 @@ def calibration_from(
     probabilities = class_probabilities(voting, shares)
     labels = np.where(outcomes.label < known, outcomes.label, -1)
     judged = coverage_over_splits(probabilities, labels, outcomes.groups, coverage, seed=seed)
-    distances = neighbour_distances(voting)
+    home = outcomes if at_home is None else at_home
+    distances = neighbour_distances(voting_of(home))
     limits = limits_of(distances)
-    return Calibration(
+    found = Calibration(
         time=now(),
-        own=own,
+        own=at_home is None,
         settings=calibration_settings(settings, snapshot.settings.bits),
         rows=len(snapshot),
         fingerprint=rows_fingerprint(snapshot.manifest),
@@ -128,13 +134,16 @@ def calibration_from(
         ),
         nearest_limit=limits.nearest,
         short=limits.short,
-        own_distances=own_distances(distances, outcomes.radius),
+        own_distances=own_distances(distances, home.radius),
         held_out={
             **fitted.held_out,
             "sets": judged._asdict(),
             "accuracy_at": fitted.accuracy_at,
         },
     )
+    strange = out_of_distribution(found, neighbour_distances(voting))
+    found.held_out["out_of_distribution"] = float(strange.mean())
+    return found
 
 
 def class_shares(snapshot: Snapshot) -> dict[str, float]:

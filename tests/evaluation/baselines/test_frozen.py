@@ -76,6 +76,19 @@ def test_without_weights_it_says_where_to_get_them(snapshot: Snapshot) -> None:
         FrozenFeatures(snapshot)
 
 
+def test_without_a_download_only_a_warm_cache_serves(
+    snapshot: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is asked of the hub: that would be an error which names another reason."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cold"))
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(InputError, match="were not downloaded yet: --baseline all does it"):
+        FrozenFeatures(snapshot, download=False)
+    assert not constants.HF_HUB_OFFLINE
+
+
 def test_an_archive_of_stored_features_needs_a_name(
     feature_archive: Callable[..., Snapshot], weights: Path
 ) -> None:

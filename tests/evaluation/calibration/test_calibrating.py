@@ -71,7 +71,7 @@ def test_shares_of_the_classes_are_counted(archive: Snapshot) -> None:
 def test_what_is_stored_judges_the_same_rows_as_it_was_made_of(archive: Snapshot) -> None:
     """Over the whole archive: coverage and out-of-distribution as promised on its own rows."""
     outcomes = answered(archive, own_queries(archive, 1000, by_slide=False), SETTINGS, pytest.fail)
-    made = calibration_from(archive, outcomes, SETTINGS, coverage=0.9, own=True)
+    made = calibration_from(archive, outcomes, SETTINGS, coverage=0.9)
     store_calibration(archive.path, made)
     snapshot = open_archive(archive.path)
     assert calibration_of(snapshot.manifest, snapshot.path) == made
@@ -98,7 +98,7 @@ def test_what_is_stored_judges_the_same_rows_as_it_was_made_of(archive: Snapshot
 
 def test_held_out_coverage_is_that_of_the_splits(archive: Snapshot) -> None:
     outcomes = answered(archive, own_queries(archive, 1000, by_slide=False), SETTINGS, pytest.fail)
-    made = calibration_from(archive, outcomes, SETTINGS, coverage=0.8, own=True, seed=4)
+    made = calibration_from(archive, outcomes, SETTINGS, coverage=0.8, seed=4)
     assert set(made.held_out) == {
         "confidence",
         "weighted_confidence",
@@ -106,9 +106,10 @@ def test_held_out_coverage_is_that_of_the_splits(archive: Snapshot) -> None:
         "isotonic",
         "sets",
         "accuracy_at",
+        "out_of_distribution",
     }
     assert made.held_out["sets"]["set_size"] >= 0.8
-    again = calibration_from(archive, outcomes, SETTINGS, coverage=0.8, own=True, seed=4)
+    again = calibration_from(archive, outcomes, SETTINGS, coverage=0.8, seed=4)
     assert again._replace(time=made.time) == made
 
 
@@ -118,11 +119,29 @@ def test_queries_of_classes_that_the_archive_lacks_count_as_wrong(archive: Snaps
         for number, query in enumerate(own_queries(archive, 100, by_slide=False))
     ]
     outcomes = answered(archive, queries, SETTINGS, pytest.fail)
-    made = calibration_from(archive, outcomes, SETTINGS, coverage=0.9, own=False)
+    made = calibration_from(archive, outcomes, SETTINGS, coverage=0.9)
     assert "NEW" not in made.priors
     assert made.threshold is None
     assert made.held_out["sets"]["coverage"] == pytest.approx(0.75, abs=0.1)
     assert calibrated_figures(made, outcomes, archive.classes)["set_coverage"] == 0.75
+
+
+def test_how_far_is_too_far_is_said_by_the_archives_own_rows(archive: Snapshot) -> None:
+    own = answered(archive, own_queries(archive, 1000, by_slide=False), SETTINGS, pytest.fail)
+    far = [
+        query._replace(feature=query.feature + np.where(np.arange(8) == 7, 40, 0), patient=None)
+        for query in own_queries(archive, 100, by_slide=False)
+    ]
+    others = answered(archive, far, SETTINGS._replace(exclude_same="none"), pytest.fail)
+    alone = calibration_from(archive, own, SETTINGS, coverage=0.9)
+    beside = calibration_from(archive, others, SETTINGS, coverage=0.9, at_home=own)
+    assert (alone.own, beside.own) == (True, False)
+    assert beside.nearest_limit == alone.nearest_limit
+    assert (beside.short, beside.own_distances) == (alone.short, alone.own_distances)
+    nearest = np.sort(own.distances[:, 0] / own.norm)
+    assert beside.nearest_limit == pytest.approx(nearest[int(np.ceil(0.99 * 215))])
+    assert alone.held_out["out_of_distribution"] <= 0.01
+    assert beside.held_out["out_of_distribution"] == 1.0
 
 
 def test_what_has_no_answer_is_told(archive: Snapshot) -> None:
