@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 
 from patchknn.simulate.cohorts import CohortSettings
-from patchknn.wholeslide.simulated import write_cohort
+from patchknn.wholeslide.grids.simulated import write_cohort
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from patchknn.indexing.remote import RemoteEncoder
     from patchknn.jobs.engines import Engine
     from patchknn.jobs.units import Outcome
-    from patchknn.wholeslide.grid_units import Payload
+    from patchknn.wholeslide.grids.grid_units import Payload
 
 _COLUMNS = ("name", "status", "patches", "height", "width", "path", "detail")
 _SUFFIXES = {"hdf5": ".h5", "zarr": ".zarr"}
@@ -97,8 +97,8 @@ def compress(
     from patchknn.indexing.reading import ReadSettings
     from patchknn.indexing.remote import RemoteEncoder
     from patchknn.jobs.engines import InThisProcess
-    from patchknn.wholeslide.compress_settings import CompressSettings
-    from patchknn.wholeslide.grid_units import make_grid, plan_grid, plan_grids
+    from patchknn.wholeslide.grids.compress_settings import CompressSettings
+    from patchknn.wholeslide.grids.grid_units import make_grid, plan_grid, plan_grids
 
     arguments = console.arguments(sources)
     if not arguments:

@@ -107,7 +107,7 @@ class _Predictions:
     def rows(self, grids: list[Path], model: Any, top: int) -> Iterator[dict[str, Any]]:
         """One row for each grid, also of those that fail."""
         from patchknn.errors import PatchknnError
-        from patchknn.wholeslide.grid import list_grids, open_grid
+        from patchknn.wholeslide.grids.grid import list_grids, open_grid
         from patchknn.wholeslide.prediction.predicting import predict_slide
 
         paths: list[Path] = []

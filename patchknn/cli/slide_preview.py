@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from patchknn.wholeslide.preview import Colours
+    from patchknn.wholeslide.grids.preview import Colours
 
 _COLUMNS = ("name", "status", "width", "height", "path")
 
@@ -53,7 +53,7 @@ def preview(
     blue, so that colours agree between the slides of one command.
     """
     from patchknn.slides.outputs import output_files
-    from patchknn.wholeslide.preview import fit_colours
+    from patchknn.wholeslide.grids.preview import fit_colours
 
     readable, samples, failures = _read(grids, seed)
     colours = fit_colours(samples, seed) if samples else None
@@ -90,8 +90,8 @@ def _read(
     import numpy as np
 
     from patchknn.errors import PatchknnError
-    from patchknn.wholeslide.grid import list_grids, open_grid
-    from patchknn.wholeslide.preview import SAMPLE, sample_vectors
+    from patchknn.wholeslide.grids.grid import list_grids, open_grid
+    from patchknn.wholeslide.grids.preview import SAMPLE, sample_vectors
 
     readable: list[_Readable] = []
     samples: list[NDArray[np.float32]] = []
@@ -128,8 +128,8 @@ def _draw(one: _Readable, colours: Colours, file: Path, scale: int) -> dict[str,
 
     from patchknn.errors import PatchknnError
     from patchknn.files import replaced_atomically
-    from patchknn.wholeslide.grid import open_grid
-    from patchknn.wholeslide.preview import preview as picture_of
+    from patchknn.wholeslide.grids.grid import open_grid
+    from patchknn.wholeslide.grids.preview import preview as picture_of
 
     try:
         picture = picture_of(open_grid(one.path), colours, scale)

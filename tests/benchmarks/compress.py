@@ -37,9 +37,9 @@ from patchknn.indexing.remote import RemoteEncoder
 from patchknn.jobs.cpus import reader_processes
 from patchknn.slides.tileset import write_tileset
 from patchknn.slides.tiling import TilingSettings, tile_slide
-from patchknn.wholeslide.compress import compress_unit
-from patchknn.wholeslide.compress_settings import CompressSettings, GridUnit
-from patchknn.wholeslide.grid import open_grid
+from patchknn.wholeslide.grids.compress import compress_unit
+from patchknn.wholeslide.grids.compress_settings import CompressSettings, GridUnit
+from patchknn.wholeslide.grids.grid import open_grid
 
 _PACKAGES = ("torch", "timm", "numpy", "h5py", "Pillow", "openslide-python", "openslide-bin")
 _MPP = 0.5

@@ -25,13 +25,13 @@ from report import environment, say
 from torch import Tensor, nn
 
 from patchknn.simulate.cohorts import CohortSettings
+from patchknn.wholeslide.grids.simulated import write_cohort
 from patchknn.wholeslide.learning.cases import read_cohort
 from patchknn.wholeslide.learning.fit import train_slide_model
 from patchknn.wholeslide.learning.settings import SlideSettings
 from patchknn.wholeslide.models.making import MODELS as NETWORKS
 from patchknn.wholeslide.models.making import SHAPES
 from patchknn.wholeslide.models.tissue import Standardised
-from patchknn.wholeslide.simulated import write_cohort
 from patchknn.wholeslide.tasks.reading import Question
 
 SHARES = (0.01, 0.05, 0.2, 0.0)

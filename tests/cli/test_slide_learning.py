@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from patchknn.simulate.cohorts import CohortSettings
-from patchknn.wholeslide.grid import GridInfo, write_grid
-from patchknn.wholeslide.simulated import write_cohort
+from patchknn.wholeslide.grids.grid import GridInfo, write_grid
+from patchknn.wholeslide.grids.simulated import write_cohort
 
 _QUICK = ("--epochs", "2", "--folds", "2", "--hidden", "4", "--bootstrap", "20", "--device", "cpu")
 

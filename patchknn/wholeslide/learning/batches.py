@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from patchknn.wholeslide.grid import Grid, turn
+from patchknn.wholeslide.grids.grid import Grid, turn
 
 _TURNS = 8
 # Grids are padded by some places more than they need: else those of one size would always lie in

@@ -12,7 +12,7 @@ from patchknn.datasets.patches import Problem
 from patchknn.errors import ConflictError, InputError
 from patchknn.slides.listing import stem_of
 from patchknn.tables import Table, read_table
-from patchknn.wholeslide.grid import Grid, list_grids, open_grid
+from patchknn.wholeslide.grids.grid import Grid, list_grids, open_grid
 from patchknn.wholeslide.tasks.reading import Question, task_of
 from patchknn.wholeslide.tasks.task import Floats, Task
 

@@ -22,13 +22,13 @@ from patchknn.training.checkpoint import (
 )
 from patchknn.training.inputs import Progress
 from patchknn.training.schedule import parameter_groups, rate_factor, set_rates
+from patchknn.wholeslide.grids.preview import sample_vectors
 from patchknn.wholeslide.learning.batches import training_batch
 from patchknn.wholeslide.learning.cases import Cohort
 from patchknn.wholeslide.learning.folds import Fold
 from patchknn.wholeslide.learning.scoring import outputs_of
 from patchknn.wholeslide.learning.settings import SlideSettings
 from patchknn.wholeslide.models.making import make_network
-from patchknn.wholeslide.preview import sample_vectors
 from patchknn.wholeslide.tasks.task import Task
 
 _CHECKPOINT_SECONDS = 60.0

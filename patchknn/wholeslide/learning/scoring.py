@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from patchknn.wholeslide.grid import Grid
+from patchknn.wholeslide.grids.grid import Grid
 from patchknn.wholeslide.learning.batches import whole
 from patchknn.wholeslide.tasks.task import Floats
 

@@ -14,7 +14,7 @@ from patchknn.bundle import load_safetensors, tensor_digest
 from patchknn.bundle_files import damaged, fingerprint_of
 from patchknn.errors import ConflictError, InputError
 from patchknn.files import fsync_file, read_json, write_json
-from patchknn.wholeslide.grid import Grid
+from patchknn.wholeslide.grids.grid import Grid
 from patchknn.wholeslide.models.making import make_network
 from patchknn.wholeslide.tasks.reading import task_from_json
 from patchknn.wholeslide.tasks.task import Task

@@ -16,7 +16,7 @@ from patchknn.search.answers import Failure
 from patchknn.search.engine import Searcher
 from patchknn.search.query import Query
 from patchknn.search.settings import SearchSettings
-from patchknn.wholeslide.grid import Grid
+from patchknn.wholeslide.grids.grid import Grid
 from patchknn.wholeslide.prediction.predicting import SlidePrediction
 
 # Slides of an archive that are like a grid, nearest first, as objects for NDJSON.

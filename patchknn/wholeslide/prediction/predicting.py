@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from patchknn.archive.snapshot import patch_id
-from patchknn.wholeslide.grid import Grid
+from patchknn.wholeslide.grids.grid import Grid
 from patchknn.wholeslide.learning.scoring import outputs_of
 from patchknn.wholeslide.learning.slide_model import SlideModel
 from patchknn.wholeslide.prediction.saliency import method_of, most_salient, saliency

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from patchknn.wholeslide.grid import Grid
+from patchknn.wholeslide.grids.grid import Grid
 from patchknn.wholeslide.learning.batches import tissue_part, whole
 
 Floats = npt.NDArray[np.float64]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from patchknn.archive.snapshot import Snapshot
-from patchknn.wholeslide.grid import Grid
+from patchknn.wholeslide.grids.grid import Grid
 from patchknn.wholeslide.mosaics.kept_mosaics import mosaics_of_archive
 from patchknn.wholeslide.mosaics.making import query_mosaic
 from patchknn.wholeslide.mosaics.mosaic import MosaicSettings

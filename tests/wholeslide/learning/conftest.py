@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from patchknn.simulate.cohorts import CohortSettings
-from patchknn.wholeslide.simulated import write_cohort
+from patchknn.wholeslide.grids.simulated import write_cohort
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from patchknn.wholeslide.grid import GridInfo, open_grid, turn, write_grid
+from patchknn.wholeslide.grids.grid import GridInfo, open_grid, turn, write_grid
 from patchknn.wholeslide.learning.batches import training_batch, whole
 
 

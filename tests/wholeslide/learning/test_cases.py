@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from patchknn.errors import ConflictError, InputError
-from patchknn.wholeslide.grid import open_grid, write_grid
+from patchknn.wholeslide.grids.grid import open_grid, write_grid
 from patchknn.wholeslide.learning.cases import read_cohort
 from patchknn.wholeslide.tasks.reading import Question
 

@@ -12,7 +12,7 @@ import torch
 
 from patchknn.archive.create import create_archive
 from patchknn.archive.writer import ArchiveWriter
-from patchknn.wholeslide.grid import Grid, GridInfo, open_grid, write_grid
+from patchknn.wholeslide.grids.grid import Grid, GridInfo, open_grid, write_grid
 from patchknn.wholeslide.learning.settings import SlideSettings
 from patchknn.wholeslide.learning.slide_model import SlideModel
 from patchknn.wholeslide.models.making import make_network

@@ -14,9 +14,9 @@ from patchknn.slides.outputs import MadeOf, refuse_another
 from patchknn.slides.pixels import require_file
 from patchknn.slides.tileset import TileSet
 from patchknn.slides.tiling import resume_settings
-from patchknn.wholeslide.compress_settings import GridUnit
-from patchknn.wholeslide.grid import Grid, open_grid
-from patchknn.wholeslide.grid_writer import SUFFIXES
+from patchknn.wholeslide.grids.compress_settings import GridUnit
+from patchknn.wholeslide.grids.grid import Grid, open_grid
+from patchknn.wholeslide.grids.grid_writer import SUFFIXES
 
 
 def wanted_settings(unit: GridUnit, tileset: TileSet | None) -> dict[str, Any]:

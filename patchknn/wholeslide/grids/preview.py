@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchknn.errors import InputError
-from patchknn.wholeslide.grid import Grid
+from patchknn.wholeslide.grids.grid import Grid
 
 SAMPLE = 20_000
 """Vectors that the colours are found from, over all slides."""

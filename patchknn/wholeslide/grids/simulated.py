@@ -9,7 +9,7 @@ from pathlib import Path
 from patchknn.files import write_bytes
 from patchknn.simulate.cohorts import CohortSettings, SimulatedSlide, simulate_cohort
 from patchknn.slides.listing import stem_of
-from patchknn.wholeslide.grid import GridInfo, write_grid
+from patchknn.wholeslide.grids.grid import GridInfo, write_grid
 
 TABLE_NAME = "slides.csv"
 _COLUMNS = ("slide", "patient", "label", "burden", "time", "event")

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from patchknn.errors import InputError
-from patchknn.wholeslide.grid import Grid, GridInfo, write_grid
-from patchknn.wholeslide.preview import fit_colours, preview, sample_vectors
+from patchknn.wholeslide.grids.grid import Grid, GridInfo, write_grid
+from patchknn.wholeslide.grids.preview import fit_colours, preview, sample_vectors
 
 _INFO = GridInfo("a.svs", 32, 32, 0.5, 0.5, 32.0, (320, 256), "ab" * 32)
 

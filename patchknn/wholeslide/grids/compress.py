@@ -22,10 +22,15 @@ from patchknn.slides.outputs import MadeOf
 from patchknn.slides.readers import open_slide
 from patchknn.slides.tileset import TileSet
 from patchknn.slides.tiling import check_target, grid_axis
-from patchknn.wholeslide.compress_settings import GridUnit
-from patchknn.wholeslide.grid import Grid, GridInfo, GridWriter
-from patchknn.wholeslide.grid_resume import earlier_grid, other_format, slide_of, wanted_settings
-from patchknn.wholeslide.grid_writer import copy_places, remove_grid, remove_leftovers
+from patchknn.wholeslide.grids.compress_settings import GridUnit
+from patchknn.wholeslide.grids.grid import Grid, GridInfo, GridWriter
+from patchknn.wholeslide.grids.grid_resume import (
+    earlier_grid,
+    other_format,
+    slide_of,
+    wanted_settings,
+)
+from patchknn.wholeslide.grids.grid_writer import copy_places, remove_grid, remove_leftovers
 
 
 @dataclass(frozen=True)

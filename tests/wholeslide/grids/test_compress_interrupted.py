@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from patchknn.wholeslide.grid import list_grids, open_grid
+from patchknn.wholeslide.grids.grid import list_grids, open_grid
 
 _SLOW = """
 import sys, time

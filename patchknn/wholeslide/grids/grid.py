@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from patchknn.archive.mapping import map_array
 from patchknn.errors import InputError
 from patchknn.files import read_json
-from patchknn.wholeslide.grid_info import ENTRIES, GridInfo, from_attributes
-from patchknn.wholeslide.grid_writer import SUFFIXES, GridWriter, copy_places
+from patchknn.wholeslide.grids.grid_info import ENTRIES, GridInfo, from_attributes
+from patchknn.wholeslide.grids.grid_writer import SUFFIXES, GridWriter, copy_places
 
 __all__ = ["Grid", "GridInfo", "GridWriter", "list_grids", "open_grid", "write_grid"]
 

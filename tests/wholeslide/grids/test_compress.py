@@ -19,9 +19,9 @@ from patchknn.indexing.remote import RemoteEncoder
 from patchknn.jobs.claims import Claims
 from patchknn.slides.tileset import write_tileset
 from patchknn.slides.tiling import TilingSettings, tile_slide
-from patchknn.wholeslide.compress_settings import CompressSettings
-from patchknn.wholeslide.grid import list_grids, open_grid
-from patchknn.wholeslide.grid_units import make_grid, plan_grids
+from patchknn.wholeslide.grids.compress_settings import CompressSettings
+from patchknn.wholeslide.grids.grid import list_grids, open_grid
+from patchknn.wholeslide.grids.grid_units import make_grid, plan_grids
 
 _HERE = ("--workers", 0, "--device", "cpu")
 

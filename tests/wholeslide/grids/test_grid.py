@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from patchknn.encoder.orientations import orientations
 from patchknn.errors import InputError
-from patchknn.wholeslide import grid_writer
-from patchknn.wholeslide.grid import (
+from patchknn.wholeslide.grids import grid_writer
+from patchknn.wholeslide.grids.grid import (
     Grid,
     GridInfo,
     GridWriter,

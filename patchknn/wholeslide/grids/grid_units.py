@@ -11,8 +11,8 @@ from patchknn.datasets.patches import Problem
 from patchknn.indexing.units import about_patches
 from patchknn.jobs.units import Outcome, Unit
 from patchknn.slides.outputs import output_files
-from patchknn.wholeslide.compress import compress_unit
-from patchknn.wholeslide.compress_settings import CompressSettings, GridUnit
+from patchknn.wholeslide.grids.compress import compress_unit
+from patchknn.wholeslide.grids.compress_settings import CompressSettings, GridUnit
 
 Payload = GridUnit | Problem
 """A slide, or an input that is none: it is noted among the rest, so that all of them are told."""

@@ -19,7 +19,7 @@ from patchknn.files import (
     swap_directory,
     temporary_beside,
 )
-from patchknn.wholeslide.grid_info import GridInfo, as_attributes
+from patchknn.wholeslide.grids.grid_info import GridInfo, as_attributes
 
 SUFFIXES = {".h5": "hdf5", ".zarr": "zarr"}
 _BLOCK_BYTES = 64 << 20

@@ -1,0 +1,1 @@
+"""Slides as small grids of vectors: made, kept as files, looked at."""
