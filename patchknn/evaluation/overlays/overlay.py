@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from patchknn.evaluation.overlays.overlay_legend import beside_legend
+from patchknn.evaluation.overlays.overlay_legend import overlay_legend
 from patchknn.evaluation.overlays.slide_answers import SlideTiles
 from patchknn.files import replaced_atomically
 from patchknn.slides.class_colours import class_colour
+from patchknn.slides.legend import beside_legend
 from patchknn.slides.overview import SUFFIX, slide_picture, tile_pixels
 from patchknn.slides.tint import Picture, blended, grey, strength
 
@@ -31,7 +32,7 @@ def draw_overlay(path: Path, tiles: SlideTiles) -> None:
 
     picture, downsample = slide_picture(tiles.path, tiles.side)
     tint(picture, tiles, downsample)
-    image = beside_legend(Image.fromarray(picture), tiles, downsample)
+    image = beside_legend(Image.fromarray(picture), overlay_legend(tiles, downsample))
     with replaced_atomically(path) as temporary:
         image.save(temporary, format="PNG")
 

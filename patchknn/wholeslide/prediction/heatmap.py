@@ -12,6 +12,7 @@ from patchknn.archive.snapshot import patch_id
 from patchknn.files import replaced_atomically
 from patchknn.slides.class_colours import class_colour
 from patchknn.slides.geojson import tile_feature, write_features
+from patchknn.slides.legend import Legend, beside_legend
 from patchknn.slides.overview import slide_picture, tile_pixels
 from patchknn.slides.tint import Picture, blended, strength
 from patchknn.wholeslide.prediction.predicting import Floats, SlidePrediction
@@ -31,14 +32,18 @@ def relative(prediction: SlidePrediction) -> Floats:
 def draw_heatmap(path: Path, prediction: SlidePrediction, slide: Path | None) -> None:
     """Draw how salient each patch is, on the slide where its file is known, whole or not at all.
 
-    Without one on plain tissue, a patch having 8 pixels. Raises InputError where the slide cannot
-    be read.
+    Without one on plain tissue, a patch having 8 pixels; a legend stands beside it. Raises
+    InputError where the slide cannot be read.
     """
     from PIL import Image
 
-    picture = _plain(prediction) if slide is None else _on_slide(prediction, slide)
+    if slide is None:
+        picture, downsample = _plain(prediction), prediction.grid.info.level0_step / _TILE_PX
+    else:
+        picture, downsample = _on_slide(prediction, slide)
+    sheet = beside_legend(Image.fromarray(picture), _legend(prediction, downsample))
     with replaced_atomically(path) as temporary:
-        Image.fromarray(picture).save(temporary, format="PNG")
+        sheet.save(temporary, format="PNG")
 
 
 def write_heatmap_geojson(path: Path, prediction: SlidePrediction) -> None:
@@ -60,6 +65,20 @@ def _features(prediction: SlidePrediction) -> Iterator[dict[str, Any]]:
         yield tile_feature(name, (x, y), prediction.side, told, measured)
 
 
+def _legend(prediction: SlidePrediction, downsample: float) -> Legend:
+    told = prediction.answer.get("probability")
+    sure = f" at {told:.0%}" if isinstance(told, float) else ""
+    return Legend(
+        title=prediction.name,
+        subtitle=f"{int(prediction.grid.mask.sum())} patches",
+        lines=[(_HOT, f"{prediction.label}{sure}")],
+        steps=f"{prediction.method}, share of the largest",
+        colour=_HOT,
+        downsample=downsample,
+        mpp=prediction.grid.info.level0_mpp,
+    )
+
+
 def _plain(prediction: SlidePrediction) -> Picture:
     mask, shares = prediction.grid.mask, relative(prediction)
     picture = np.where(mask[..., None], _TISSUE, _PAPER).astype(np.uint8).repeat(3, axis=2)
@@ -71,7 +90,7 @@ def _plain(prediction: SlidePrediction) -> Picture:
     return np.ascontiguousarray(picture.repeat(_TILE_PX, axis=0).repeat(_TILE_PX, axis=1))
 
 
-def _on_slide(prediction: SlidePrediction, slide: Path) -> Picture:
+def _on_slide(prediction: SlidePrediction, slide: Path) -> tuple[Picture, float]:
     picture, downsample = slide_picture(slide, prediction.side)
     bare, shares = picture.copy(), relative(prediction)
     places = prediction.grid.places()
@@ -85,4 +104,4 @@ def _on_slide(prediction: SlidePrediction, slide: Path) -> Picture:
         area = bare[top:bottom, left:right]
         if area.size and share > 0:
             picture[top:bottom, left:right] = blended(area, _HOT, strength(share))
-    return picture
+    return picture, downsample

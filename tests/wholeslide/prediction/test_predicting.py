@@ -55,7 +55,8 @@ def test_grids_of_another_encoder_are_refused(make_grid, make_model, tmp_path):
 def test_the_hottest_place_of_the_picture_is_the_most_salient(predicted, tmp_path):
     draw_heatmap(tmp_path / "h.png", predicted, None)
     pixels = np.array(Image.open(tmp_path / "h.png")).astype(float)
-    assert pixels.shape == (5 * 8, 7 * 8, 3)
+    assert pixels.shape[1] > 7 * 8 + 100  # the legend beside it
+    pixels = pixels[: 5 * 8, : 7 * 8]
     assert (pixels[4::8, 4::8][~predicted.grid.mask] == 255).all()
     redness = pixels[4::8, 4::8, 0] - pixels[4::8, 4::8, 2]
     assert tuple(np.unravel_index(redness.argmax(), redness.shape)) == tuple(predicted.places[0])
@@ -68,7 +69,8 @@ def test_on_the_slide_it_lies_where_the_patches_are(make_grid, make_model, tmp_p
     predicted = predict_slide(make_model("mil"), tmp_path / "g.h5", make_grid(), 3)
     draw_heatmap(tmp_path / "h.png", predicted, slide)
     pixels = np.array(Image.open(tmp_path / "h.png")).astype(float)
-    assert pixels.shape == (5 * 24, 7 * 24, 3)
+    assert pixels.shape[1] > 7 * 24 + 100
+    pixels = pixels[: 5 * 24, : 7 * 24]
     for (row, column), share in zip(
         predicted.grid.places(), relative(predicted)[predicted.grid.mask], strict=True
     ):
