@@ -53,6 +53,11 @@ def search(
         str | None,
         typer.Option("--label-field", metavar="FIELD", help="Slide labels from a records' field."),
     ] = None,
+    where: Annotated[
+        str | None,
+        typer.Option("--where", metavar="SQL", help="Only slides whose records make this true."),
+    ] = None,
+    fields: options.Fields = None,
     labelled: Annotated[bool, typer.Option("--labelled", help="Only slides with a label.")] = False,
     matches: Annotated[
         int, typer.Option("--matches", min=0, help="Pairs of patches to show for each slide.")
@@ -80,11 +85,13 @@ def search(
     SLIDES are tiled and embedded as the archive's were; without SLIDES and --slide all archived
     ones ask. A slide is compared by its mosaic, a few patches of every kind that it has (as in
     Yottixel, Kalra 2020); mosaics of the archive are made once and kept in it. What a slide is
-    called says --labels, else --label-field, else most of its patches' labels. The pairs of
+    called says --labels, else --label-field, else most of its patches' labels; --where and
+    --fields are about attached records, as for 'patchknn query'. The pairs of
     patches that are most alike say why. --evaluate leaves out one patient at a time. Example:
     patchknn slide search ARCHIVE new.svs --patient P7 --labels diagnoses.csv
     """
     from patchknn.cli.query_asked import ImageSettings
+    from patchknn.cli.query_wanted import names_in
     from patchknn.cli.slide_search_run import Wanted, run_slide_search
     from patchknn.wholeslide.mosaics.mosaic import MosaicSettings, parse_size
     from patchknn.wholeslide.mosaics.slide_search import SlideSearchSettings
@@ -99,6 +106,8 @@ def search(
         bootstrap=bootstrap,
         seed=seed,
         at=at,
+        where=where,
+        fields=names_in(fields),
         format=format,
     )
     return run_slide_search(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from patchknn.cli import console
 from patchknn.cli.console import visible
+from patchknn.cli.query_output import word
 from patchknn.search.answers import Failure
 from patchknn.wholeslide.mosaics.slide_answers import SlideAnswer, SlideNeighbour
 from patchknn.wholeslide.mosaics.slide_search import SlideSearchSettings
@@ -21,14 +22,21 @@ TSV_COLUMNS = (
 
 
 class SlideAnswerWriter:
-    """Writes answers as they come and counts them; a failure also gets its line on stderr."""
+    """Writes answers as they come and counts them; a failure also gets its line on stderr.
 
-    def __init__(self, style: str, settings: SlideSearchSettings) -> None:
+    ``fields`` are the names of those that neighbours have.
+    """
+
+    def __init__(
+        self, style: str, settings: SlideSearchSettings, fields: Sequence[str] = ()
+    ) -> None:
         self._style = style
         self._settings = settings
+        self._fields = tuple(fields)
         self._answered = self._failed = 0
         if style == "tsv":
-            console.write_tsv_row(TSV_COLUMNS)
+            added = [f"fields.{name}" if name in TSV_COLUMNS else name for name in fields]
+            console.write_tsv_row([*TSV_COLUMNS, *added])
 
     def write(self, answer: SlideAnswer | Failure) -> None:
         """Write one answer."""
@@ -40,7 +48,7 @@ class SlideAnswerWriter:
         if self._style == "ndjson":
             console.write_ndjson(answer.as_json())
         elif isinstance(answer, SlideAnswer) and self._style == "tsv":
-            for row in _tsv_rows(answer):
+            for row in _tsv_rows(answer, self._fields):
                 console.write_tsv_row(row)
             console.flush()
         elif isinstance(answer, SlideAnswer):
@@ -54,13 +62,14 @@ class SlideAnswerWriter:
         return 3 if self._answered else 1
 
 
-def _tsv_rows(answer: SlideAnswer) -> Iterator[list[Any]]:
+def _tsv_rows(answer: SlideAnswer, fields: Sequence[str]) -> Iterator[list[Any]]:
     """One row per neighbour; an answer without any has one row with those cells empty."""
     start, end = [answer.query, answer.label], [answer.prediction, answer.confidence]
     if not answer.neighbours:
-        yield [*start, *[None] * 5, *end]
+        yield [*start, *[None] * 5, *end, *[None] * len(fields)]
     for rank, one in enumerate(answer.neighbours, start=1):
-        yield [*start, rank, one.slide, one.label, one.patient, one.distance, *end]
+        found = [rank, one.slide, one.label, one.patient, one.distance]
+        yield [*start, *found, *end, *map(word, (one.fields or {}).values())]
 
 
 def _lines(answer: SlideAnswer) -> RenderableType:
@@ -99,6 +108,8 @@ def _table(answer: SlideAnswer) -> RenderableType:
     table.add_column("label")
     table.add_column("bits" if answer.by == "hamming" else "L2", justify="right")
     table.add_column("patient")
+    for name in answer.neighbours[0].fields or ():
+        table.add_column(visible(name), overflow="fold")
     table.add_column("most alike (here ~ there)")
     for rank, one in enumerate(answer.neighbours, start=1):
         other = one.label is not None and one.label != answer.prediction
@@ -108,9 +119,14 @@ def _table(answer: SlideAnswer) -> RenderableType:
             Text(visible(one.label or "-"), style="red" if other else "green"),
             Text(f"{one.distance:.4g}"),
             Text(visible(one.patient or "-"), style="dim"),
+            *(Text(_told(value)) for value in (one.fields or {}).values()),
             Text(_best(one), style="dim"),
         )
     return table
+
+
+def _told(value: Any) -> str:
+    return "-" if value is None else visible(str(word(value)))
 
 
 def _best(one: SlideNeighbour) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from patchknn.archive.mosaics import Mosaic, Mosaics
 from patchknn.archive.snapshot import Snapshot, open_archive
@@ -18,7 +18,11 @@ from patchknn.jobs.cpus import available_cpus
 from patchknn.search.answers import Failure
 from patchknn.wholeslide.mosaics.kept_mosaics import mosaics_of_archive
 from patchknn.wholeslide.mosaics.mosaic import MosaicSettings
+from patchknn.wholeslide.mosaics.slide_answers import SlideAnswer
 from patchknn.wholeslide.mosaics.slide_search import SlideSearcher, SlideSearchSettings
+
+if TYPE_CHECKING:
+    from patchknn.search.fields import NeighbourFields
 
 _STDIN = "-"
 Asked = tuple[Mosaic, str | None]
@@ -28,7 +32,8 @@ class Wanted(NamedTuple):
     """Which slides ask, what they are called, and how it is told.
 
     ``slides`` are files, ``names`` archived ones; ``bootstrap`` draws of patients by ``seed`` for
-    the intervals of an evaluation; ``at`` a snapshot that is not the newest.
+    the intervals of an evaluation; ``at`` a snapshot that is not the newest. ``where`` is an
+    expression over the records of slides that may answer, ``fields`` are put beside them.
     """
 
     slides: tuple[str, ...] = ()
@@ -39,12 +44,17 @@ class Wanted(NamedTuple):
     bootstrap: int = 0
     seed: int = 0
     at: int | None = None
+    where: str | None = None
+    fields: tuple[str, ...] = ()
     format: str | None = None
 
     def check(self) -> None:
         """Raise UsageError for what cannot be asked together."""
         if self.evaluate and (self.slides or self.names):
             message = "--evaluate lets the archived slides ask: leave SLIDES and --slide away."
+            raise UsageError(message)
+        if self.evaluate and self.fields:
+            message = "--fields stand beside neighbours, which --evaluate does not show."
             raise UsageError(message)
         if [*self.slides, *self.names].count(_STDIN) > 1:
             message = "stdin ('-') can be read only once."
@@ -68,14 +78,26 @@ def run_slide_search(
     mosaics = _mosaics(snapshot, mosaic)
     if wanted.evaluate:
         settings = settings._replace(matches=0)
-    searcher = SlideSearcher(mosaics, labels.of_archive(mosaics), settings, available_cpus())
+    admitted = None
+    if wanted.where is not None:
+        from patchknn.wholeslide.mosaics.slide_where import slides_where
+
+        admitted = slides_where(snapshot, wanted.where, list(mosaics.names))
+    known = labels.of_archive(mosaics)
+    searcher = SlideSearcher(mosaics, known, settings, available_cpus(), admitted)
     labels.warn()
     if wanted.evaluate:
         from patchknn.cli.slide_search_evaluate import run_evaluation
 
         draws = (wanted.bootstrap, wanted.seed)
         return run_evaluation(snapshot, searcher, mosaic, *draws, wanted.format)
-    return _answer(searcher, _asked(snapshot, searcher, labels, mosaic, images, wanted), wanted)
+    fields = None
+    if wanted.fields:
+        from patchknn.search.fields import NeighbourFields
+
+        fields = NeighbourFields(snapshot, wanted.fields)
+    asked = _asked(snapshot, searcher, labels, mosaic, images, wanted)
+    return _answer(searcher, asked, fields, wanted)
 
 
 def _mosaics(snapshot: Snapshot, settings: MosaicSettings) -> Mosaics:
@@ -96,9 +118,11 @@ def _mosaics(snapshot: Snapshot, settings: MosaicSettings) -> Mosaics:
 def _answer(
     searcher: SlideSearcher,
     asked: Iterable[Asked | Failure],
+    fields: NeighbourFields | None,
     wanted: Wanted,
 ) -> int:
-    writer = SlideAnswerWriter(console.output_format(wanted.format), searcher.settings)
+    names = () if fields is None else fields.names
+    writer = SlideAnswerWriter(console.output_format(wanted.format), searcher.settings, names)
     by_patient = searcher.settings.exclude_same == "patient"
     unknown: list[str] = []
     total = None if wanted.slides else len(wanted.names) or searcher.mosaics.n_slides
@@ -110,7 +134,7 @@ def _answer(
                 query, label = one
                 if by_patient and not searcher.patients_of(query):
                     unknown.append(query.name)
-                writer.write(searcher.search(query, label))
+                writer.write(_with_fields(searcher.search(query, label), fields))
             bar.advance()
     if unknown:
         others = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
@@ -119,6 +143,14 @@ def _answer(
             "patient may have answered: give --patient, or a list with a patient column."
         )
     return writer.exit_code
+
+
+def _with_fields(answer: SlideAnswer, fields: NeighbourFields | None) -> SlideAnswer:
+    if fields is None:
+        return answer
+    records = fields.records_of([(one.slide, one.patient) for one in answer.neighbours])
+    pairs = zip(answer.neighbours, records, strict=True)
+    return answer._replace(neighbours=tuple(one._replace(fields=told) for one, told in pairs))
 
 
 def _asked(

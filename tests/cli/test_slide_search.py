@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,40 @@ def test_labels_from_a_table_and_from_records(patchknn, archive, tmp_path):
     assert "--label-field: there is no field 'organs'; perhaps 'organ' is meant" in result.err
 
 
+def test_records_say_which_slides_may_answer_and_stand_beside_them(
+    patchknn, archive, tmp_path, monkeypatch
+):
+    path = shutil.copytree(archive, tmp_path / "archive")
+    patients = sorted({patient for _, patient, _ in SLIDES if patient})
+    table = tmp_path / "sites.csv"
+    lines = [f"{p},{n % 2},{'true' if n % 3 else 'false'}\n" for n, p in enumerate(patients)]
+    table.write_text("".join(["patient,site,frozen\n", *lines]))
+    assert patchknn("archive", "records", "attach", path, table, "--key", "patient").code == 0
+    line = ("slide", "search", path, "--slide", "p4s1.svs", "--k", 20)
+    (every,) = _json(patchknn(*line))
+    where = ("--where", "site = 1 AND frozen", "--fields", "frozen,site")
+    (some,) = _json(patchknn(*line, *where))
+    facts = {p: {"frozen": bool(n % 3), "site": n % 2} for n, p in enumerate(patients)}
+    expected = [
+        one | {"fields": facts[one["patient"]]}
+        for one in every["neighbours"]
+        if one["patient"] and facts[one["patient"]] == {"frozen": True, "site": 1}
+    ]
+    assert some["neighbours"] == expected
+    assert 0 < len(expected) < len(every["neighbours"])
+    tsv = patchknn(*line, *where, "--format", "tsv").out
+    rows = list(csv.DictReader(io.StringIO(tsv), delimiter="\t"))
+    assert {(row["frozen"], row["site"]) for row in rows} == {("true", "1")}
+    monkeypatch.setenv("COLUMNS", "140")
+    header = patchknn(*line, *where, "--format", "table").out.splitlines()[2].split()
+    assert header[:7] == ["#", "slide", "label", "bits", "patient", "frozen", "site"]
+    judged = _json(patchknn("slide", "search", path, "--evaluate", "--where", "site = 1"))[0]
+    assert judged["n"] == len([one for one in SLIDES if one[2]])
+    nothing = patchknn(*line, "--where", "site = 7")
+    assert (nothing.code, nothing.out) == (1, "")
+    assert "--where 'site = 7' is true of no slide of" in nothing.err
+
+
 def test_a_table_of_other_names_is_an_error(patchknn, archive, tmp_path):
     table = tmp_path / "t.csv"
     table.write_text("slide,label\np0s0,X\n")
@@ -176,6 +211,7 @@ def test_a_table_of_other_names_is_an_error(patchknn, archive, tmp_path):
         (["--evaluate", "--slide", "a"], "leave SLIDES and --slide away"),
         (["--labels", "a.csv", "--label-field", "b"], "give one"),
         (["-", "--slide", "-"], "stdin ('-') can be read only once"),
+        (["--evaluate", "--fields", "a"], "which --evaluate does not show"),
         (["--mosaic", "0.05"], "give a share of a slide's patches, as 5%"),
     ],
 )

@@ -16,7 +16,10 @@ class Match(NamedTuple):
 
 
 class SlideNeighbour(NamedTuple):
-    """One archived slide, how far it is, and its patches that are most like the query's."""
+    """One archived slide, how far it is, and its patches that are most like the query's.
+
+    ``fields`` are those of its records that were asked for, None where none were.
+    """
 
     slide: str
     label: str | None
@@ -24,9 +27,11 @@ class SlideNeighbour(NamedTuple):
     distance: float
     patches: int
     matches: tuple[Match, ...]
+    fields: dict[str, Any] | None = None
 
     def as_json(self, query: str) -> dict[str, Any]:
         """The object under ``neighbours``; a patch is called as ``archive list`` calls it."""
+        fields = {} if self.fields is None else {"fields": self.fields}
         return {
             "slide": self.slide,
             "label": self.label,
@@ -41,6 +46,7 @@ class SlideNeighbour(NamedTuple):
                 }
                 for match in self.matches
             ],
+            **fields,
         }
 
 

@@ -45,8 +45,8 @@ class SlideSearchSettings(NamedTuple):
 class SlideSearcher:
     """Answers for slides from the mosaics of an archive.
 
-    ``labels`` (S,) are those of its slides, None where there is none. ``threads`` help; answers do
-    not hang on them.
+    ``labels`` (S,) are those of its slides, None where there is none; ``admitted`` (S,) says which
+    may answer, None: all. ``threads`` help; answers do not hang on them.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class SlideSearcher:
         labels: Sequence[str | None],
         settings: SlideSearchSettings,
         threads: int = 1,
+        admitted: Mask | None = None,
     ) -> None:
         self.settings = settings
         self.mosaics = mosaics
@@ -68,9 +69,9 @@ class SlideSearcher:
                 self._of_patient.setdefault(patient, []).append(number)
         kind = HammingDistances if settings.by == "hamming" else L2Distances
         self._distances: SlideDistances = kind(mosaics, threads)
-        self._admitted = np.ones(mosaics.n_slides, bool)
+        self._admitted = np.ones(mosaics.n_slides, bool) if admitted is None else admitted.copy()
         if settings.labelled_only:
-            self._admitted = np.array([label is not None for label in labels], bool)
+            self._admitted &= np.array([label is not None for label in labels], bool)
 
     def number_of(self, name: str) -> int | None:
         """The number of an archived slide, None where there is none of that name."""
