@@ -34,6 +34,17 @@ def test_it_is_the_share_of_comparable_pairs_in_the_right_order(rows):
     assert found == (pytest.approx(right / pairs) if pairs else None)
 
 
+@pytest.mark.parametrize("levels", [4, 1000])
+def test_it_is_that_of_scikit_survival(levels):
+    from sksurv.metrics import concordance_index_censored
+
+    rng = np.random.default_rng(levels)
+    time, event = rng.integers(1, levels, 200).astype(float), rng.random(200) < 0.6
+    risk = rng.integers(0, levels, 200).astype(float)
+    expected, *_ = concordance_index_censored(event, time, risk)
+    assert concordance(time, event, risk) == pytest.approx(expected, rel=1e-12)
+
+
 def test_blocks_change_nothing(monkeypatch):
     rng = np.random.default_rng(0)
     time, event, risk = rng.exponential(size=50), rng.random(50) < 0.6, rng.normal(size=50)

@@ -49,6 +49,34 @@ def test_it_is_least_where_therneau_and_grambsch_say():
     assert -4 * loss.item() == pytest.approx(expected)
 
 
+def test_its_least_is_the_fit_of_scikit_survival():
+    """A proportional hazards model of three covariates, many tied times, Efron's way with them."""
+    from sksurv.linear_model import CoxPHSurvivalAnalysis
+    from sksurv.util import Surv
+
+    generator = torch.Generator().manual_seed(5)
+    covariates = torch.randn(120, 3, generator=generator, dtype=torch.float64)
+    hazard = torch.exp(covariates @ torch.tensor([1.0, -0.5, 0.0], dtype=torch.float64))
+    times = -torch.rand(120, generator=generator, dtype=torch.float64).log() / hazard
+    times = (4 * times).ceil().clamp(max=12)
+    events = (torch.rand(120, generator=generator) < 0.7) & (times < 12)
+    assert len(times.unique()) < 15
+    oracle = CoxPHSurvivalAnalysis(ties="efron", tol=1e-12)
+    oracle.fit(covariates.numpy(), Surv.from_arrays(events.numpy(), times.numpy()))
+    beta = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([beta], max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss():
+        optimizer.zero_grad()
+        value = cox_partial_likelihood(covariates @ beta, times, events)
+        value.backward()
+        return value
+
+    for _ in range(3):
+        optimizer.step(loss)
+    assert beta.detach().numpy() == pytest.approx(oracle.coef_, abs=1e-5)
+
+
 def test_gradients():
     risks = torch.randn(12, dtype=torch.float64, requires_grad=True)
     times = torch.tensor([1.0, 1, 2, 2, 2, 3, 4, 4, 5, 6, 6, 7])
