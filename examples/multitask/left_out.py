@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Does an encoder of several tasks serve a task it has not seen better than one of a single task?
 
-usage: left_out.py OUT [--data DIR] [--seeds 0 1 2] [--images 12000] [--most 3000]
+usage: left_out.py OUT [--data DIR] [--left-out TASK …] [--seeds 0 1 2]
+                    [--images 12000] [--most 3000] [--weights FILE]
 
 Each task is left out in turn (paper C): encoders of each other task, of all the others together,
 and the backbone that all start from make features of its images, and the nearest neighbours of
@@ -26,6 +27,7 @@ import csv
 import json
 import os
 import random
+import shlex
 import subprocess
 import sys
 import time
@@ -61,7 +63,7 @@ def main() -> None:
     results = out / "results.csv"
     done = {(row["task"], row["encoder"], row["seed"]) for row in read_results(results)}
     for seed in map(str, options.seeds):
-        for left_out in TASKS:
+        for left_out in options.left_out:
             others = [task for task in TASKS if task != left_out]
             for tasks in [[], *([task] for task in others), others]:
                 name = "+".join(tasks) or IMAGENET
@@ -98,8 +100,11 @@ def _prepare(task: str, options: argparse.Namespace) -> Counter[str]:
     file = options.out / "data" / f"{task}.csv"
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w", newline="") as target:
-        rows = [(image.path.absolute(), image.label, image.patient) for image in images]
-        csv.writer(target).writerows([("path", "label", "patient"), *rows])
+        rows = [
+            (path.absolute(), label, patient, path.relative_to(options.data))
+            for path, label, patient in images
+        ]
+        csv.writer(target).writerows([("path", "label", "patient", "name"), *rows])
     return Counter(image.label for image in images)
 
 
@@ -202,15 +207,18 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--data", type=Path, default=os.environ.get("PATCHKNN_DATA", beside))
+    parser.add_argument("--left-out", nargs="+", choices=TASKS, default=TASKS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--images", type=int, default=12_000, help="that each encoder sees")
     parser.add_argument("--most", type=int, default=3_000, help="images of a task, by chance")
     parser.add_argument("--size", type=int, default=64, help="px")
     parser.add_argument("--weights", type=Path)
-    parser.add_argument("--network", nargs="+", default=[*_BACKBONE, *_SCALE])
     options = parser.parse_args()
     options.data = Path(options.data)
     options.weights = options.weights or options.data / "weights" / _WEIGHTS
+    # As in examples/reproduce/local.sh: another network, and its weights.
+    given = os.environ.get("BACKBONE_OPTIONS")
+    options.network = shlex.split(given) if given else [*_BACKBONE, *_SCALE]
     return options
 
 
