@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -75,6 +77,19 @@ def archive(project: Path, run: Run) -> Path:
     """The tiles embedded by one process."""
     run("patchknn", "embed", "tiles", "--encoder", "encoder", "--archive", "archive", cwd=project)
     return project / "archive"
+
+
+@pytest.fixture
+def scripts(request: pytest.FixtureRequest) -> Path:
+    """The folder of examples that a folder of tests is about: it has the same name."""
+    return HERE.parents[1] / "examples" / request.path.parent.name
+
+
+@pytest.fixture
+def module(scripts: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    """One of them by its name, as its neighbours import it."""
+    monkeypatch.syspath_prepend(scripts)
+    return importlib.import_module
 
 
 @pytest.fixture

@@ -42,11 +42,21 @@ def _miniature(data: Path) -> None:
 
 
 @pytest.mark.timeout(900)
-def test_each_task_is_left_out_and_nothing_done_twice(script, tmp_path):
+def test_each_task_is_left_out_and_nothing_done_twice(scripts, tmp_path):
     data, out = tmp_path / "data", tmp_path / "out"
     _miniature(data)
     save_file(timm.create_model("test_resnet").state_dict(), tmp_path / "w.safetensors")
-    command = [sys.executable, script, out, "--data", data, "--seeds", "0", "--images", "32"]
+    command = [
+        sys.executable,
+        scripts / "left_out.py",
+        out,
+        "--data",
+        data,
+        "--seeds",
+        "0",
+        "--images",
+        "32",
+    ]
     command += ["--left-out", "types"]
     command += ["--most", "24", "--size", "32", "--weights", tmp_path / "w.safetensors"]
     variables = {

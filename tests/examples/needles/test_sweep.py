@@ -14,13 +14,13 @@ _ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PY
 _TINY = ("--test", "16", "--batches", "4", "--width", "4")
 
 
-def _started(script, *words):
-    command = [sys.executable, script, *map(str, words)]
+def _started(scripts, *words):
+    command = [sys.executable, scripts / "needles.py", *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, env=_ENVIRONMENT)
 
 
-def _run(script, *words):
-    finished = _started(script, *words)
+def _run(scripts, *words):
+    finished = _started(scripts, *words)
     assert finished.returncode == 0, finished.stderr
     return finished.stdout
 
@@ -30,9 +30,9 @@ def _rows(folder):
         return list(csv.DictReader(file))
 
 
-def test_every_combination_is_trained_once_and_drawn(script, tmp_path):
+def test_every_combination_is_trained_once_and_drawn(scripts, tmp_path):
     line = (tmp_path, "--ratios", "19%", "0.0625", "--train", 16, 32, "--poolings", "max", "mean")
-    told = _run(script, *line, *_TINY)
+    told = _run(scripts, *line, *_TINY)
     rows = _rows(tmp_path)
     assert len(rows) == 8
     assert {(row["size_px"], row["ratio"]) for row in rows} == {
@@ -45,30 +45,30 @@ def test_every_combination_is_trained_once_and_drawn(script, tmp_path):
     assert (tmp_path / "curve.png").stat().st_size > 5000
     assert "object to image" in (tmp_path / "curve.svg").read_text()
     # Again with one pooling more: what is there stays.
-    again = _run(script, *line, "attention", *_TINY)
+    again = _run(scripts, *line, "attention", *_TINY)
     assert _rows(tmp_path)[:8] == rows
     assert len(_rows(tmp_path)) == 12
     assert " max, seed" not in again
 
 
-def test_tissue_is_swept_alike(script, tmp_path):
+def test_tissue_is_swept_alike(scripts, tmp_path):
     words = ("--kind", "tissue", "--object-px", 24, "--ratios", "19%", "--train", 16)
-    _run(script, tmp_path, *words, "--poolings", "logsumexp", *_TINY)
+    _run(scripts, tmp_path, *words, "--poolings", "logsumexp", *_TINY)
     (row,) = _rows(tmp_path)
     assert (row["size_px"], row["clutter"]) == ("55", "0.15")
 
 
-def test_what_cannot_be_drawn_is_one_sentence(script, tmp_path):
-    finished = _started(script, tmp_path, "--object-px", 5)
+def test_what_cannot_be_drawn_is_one_sentence(scripts, tmp_path):
+    finished = _started(scripts, tmp_path, "--object-px", 5)
     assert finished.returncode == 1
     assert finished.stderr.startswith("needles.py: --ratio ")
     assert finished.stderr.count("\n") == 1
 
 
 @pytest.mark.timeout(600)
-def test_large_needles_are_found(script, tmp_path):
+def test_large_needles_are_found(scripts, tmp_path):
     """Two digits an image, a thousand images: right in far more cases than chance would be."""
     words = ("--ratios", "19%", "--train", 1000, "--poolings", "max", "--batches", 250)
-    _run(script, tmp_path, *words, "--test", 400)
+    _run(scripts, tmp_path, *words, "--test", 400)
     (row,) = _rows(tmp_path)
     assert float(row["accuracy"]) > 0.8

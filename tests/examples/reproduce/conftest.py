@@ -1,23 +1,12 @@
-"""The scripts of examples/reproduce/ as modules, and miniature pictures and tables for them."""
+"""Miniature pictures and tables for the scripts of examples/reproduce/."""
 
 from __future__ import annotations
 
 import csv
-import importlib
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-
-_FOLDER = Path(__file__).resolve().parents[3] / "examples" / "reproduce"
-
-
-@pytest.fixture
-def module(monkeypatch):
-    """A script by its name, as its neighbours import it."""
-    monkeypatch.syspath_prepend(_FOLDER)
-    return importlib.import_module
 
 
 @pytest.fixture
