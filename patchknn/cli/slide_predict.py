@@ -58,8 +58,12 @@ def predict(
     and patient are left out.
     """
     from patchknn.encoder.devices import choose_device, limit_threads
+    from patchknn.errors import UsageError
     from patchknn.wholeslide.learning.slide_model import load_slide_model
 
+    if slides is not None and not slides.is_dir():
+        message = f"--slides {slides} is no folder."
+        raise UsageError(message)
     limit_threads()
     asked = load_slide_model(model, choose_device(device))
     explainer = None if archive is None else _explainer(archive, k, alike)

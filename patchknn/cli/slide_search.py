@@ -106,6 +106,7 @@ def search(
         bootstrap=bootstrap,
         seed=seed,
         at=at,
+        patient=patient,
         where=where,
         fields=names_in(fields),
         format=format,

@@ -31,7 +31,11 @@ def run_evaluation(
 ) -> int:
     """Evaluate and print; the exit code. InputError where there is nothing to be judged."""
     _check(snapshot, searcher)
-    asking = [number for number, label in enumerate(searcher.labels) if label is not None]
+    asking = [
+        number
+        for number, label in enumerate(searcher.labels)
+        if label is not None and searcher.admitted[number]
+    ]
     answers = []
     with console.ProgressBar(len(asking), "evaluate", "slides") as bar:
         for number in asking:
@@ -85,10 +89,11 @@ def run_evaluation(
 
 def _check(snapshot: Snapshot, searcher: SlideSearcher) -> None:
     mosaics = searcher.mosaics
-    if all(label is None for label in searcher.labels):
+    pairs = zip(searcher.labels, searcher.admitted.tolist(), strict=True)
+    if not any(admitted and label is not None for label, admitted in pairs):
         message = (
-            f"{snapshot.path} has no slide with a label, so nothing can be judged: give --labels "
-            "or --label-field."
+            f"{snapshot.path} has no slide with a label that may answer, so nothing can be judged: "
+            "give --labels or --label-field, or another --where."
         )
         raise InputError(message)
     if searcher.settings.exclude_same == "patient" and mosaics.patients.all_unknown():

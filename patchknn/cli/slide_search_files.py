@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import groupby
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -12,9 +13,11 @@ from patchknn.archive.mosaics import Mosaic
 from patchknn.archive.snapshot import Snapshot
 from patchknn.cli.query_asked import Asked, ImageSettings
 from patchknn.cli.query_images import ImageQueries
+from patchknn.datasets.entries import Entry, iter_entries
 from patchknn.errors import PatchknnError
 from patchknn.search.answers import Failure
 from patchknn.search.query import Query, rounded_feature
+from patchknn.tables import TABLE_SUFFIXES
 from patchknn.wholeslide.mosaics.making import query_mosaic
 from patchknn.wholeslide.mosaics.mosaic import MosaicSettings
 
@@ -36,12 +39,23 @@ def file_mosaics(
     """One mosaic a slide, in order; a slide that cannot be read as a whole is a Failure."""
     queries = ImageQueries(snapshot, images, lambda *_: False)
     for argument in arguments:
-        found = False
-        for _, patches in groupby(queries.ask([argument]), _slide_of):
-            found = True
-            yield _mosaic(snapshot, list(patches), settings)
-        if not found:
-            yield Failure(argument, f"{argument} holds no tissue, so there is nothing to compare.")
+        seen: set[str] = set()
+        for name, patches in groupby(queries.ask([argument]), _slide_of):
+            found = _mosaic(snapshot, list(patches), settings)
+            seen |= {name, str(Path(name).absolute())}
+            seen |= {found.source} if isinstance(found, SlideFile) else set()
+            yield found
+        for name in _without_patches(argument, seen):
+            yield Failure(name, f"{name} holds no tissue, so there is nothing to compare.")
+
+
+def _without_patches(argument: str, seen: set[str]) -> list[str]:
+    """What a folder, list or file names beside the names and files that were ``seen``."""
+    given = Path(argument)
+    if not given.is_dir() and given.suffix.lower() not in TABLE_SUFFIXES:
+        return [] if seen else [argument]
+    entries = [one for one in iter_entries([argument]) if isinstance(one, Entry)]
+    return [one.name for one in entries if not {one.name, str(one.path)} & seen]
 
 
 def _slide_of(asked: Asked) -> str:

@@ -32,8 +32,9 @@ class Wanted(NamedTuple):
     """Which slides ask, what they are called, and how it is told.
 
     ``slides`` are files, ``names`` archived ones; ``bootstrap`` draws of patients by ``seed`` for
-    the intervals of an evaluation; ``at`` a snapshot that is not the newest. ``where`` is an
-    expression over the records of slides that may answer, ``fields`` are put beside them.
+    the intervals of an evaluation; ``at`` a snapshot that is not the newest. ``patient`` is whose
+    ``slides`` are. ``where`` is an expression over the records of slides that may answer,
+    ``fields`` are put beside them.
     """
 
     slides: tuple[str, ...] = ()
@@ -44,6 +45,7 @@ class Wanted(NamedTuple):
     bootstrap: int = 0
     seed: int = 0
     at: int | None = None
+    patient: str | None = None
     where: str | None = None
     fields: tuple[str, ...] = ()
     format: str | None = None
@@ -58,6 +60,9 @@ class Wanted(NamedTuple):
             raise UsageError(message)
         if [*self.slides, *self.names].count(_STDIN) > 1:
             message = "stdin ('-') can be read only once."
+            raise UsageError(message)
+        if self.patient is not None and not self.slides:
+            message = "--patient says whose SLIDES are: archived slides have theirs."
             raise UsageError(message)
         if self.labels is not None and self.label_field is not None:
             message = "--labels and --label-field both say what slides are called: give one."

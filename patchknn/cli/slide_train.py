@@ -103,8 +103,9 @@ def train(
     seen (predictions.csv in MODEL); then the kept one is trained on all slides. Stopped, the same
     command goes on where it was.
     """
+    from patchknn.errors import UsageError
     from patchknn.wholeslide.learning.cases import read_cohort
-    from patchknn.wholeslide.learning.fit import train_slide_model
+    from patchknn.wholeslide.learning.fit import plan_folds, train_slide_model
     from patchknn.wholeslide.learning.settings import SlideSettings
     from patchknn.wholeslide.tasks.reading import Question
 
@@ -127,6 +128,9 @@ def train(
         device=device,
     )
     settings.check()
+    if class_weights == "balanced" and (target or time):
+        message = "--class-weights balanced is about classes: leave it away, or give --label."
+        raise UsageError(message)
     question = Question(label, target, time, event, balanced=class_weights == "balanced")
     cohort = read_cohort(grids, table, question)
     for remark in cohort.remarks:
@@ -134,7 +138,9 @@ def train(
     for problem in cohort.problems:
         console.fail(problem.error)
     console.message(_summary(cohort))
-    if not dry_run:
+    if dry_run:
+        plan_folds(cohort, settings, split=own_split)
+    else:
         result = train_slide_model(
             cohort,
             settings,

@@ -66,8 +66,13 @@ def source_name(path: Path, root: Path) -> str:
 
 
 def stem_of(name: str) -> str:
-    """A slide's name without its suffix (``a/b.ome.tif`` → ``a/b``), as its files are called."""
-    stem = PurePath(name).with_suffix("") if PurePath(name).suffix else PurePath(name)
+    """A slide's name without its suffix (``a/b.ome.tif`` → ``a/b``), as its files are called.
+
+    What follows another dot belongs to the name: a list may have ``S1.1`` and ``S1.2``.
+    """
+    whole = PurePath(name)
+    known = whole.suffix.lower() in SLIDE_SUFFIXES | IMAGE_SUFFIXES
+    stem = whole.with_suffix("") if known else whole
     if stem.suffix.lower() == ".ome":
         stem = stem.with_suffix("")
     return stem.as_posix()

@@ -16,6 +16,7 @@ from patchknn.files import write_bytes
 
 TRAINING_NAMES = ("train", "training")
 VALIDATION_NAMES = ("val", "valid", "validation")
+TEST_NAMES = ("test", "testing")
 DEFAULT_FRACTIONS = (85.0, 15.0)
 _PATCH_COLUMNS = ("path", "name", "label", "patient", "split", "x", "y", "mpp")
 _FEATURE_COLUMNS = ("slide", "label", "patient", "split", "x", "y")

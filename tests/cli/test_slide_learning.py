@@ -64,6 +64,38 @@ def test_other_questions(patchknn, table, tmp_path):
     assert (result.code, "no column 'grade'" in result.err) == (1, True)
 
 
+def test_what_cannot_be_is_said_before_anything_is_trained(patchknn, table, tmp_path):
+    line = ("slide", "train", table.parent, table, "-o", tmp_path / "m")
+    few = patchknn(*line, "--folds", 99, "--dry-run")
+    assert (few.code, few.out) == (1, "")
+    assert "patients are too few for 99 folds" in few.err
+    assert patchknn(*line, "--folds", 2, "--dry-run").code == 0
+    weights = patchknn(*line, "--target", "burden", "--class-weights", "balanced")
+    assert weights.code == 2
+    assert "--class-weights balanced is about classes" in weights.err
+    assert not (tmp_path / "m").exists()
+
+
+def test_stopping_by_slides_without_an_event_is_not_stopping(patchknn, table, tmp_path):
+    lines = [line.split(",") for line in table.read_text().splitlines()]
+    events = {name: place for place, name in enumerate(lines[0])}
+    train = set(sorted({line[events["patient"]] for line in lines[1:]})[::2])
+    rows = [[*lines[0], "split"]]
+    for line in lines[1:]:
+        trains = line[events["patient"]] in train
+        line[events["event"]] = "1" if trains else "0"
+        rows.append([*line, "train" if trains else "val"])
+    assert {row[-1] for row in rows[1:]} == {"train", "val"}
+    other = tmp_path / "split.csv"
+    other.write_text("\n".join(",".join(row) for row in rows))
+    asked = ("--time", "time", "--event", "event", "--own-split", "--epochs", 6, "--patience", 1)
+    line = ("slide", "train", table.parent, other, "-o", tmp_path / "m", *asked)
+    result = patchknn(*line, "--hidden", 4, "--device", "cpu", "--model", "mean")
+    assert result.code == 0, result.err
+    assert "epoch 6 of 6 kept" in result.err
+    assert "to stop by" not in result.err
+
+
 def test_a_row_without_a_grid_is_reported_and_the_rest_done(patchknn, table, tmp_path):
     table.write_text(table.read_text() + "ghost.svs,P99,positive,0,1,1\n")
     asked = (

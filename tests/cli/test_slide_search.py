@@ -191,7 +191,8 @@ def test_records_say_which_slides_may_answer_and_stand_beside_them(
     header = patchknn(*line, *where, "--format", "table").out.splitlines()[2].split()
     assert header[:7] == ["#", "slide", "label", "bits", "patient", "frozen", "site"]
     judged = _json(patchknn("slide", "search", path, "--evaluate", "--where", "site = 1"))[0]
-    assert judged["n"] == len([one for one in SLIDES if one[2]])
+    asked = [patient for _, patient, label in SLIDES if label and facts[patient]["site"] == 1]
+    assert judged["n"] == len(asked)
     nothing = patchknn(*line, "--where", "site = 7")
     assert (nothing.code, nothing.out) == (1, "")
     assert "--where 'site = 7' is true of no slide of" in nothing.err
@@ -322,7 +323,7 @@ def test_a_copy_of_an_archived_slide_does_not_find_itself(patchknn, world):
     assert (answer["neighbours"][0]["slide"], answer["neighbours"][0]["distance"]) == ("3.tif", 0)
 
 
-def test_a_slide_without_tissue_is_said(patchknn, world):
+def test_a_slide_without_tissue_is_said(patchknn, world, tmp_path):
     glass = world / "glass.tif"
     tags = {"resolution": (2e4, 2e4), "resolutionunit": "CENTIMETER"}
     tifffile.imwrite(
@@ -331,3 +332,13 @@ def test_a_slide_without_tissue_is_said(patchknn, world):
     result = patchknn("slide", "search", world / "archive", glass, "--workers", 0)
     assert result.code == 1
     assert f"{glass} holds no tissue" in result.err
+    folder = tmp_path / "two"
+    folder.mkdir()
+    shutil.copy(glass, folder)
+    shutil.copy(world / "3.tif", folder)
+    result = patchknn("slide", "search", world / "archive", folder, "--workers", 0)
+    assert result.code == 3
+    answer, failed = _json(result)
+    assert answer["query"] == str(folder / "3.tif")
+    assert failed["query"] == "glass.tif"
+    assert "glass.tif holds no tissue" in result.err

@@ -59,14 +59,16 @@ def sample_vectors(grid: Grid, count: int, rng: np.random.Generator) -> NDArray[
 def fit_colours(samples: Sequence[NDArray[np.float32]], seed: int = 0) -> Colours:
     """Colours by a principal component analysis of samples (n, D) of all slides together.
 
-    Raises InputError where there are fewer than two vectors.
+    Of fewer than two vectors all are grey.
     """
     from sklearn.decomposition import PCA
 
     sample = np.concatenate(samples)
     if len(sample) < 2:
-        message = "The grids hold fewer than two patches of tissue: there is nothing to compare."
-        raise InputError(message)
+        nothing = np.zeros(0, np.float32)
+        width = sample.shape[1]
+        mean, components = np.zeros(width, np.float32), np.zeros((0, width), np.float32)
+        return Colours(mean, components, nothing, nothing, 0.0)
     with np.errstate(invalid="ignore"):  # where all are the same, shares of nothing are asked for
         pca = PCA(min(3, *sample.shape), random_state=seed).fit(sample)
     values = pca.transform(sample)

@@ -10,9 +10,9 @@ import numpy as np
 
 from patchknn.datasets.patches import Problem
 from patchknn.errors import ConflictError, InputError
-from patchknn.slides.listing import stem_of
 from patchknn.tables import Table, read_table
 from patchknn.wholeslide.grids.grid import Grid, list_grids, open_grid
+from patchknn.wholeslide.learning.grid_names import GridNames
 from patchknn.wholeslide.tasks.reading import Question, task_of
 from patchknn.wholeslide.tasks.task import Floats, Task
 
@@ -57,9 +57,9 @@ def read_cohort(folder: Path, table: Path, question: Question) -> Cohort:
     """Grids of a folder, and what a table (CSV, TSV, Parquet) says of their slides.
 
     The table has ``slide`` (or ``name``, or ``path``), the columns asked about, and optionally
-    ``patient`` and ``split``. A slide is known by its name, with or without its suffix. A row
-    without a grid is a problem; rows that do not say what is asked, grids without tissue and grids
-    without a row are left out with a remark. Raises InputError where nothing is left, UsageError
+    ``patient`` and ``split``; ``GridNames`` says which grid a row means. A row without a grid is a
+    problem; rows that do not say what is asked, grids without tissue and grids without a row are
+    left out with a remark. Raises InputError where nothing is left, UsageError
     for a question that cannot be, ConflictError where grids are of unlike encoders.
     """
     read = read_table(table, required=question.columns)
@@ -68,12 +68,12 @@ def read_cohort(folder: Path, table: Path, question: Question) -> Cohort:
         message = f"{table} names no slides: it needs a column 'slide'."
         raise InputError(message)
     grids, problems = read_grids(folder)
-    by_name = _by_name(grids)
+    names = GridNames(grids)
     rows: list[int] = []
     found: list[tuple[Path, Grid]] = []
     for number, row in enumerate(read.rows):
         name = row[column]
-        entry = None if name is None else by_name.get(_key(name)) or by_name.get(Path(name).name)
+        entry = None if name is None else names.find(name)
         if entry is None:
             told = f"{table}, line {read.lines[number]}"
             sentence = f"{told}: {name or 'a row without a name'} has no grid in {folder}."
@@ -86,22 +86,25 @@ def read_cohort(folder: Path, table: Path, question: Question) -> Cohort:
         raise InputError(message)
     _no_slide_twice(read, rows, found)
     check_alike(found)
-    task, targets = task_of(read, rows, question)
-    cases = [_case(read, row, path, grid) for row, (path, grid) in zip(rows, found, strict=True)]
-    known, tissue = ~np.isnan(targets).any(axis=1), np.array([c.grid.mask.any() for c in cases])
-    keep = known & tissue
-    without = len(grids) - len({path for path, _ in found})
+    pairs = list(zip(rows, found, strict=True))
+    full = [(row, entry) for row, entry in pairs if entry[1].mask.any()]
+    if not full:
+        message = f"None of the {len(pairs)} slides of {table} that have a grid has tissue."
+        raise InputError(message)
+    task, targets = task_of(read, [row for row, _ in full], question)
+    known = np.isfinite(targets).all(axis=1)
     counts = {
         f"slides whose row does not say {' and '.join(question.columns)}": int((~known).sum()),
-        "slides without tissue": int((known & ~tissue).sum()),
-        f"grids that {table} does not name": without,
+        "slides without tissue": len(pairs) - len(full),
+        f"grids that {table} does not name": len(grids) - len({path for path, _ in found}),
     }
     remarks = [f"{text}: {count}; they are left out." for text, count in counts.items() if count]
-    kept = tuple(case for case, wanted in zip(cases, keep.tolist(), strict=True) if wanted)
-    if not kept:
-        message = f"{table} says of no slide with tissue what is asked: {question.columns[0]}."
-        raise InputError(message)
-    return Cohort(kept, targets[keep], task, tuple(problems), tuple(remarks))
+    kept = tuple(
+        _case(read, row, *entry)
+        for (row, entry), told in zip(full, list(known), strict=True)
+        if told
+    )
+    return Cohort(kept, targets[known], task, tuple(problems), tuple(remarks))
 
 
 def check_alike(grids: Sequence[tuple[Path, Grid]]) -> None:
@@ -123,27 +126,6 @@ _ALIKE = ("the encoder", "the features per place", "patch size", "stride", "mpp"
 def _identity(grid: Grid) -> tuple[object, ...]:
     info = grid.info
     return info.encoder, grid.features.shape[1], info.patch_px, info.stride_px, info.mpp
-
-
-def _key(name: str) -> str:
-    return stem_of(name)
-
-
-def _by_name(grids: Sequence[tuple[Path, Grid]]) -> dict[str, tuple[Path, Grid]]:
-    """By name without suffix and, where that is unique, by bare file name."""
-    names: dict[str, tuple[Path, Grid]] = {}
-    for entry in grids:
-        key = _key(entry[1].info.name)
-        if key in names:
-            message = f"{names[key][0]} and {entry[0]} are both grids of {key}; remove one of them."
-            raise ConflictError(message)
-        names[key] = entry
-    bare: dict[str, list[tuple[Path, Grid]]] = {}
-    for entry in grids:
-        short = Path(entry[1].info.name).name
-        for name in {short, stem_of(short)}:
-            bare.setdefault(name, []).append(entry)
-    return {name: found[0] for name, found in bare.items() if len(found) == 1} | names
 
 
 def _no_slide_twice(table: Table, rows: Sequence[int], found: Sequence[tuple[Path, Grid]]) -> None:

@@ -26,6 +26,7 @@ from patchknn.wholeslide.learning.folds import (
     cross_validation,
     given_split,
     without_judging,
+    without_split,
 )
 from patchknn.wholeslide.learning.judging import Figure, Judged, judged_figures
 from patchknn.wholeslide.learning.network_run import Hooks, NetworkRun, Trained
@@ -69,8 +70,14 @@ def train_slide_model(
     started = time.monotonic()
     digest = _run_digest(cohort, settings, split=split)
     if wrote(output, digest, DESCRIPTION_FILE, "a slide model"):
-        report(f"{output} is already trained with these settings on these slides.")
+        report(
+            f"{output} is already trained with these settings on these slides; its figures and "
+            "intervals are from then."
+        )
         return _as_before(output)
+    folds = plan_folds(cohort, settings, split=split)
+    if split and (left_out := without_split(cohort)):
+        report(f"slides without a split: {left_out}; they are left out.")
     device = choose_device(settings.device)
     limit_threads()
     cuda = [device] if device.type == "cuda" else []
@@ -105,13 +112,9 @@ def train_slide_model(
         judged = Judged(cohort)
         of_folds: list[Trained] = []
         if split or settings.folds == 0:
-            fold = (given_split if split else without_judging)(cohort, settings.seed)
-            kept = train(fold, 0)
+            kept = train(folds[0], 0)
         else:
-            for number, fold in enumerate(
-                cross_validation(cohort, settings.folds, settings.seed), start=1
-            ):
-                of_folds.append(train(fold, number))
+            of_folds += [train(fold, number) for number, fold in enumerate(folds, start=1)]
             epochs = round(statistics.median(trained.best_epoch for trained in of_folds))
             kept = train(all_slides(cohort), 0, epochs)
     figures = judged_figures(judged, settings.bootstrap, settings.seed)
@@ -133,6 +136,18 @@ def train_slide_model(
     return SlideTraining(fingerprint, figures, training, seconds)
 
 
+def plan_folds(cohort: Cohort, settings: SlideSettings, *, split: bool = False) -> list[Fold]:
+    """Who trains, stops and is judged in each training before that on all slides.
+
+    Raises InputError as ``cross_validation``, ``given_split`` and ``without_judging``.
+    """
+    if split:
+        return [given_split(cohort, settings.seed)]
+    if settings.folds == 0:
+        return [without_judging(cohort, settings.seed)]
+    return cross_validation(cohort, settings.folds, settings.seed)
+
+
 def _silently(items: Iterable[Any], **_: object) -> Iterator[Any]:
     return iter(items)
 
@@ -140,9 +155,9 @@ def _silently(items: Iterable[Any], **_: object) -> Iterator[Any]:
 def _line(fold: Fold, trained: Trained) -> str:
     row = trained.best_row
     told = [f"loss {row['loss']:.4f}"]
-    if fold.stop:
+    figures = {n.removeprefix("stop_"): v for n, v in row.items() if n.startswith("stop_")}
+    if figures:
         told[0] += f"; on {len(fold.stop)} slides to stop by:"
-        figures = {n.removeprefix("stop_"): v for n, v in row.items() if n.startswith("stop_")}
         told += [f"{name} {value:.3f}" for name, value in figures.items()]
     return (
         f"{fold.name}: {len(fold.train)} slides, epoch {trained.best_epoch} of "

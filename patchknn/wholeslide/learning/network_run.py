@@ -171,7 +171,8 @@ class NetworkRun:
         one_fold = np.zeros(len(numbers), np.int64)
         figures = self.task.figures(self.task.scores(outputs), targets, one_fold)
         known = {f"stop_{name}": value for name, value in figures.items() if value is not None}
-        return {"stop_loss": loss, **known}
+        # Without one the loss says nothing either: of times without an event it is always 0.
+        return {"stop_loss": loss, **known} if known else {}
 
     def _standardise(self) -> None:
         rng = np.random.default_rng([*self._key, 1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -66,7 +66,11 @@ def labels_by_field(
     fields = NeighbourFields(snapshot, [field], option="--label-field")
     (name,) = fields.names
     values = (record[name] for record in fields.records_of(slides))
-    return [None if value is None else str(value) for value in values]
+    return [None if value is None else _word(value) for value in values]
+
+
+def _word(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def labels_by_patches(snapshot: Snapshot, names: Sequence[str]) -> list[str | None]:

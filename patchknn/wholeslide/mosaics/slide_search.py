@@ -77,6 +77,11 @@ class SlideSearcher:
         """The number of an archived slide, None where there is none of that name."""
         return self._numbers.get(name)
 
+    @property
+    def admitted(self) -> Mask:
+        """Which slides (S,) may answer, whoever asks."""
+        return self._admitted
+
     def patients_of(self, query: Mosaic) -> set[str]:
         """The patients that a slide is of: its own, else those of archived slides that it is."""
         if query.patient is not None:

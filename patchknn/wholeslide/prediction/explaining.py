@@ -26,8 +26,9 @@ SlideFinder = Callable[[Grid], list[dict[str, Any]]]
 class Explainer:
     """Finds the archived patches nearest to the most salient ones of a slide.
 
-    The slide's own patches never explain it, and neither do those of its patient where that is
-    known. ``slides``, where given, finds the nearest slides. Raises what ``Searcher`` raises.
+    The slide's own patches never explain it, under whatever name, and neither do those of its
+    patient, where the grid or the archive knows that. ``slides``, where given, finds the nearest
+    slides. Raises what ``Searcher`` raises.
     """
 
     def __init__(
@@ -47,21 +48,33 @@ class Explainer:
             return prediction
         grid = prediction.grid
         self._check(prediction.path, grid)
-        searcher = self._of_slides if grid.info.patient is None else self._of_patients
+        patient = grid.info.patient or self._archived_patient(grid)
+        searcher = self._of_slides if patient is None else self._of_patients
         explanation: dict[str, Any] = {"neighbours": []}
-        for answer in searcher.search_many(self._queries(prediction)):
+        for answer in searcher.search_many(self._queries(prediction, patient)):
             explanation["neighbours"].append(answer.as_json())
         if self._slides is not None:
             explanation["slides"] = self._slides(grid)
         return replace(prediction, explanation=explanation)
 
-    def _queries(self, prediction: SlidePrediction) -> Iterator[Query | Failure]:
+    def _archived_patient(self, grid: Grid) -> str | None:
+        """Whose the slide is where only the archive knows, by its name or its content."""
+        places = self._snapshot.sources_named([grid.info.name])
+        if (content := content_of(grid)) is not None:
+            places = [*places, *self._snapshot.sources_by_quickhash([content])]
+        patients = (shard.patients[number] for _, shard, number in places)
+        return next((patient for patient in patients if patient is not None), None)
+
+    def _queries(
+        self, prediction: SlidePrediction, patient: str | None
+    ) -> Iterator[Query | Failure]:
         info = prediction.grid.info
         corners = info.corners(prediction.places).tolist()
         vectors = archived_vectors(self._snapshot, prediction.grid, prediction.places)
         for (x, y), vector in zip(corners, vectors, strict=True):
             name = patch_id(prediction.name, x, y)
-            yield Query(name, vector, name, prediction.name, info.patient, x=x, y=y)
+            content = content_of(prediction.grid)
+            yield Query(name, vector, name, prediction.name, patient, content, x=x, y=y)
 
     def _check(self, path: Path, grid: Grid) -> None:
         stored = self._snapshot.settings
@@ -77,6 +90,12 @@ class Explainer:
                 f"orientations, and {path} has {grid.entries}: compress with --augment 8."
             )
             raise ConflictError(message)
+
+
+def content_of(grid: Grid) -> bytes | None:
+    """The quickhash of the slide that a grid was made of, None where it does not say."""
+    told = grid.info.settings.get("content")
+    return bytes.fromhex(str(told)) if told else None
 
 
 def archived_vectors(

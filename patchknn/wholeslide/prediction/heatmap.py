@@ -71,7 +71,7 @@ def _legend(prediction: SlidePrediction, downsample: float) -> Legend:
     return Legend(
         title=prediction.name,
         subtitle=f"{int(prediction.grid.mask.sum())} patches",
-        lines=[(_HOT, f"{prediction.label}{sure}")],
+        lines=[(_HOT, f"{prediction.label}{sure}") if prediction.answer else (None, "no tissue")],
         steps=f"{prediction.method}, share of the largest",
         colour=_HOT,
         downsample=downsample,

@@ -13,7 +13,7 @@ from patchknn.wholeslide.mosaics.making import query_mosaic
 from patchknn.wholeslide.mosaics.mosaic import MosaicSettings
 from patchknn.wholeslide.mosaics.slide_labels import labels_by_patches
 from patchknn.wholeslide.mosaics.slide_search import SlideSearcher, SlideSearchSettings
-from patchknn.wholeslide.prediction.explaining import archived_vectors
+from patchknn.wholeslide.prediction.explaining import archived_vectors, content_of
 
 _UNKNOWN = bytes(16)
 
@@ -41,7 +41,7 @@ class SlidesAlike:
             self._snapshot.bundle().codes,
             name=grid.info.name,
             patient=grid.info.patient,
-            content=bytes.fromhex(str(grid.info.settings.get("content") or "")) or _UNKNOWN,
+            content=content_of(grid) or _UNKNOWN,
         )
         found = self._searcher.search(mosaic).neighbours
         return [neighbour.as_json(grid.info.name) for neighbour in found]

@@ -54,6 +54,11 @@ class Classification:
         """The classes."""
         return [self.classes[int(number)] for number in targets[:, 0]]
 
+    def lacking(self, targets: Floats) -> str | None:
+        """That all are of one class."""
+        found = np.unique(targets[:, 0]).astype(np.int64).tolist()
+        return f"all are {self.classes[found[0]]!r}" if len(found) == 1 else None
+
     def figures(self, scores: Floats, targets: Floats, folds: Ints) -> dict[str, float | None]:
         """``auc``, of more than two classes the mean of each against the rest; accuracy, recall.
 

@@ -55,7 +55,7 @@ def task_of(table: Table, rows: list[int], question: Question) -> tuple[Task, Fl
         numbers = np.array([_or_nan(n) for n in table.numbers(column)], np.float64)
         targets = numbers[rows].reshape(-1, 1)
         if len(np.unique(targets[~np.isnan(targets)])) < 2:
-            message = f"{table.path}: {column} does not vary over the slides that have a grid."
+            message = f"{table.path}: {column} does not vary over the slides with tissue."
             raise InputError(message)
         return Regression(column), targets
     cells = [table.rows[row].get(column) for row in rows]
@@ -63,7 +63,7 @@ def task_of(table: Table, rows: list[int], question: Question) -> tuple[Task, Fl
     if len(classes) < 2:
         found = f"they are all {classes[0]!r}" if classes else "none has one"
         message = (
-            f"{table.path}: of the slides that have a grid, {found} in {column!r}; "
+            f"{table.path}: of the slides with tissue, {found} in {column!r}; "
             "a classification needs two classes."
         )
         raise InputError(message)
@@ -99,7 +99,7 @@ def _survival(table: Table, rows: list[int], columns: tuple[str, ...]) -> tuple[
         raise InputError(message)
     targets = np.stack([times, seen], axis=1)
     if not (targets[~np.isnan(targets).any(axis=1), 1] > 0).any():
-        message = f"{table.path}: no slide that has a grid has the event; {event} is 1 where it is."
+        message = f"{table.path}: no slide with tissue has the event; {event} is 1 where it is."
         raise InputError(message)
     return Survival(time, event), targets
 

@@ -45,6 +45,10 @@ class Regression:
         inner = np.quantile(targets[:, 0], np.arange(1, _STRATA) / _STRATA)
         return [str(number) for number in np.searchsorted(inner, targets[:, 0], side="right")]
 
+    def lacking(self, targets: Floats) -> str | None:
+        """That they do not differ."""
+        return f"all have one {self.column}" if len(np.unique(targets[:, 0])) == 1 else None
+
     def figures(
         self,
         scores: Floats,

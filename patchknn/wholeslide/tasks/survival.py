@@ -43,6 +43,12 @@ class Survival:
         part = np.searchsorted(edges, targets[:, 0], side="right")
         return [f"{int(e)} {n}" for e, n in zip(targets[:, 1], part, strict=True)]
 
+    def lacking(self, targets: Floats) -> str | None:
+        """That no event was seen while another slide was still under observation."""
+        times, seen = targets[:, 0], targets[:, 1] > 0
+        at_risk = (times[None, :] >= times[seen, None]).sum(axis=1)
+        return None if (at_risk > 1).any() else "none has the event while another is at risk"
+
     def figures(self, scores: Floats, targets: Floats, folds: Ints) -> dict[str, float | None]:
         """``concordance`` over pairs that one network scored."""
         seen = targets[:, 1] > 0

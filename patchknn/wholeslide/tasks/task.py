@@ -45,6 +45,10 @@ class Task(Protocol):
         """Names by which slides (n) are dealt out evenly to folds."""
         ...
 
+    def lacking(self, targets: Floats) -> str | None:
+        """Why nothing can be learnt from slides with these targets, in words; None where it can."""
+        ...
+
     def figures(self, scores: Floats, targets: Floats, folds: Ints) -> dict[str, float | None]:
         """Figures of scored slides; ``folds`` (n,) numbers the network that scored each."""
         ...

@@ -28,6 +28,45 @@ def test_slides_are_known_with_and_without_suffix(make_cohort, tmp_path):
     assert cohort.cases[0].patient == lines[1].split(",")[1]
 
 
+def test_what_lies_in_another_folder_is_another_slide(make_cohort, tmp_path):
+    table = make_cohort(slides=4)
+    for number, name in enumerate(("a/s.svs", "b/s.svs", "c/only.svs", "C0.2")):
+        grid = open_grid(table.parent / f"slide{number:03}.h5")
+        info = dataclasses.replace(grid.info, name=name)
+        write_grid(table.parent / f"slide{number:03}.h5", info, grid.features, grid.mask)
+    other = tmp_path / "other.csv"
+    told = {
+        "a/s.svs": "x",
+        "/far/b/s.ndpi": "y",
+        "only": "x",
+        "C0.2": "y",
+        "d/s.svs": "x",
+        "d/only.svs": "x",
+        "s.svs": "x",
+        "C0.svs": "x",
+    }
+    other.write_text("\n".join(["slide,label", *(f"{n},{label}" for n, label in told.items())]))
+    cohort = read_cohort(table.parent, other, Question())
+    names = ["a/s.svs", "b/s.svs", "c/only.svs", "C0.2"]
+    assert [case.name for case in cohort.cases] == names
+    assert [problem.name for problem in cohort.problems] == [*told][4:]
+
+
+def test_slides_without_tissue_teach_nothing(make_cohort):
+    table = make_cohort(slides=6)
+    labels = [line.split(",")[2] for line in table.read_text().splitlines()[1:]]
+    for number, label in enumerate(labels):
+        if label == "positive":
+            grid = open_grid(table.parent / f"slide{number:03}.h5")
+            blank = np.zeros_like(grid.mask)
+            write_grid(table.parent / f"slide{number:03}.h5", grid.info, grid.features, blank)
+    for question in (Question(), Question(target="burden")):
+        with pytest.raises(InputError, match="slides with tissue"):
+            read_cohort(table.parent, table, question)
+    cohort = read_cohort(table.parent, table, Question(time="time", event="event"))
+    assert len(cohort.cases) == labels.count("negative")
+
+
 def test_what_is_missing_is_said(make_cohort, tmp_path):
     table = make_cohort(slides=6)
     lines = table.read_text().splitlines()

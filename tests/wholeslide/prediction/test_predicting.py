@@ -97,11 +97,11 @@ def test_geojson_has_a_square_for_each_patch(predicted, tmp_path):
 def archived(archive, make_grid, make_model, tmp_path):
     """The first slide of the archive as a grid, whose four patches are all salient."""
 
-    def make(name, patient, encoder=None):
+    def make(name, patient, encoder=None, **more):
         _, bundle, rows = archive
         features = rows.features[:4].T.reshape(1, -1, 1, 4)
         fingerprint = encoder or bundle.fingerprint
-        told = {"name": name, "patient": patient, "encoder": fingerprint}
+        told = {"name": name, "patient": patient, "encoder": fingerprint, **more}
         grid = make_grid(features, np.ones((1, 4), bool), **told)
         model = make_model("mil", encoder=fingerprint)
         return predict_slide(model, tmp_path / "g.h5", grid, 4)
@@ -132,13 +132,26 @@ def test_neighbours_are_the_nearest_rows_of_other_patients(archive, archived):
         assert found["l2"] == pytest.approx(distances[found["x"] // 224])
 
 
-def test_a_slide_of_an_unknown_patient_is_not_explained_by_itself(archive, archived):
+@pytest.mark.parametrize("known_by", ["name", "content"])
+def test_a_slide_whose_patient_the_archive_knows_is_not_explained_by_it(
+    archive, archived, known_by
+):
+    """Slides s1 and s3 are of one patient."""
     explainer = Explainer(open_archive(archive[0]), 8, slides=lambda _: [{"slide": "s9"}])
-    told = explainer.explained(archived("s1.svs", None)).as_json()
-    found = {n["source"] for answer in told["neighbours"] for n in answer["neighbours"]}
-    assert "s1.svs" not in found
-    assert "s3.svs" in found
-    assert told["slides"] == [{"slide": "s9"}]
+    content = archive[2].sources[0].quickhash.hex()
+    told = {"settings": {"content": content}} if known_by == "content" else {}
+    name = "s1.svs" if known_by == "name" else "renamed.svs"
+    answered = explainer.explained(archived(name, None, **told)).as_json()
+    found = {n["source"] for answer in answered["neighbours"] for n in answer["neighbours"]}
+    assert found == {"s2.svs"}
+    assert answered["slides"] == [{"slide": "s9"}]
+
+
+def test_a_slide_that_nobody_knows_is_explained_by_all(archive, archived):
+    answered = Explainer(open_archive(archive[0]), 8).explained(archived("new.svs", None))
+    neighbours = answered.as_json()["neighbours"]
+    found = {n["source"] for answer in neighbours for n in answer["neighbours"]}
+    assert {"s1.svs", "s3.svs"} <= found
 
 
 def test_slides_alike_are_those_of_other_patients(archive, archived):

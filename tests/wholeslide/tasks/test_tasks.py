@@ -87,7 +87,7 @@ def test_targets_are_read(table):
         (Question(target="size"), [0, 0], "does not vary"),
         (Question(target="label"), [0], "line 2: label is 'x', not a number"),
         (Question(time="months", event="label"), [0], "give 1 where the event was seen"),
-        (Question(time="months", event="dead"), [1], "no slide that has a grid has the event"),
+        (Question(time="months", event="dead"), [1], "no slide with tissue has the event"),
     ],
 )
 def test_what_cannot_be_learnt_is_said(table, question, rows, sentence):
