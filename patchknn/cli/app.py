@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,6 +31,9 @@ _GROUPS = {
     "simulate": "Make synthetic data to try things on.",
     "weights": "Get pretrained weights for nodes without internet.",
 }
+
+_MAKERS = {"tile", "train", "embed", "evaluate", "simulate", "weights", "demo"}
+_SLIDE_MAKERS = [["slide", name] for name in ("compress", "preview", "train", "predict")]
 
 
 def root_command(only: str | None = None) -> Any:
@@ -73,7 +77,8 @@ def call(arguments: list[str], config_file: str | None) -> int:
             # Typer would render help texts with rich; they are plain, and Tab must not wait.
             sys.modules["rich"] = None  # type: ignore[assignment]
             command.main(arguments, prog_name="patchknn", **extra)
-        with command.make_context("patchknn", arguments, **extra) as context:
+        reader = console.outliving_reader() if _writes_files(arguments) else nullcontext()
+        with command.make_context("patchknn", arguments, **extra) as context, reader:
             result = command.invoke(context)
     except typer.Exit as finished:
         return finished.exit_code
@@ -133,6 +138,12 @@ def _named_only() -> None:
 def _asked_for(arguments: list[str]) -> str:
     # The root's own options are flags, as --config was taken out: the first word is the command.
     return next((word for word in arguments if not word.startswith("-")), "")
+
+
+def _writes_files(arguments: list[str]) -> bool:
+    """Whether a command is about the files that it makes, and not about what it prints."""
+    words = [word for word in arguments if not word.startswith("-")]
+    return bool(words) and (words[0] in _MAKERS or words[:2] in _SLIDE_MAKERS)
 
 
 def _hide_variables(command: Any) -> None:

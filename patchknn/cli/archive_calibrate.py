@@ -52,7 +52,7 @@ def calibrate(
     sample: Annotated[
         int, typer.Option("--sample", metavar="N", min=2, help="Ask at most N of its own rows.")
     ] = 20_000,
-    seed: Annotated[int, typer.Option("--seed", help="Of the sample and the parts.")] = 0,
+    seed: options.Seed = 0,
     slide_mpp: options.SlideMpp = None,
     default_mpp: options.DefaultMpp = None,
     slides: options.SlidesFolder = None,
@@ -78,6 +78,8 @@ def calibrate(
     from patchknn.evaluation.calibration.calibrating import (
         answered,
         calibration_from,
+        class_shares,
+        unknown_classes,
     )
     from patchknn.evaluation.queries import names_patients
     from patchknn.search.settings import SearchSettings
@@ -89,6 +91,7 @@ def calibrate(
         message = "--exclude-same none: each of the archive's own rows would find itself."
         raise UsageError(message)
     snapshot = open_archive(archive)
+    class_shares(snapshot)  # an archive without labels has no votes to calibrate
     other_patients = "patient" if names_patients(snapshot) else "slide"
     settings = SearchSettings(
         k=k,
@@ -105,7 +108,8 @@ def calibrate(
     with ChangingRun(archive, {"coverage": coverage, "seed": seed}, dry_run=dry_run) as run:
         at_home = None
         if data:
-            leaving = other_patients if settings.exclude_same == "none" else settings.exclude_same
+            given_apart = settings.exclude_same not in {"none", "self"}
+            leaving = settings.exclude_same if given_apart else other_patients
             at_home = _answers_of_own(
                 snapshot, settings._replace(exclude_same=leaving), sample, seed
             )
@@ -119,6 +123,10 @@ def calibrate(
         queries = console.progress(queries, total=total, label="queries")
         outcomes = answered(snapshot, queries, settings, failures.append)
         _say_failed("queries", failures)
+        for name, count in unknown_classes(snapshot, outcomes).items():
+            console.warn(f"{archive} lacks class {name!r}: its queries ({count}) count as wrong.")
+        if not data:
+            _say_if_trained(snapshot)
         found = calibration_from(
             snapshot, outcomes, settings, coverage=coverage, at_home=at_home, seed=seed
         )
@@ -184,6 +192,15 @@ def _answers_of_own(
     outcomes = answered(snapshot, queries, settings, failures.append)
     _say_failed("rows of the archive", failures)
     return outcomes
+
+
+def _say_if_trained(snapshot: Snapshot) -> None:
+    training = snapshot.bundle().description.training
+    if training.get("train_images") and training.get("loss") not in {None, "none"}:
+        console.warn(
+            "the encoder was trained, perhaps on patches of this archive, and is then surer of "
+            "them than of others: calibrate by labelled DATA of other patients where there are any."
+        )
 
 
 def _say_failed(what: str, failures: list[Failure]) -> None:

@@ -11,8 +11,9 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal, Self, TextIO, TypeVar, cast
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -169,8 +170,9 @@ def rich_console() -> Console:
     """
     from rich.console import Console
 
-    if isinstance(sys.stdout, io.TextIOWrapper):  # an ASCII terminal must not end the command
-        sys.stdout.reconfigure(errors="backslashreplace")
+    stream = getattr(sys.stdout, "stream", sys.stdout)
+    if isinstance(stream, io.TextIOWrapper):  # an ASCII terminal must not end the command
+        stream.reconfigure(errors="backslashreplace")
     width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "120"))
     return Console(file=sys.stdout, width=width, highlight=False, markup=False, emoji=False)
 
@@ -245,6 +247,42 @@ def arguments(given: Iterable[str]) -> list[str]:
 def discard_stdout() -> None:
     """After a closed pipe: let the interpreter's own flush at exit go nowhere."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextmanager
+def outliving_reader() -> Iterator[None]:
+    """Within it work goes on when the reader of stdout has seen enough, as in ``| head``.
+
+    It is for commands that write files: only what they print is lost.
+    """
+    before = sys.stdout
+    sys.stdout = cast("TextIO", _Outliving(before))
+    try:
+        yield
+    finally:
+        sys.stdout = before
+
+
+class _Outliving:
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        return self._tried(lambda: self.stream.write(text)) or 0
+
+    def flush(self) -> None:
+        self._tried(self.stream.flush)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def _tried(self, write: Callable[[], int | None]) -> int | None:
+        try:
+            return write()
+        except BrokenPipeError:
+            discard_stdout()
+            message("whoever read stdout is gone; the work goes on.")
+            return None
 
 
 def _json_safe(value: Any) -> Any:

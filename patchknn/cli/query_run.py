@@ -69,6 +69,8 @@ def run_query(
     calibrated = _calibrated(snapshot, settings, wanted)
     others = beside_answers(snapshot, settings, wanted, images.default_mpp)
     with ExitStack() as stack:
+        if others:
+            stack.enter_context(console.outliving_reader())
         if wanted.dask is None:
             threads = available_cpus()
             searcher: Answering = Searcher(snapshot, settings, threads, explain=wanted.explain)

@@ -128,6 +128,20 @@ def test_a_wrong_settings_file_is_named(patchknn, tmp_path, text, sentence):
     assert str(config) in result.err
 
 
+def test_a_reader_that_has_seen_enough_ends_no_work(tmp_path):
+    """``| head -1`` of a command that writes files; of one that only prints it ends it."""
+    line = [sys.executable, "-m", "patchknn", "simulate", "slides", str(tmp_path / "s")]
+    line += ["--slides", "4", "--patients", "2", "--size-px", "768", "--format", "ndjson"]
+    read, write = os.pipe()
+    os.close(read)
+    finished = subprocess.run(line, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert finished.returncode == 0
+    assert finished.stderr.count("whoever read stdout is gone; the work goes on.") == 1
+    assert len(list((tmp_path / "s").glob("*.tiff"))) == 4
+    assert (tmp_path / "s" / "slides.csv").exists()
+
+
 @pytest.mark.parametrize(
     ("error", "code", "sentence"),
     [

@@ -67,8 +67,9 @@ def answered(
 ) -> Outcomes:
     """What came of labelled queries; ``on_failure`` is told of those that have no answer.
 
-    Raises InputError where none has.
+    Raises InputError where none has, or none is of a class that the snapshot has.
     """
+    failed: Failure | None = None
     searcher = Searcher(snapshot, settings, available_cpus())
     collector = OutcomeCollector(settings.k, snapshot.classes)
     dim, dtype = snapshot.settings.feature_dim, snapshot.settings.feature_dtype
@@ -80,13 +81,30 @@ def answered(
                 norm = float(np.linalg.norm(feature.astype(np.float64)))
                 collector.add(outcome_of(query, answer, norm=norm))
             elif isinstance(answer, Failure):
+                failed = failed or answer
                 on_failure(answer)
     if not len(collector):
+        why = "there is none" if failed is None else failed.error.rstrip(".")
         message = (
-            f"{snapshot.path}: there is no labelled query to calibrate by: give labelled DATA."
+            f"{snapshot.path} cannot be calibrated without an answer to a labelled query: {why}."
         )
         raise InputError(message)
-    return collector.outcomes()
+    outcomes = collector.outcomes()
+    unknown = unknown_classes(snapshot, outcomes)
+    if sum(unknown.values()) == len(outcomes):
+        message = (
+            f"{snapshot.path} has none of the queries' classes ({', '.join(unknown)}): give data "
+            "that are labelled as the archive is."
+        )
+        raise InputError(message)
+    return outcomes
+
+
+def unknown_classes(snapshot: Snapshot, outcomes: Outcomes) -> dict[str, int]:
+    """How many queries are of each class that no row of the snapshot has."""
+    numbers, counts = np.unique(outcomes.label, return_counts=True)
+    pairs = zip(numbers.tolist(), counts.tolist(), strict=True)
+    return {outcomes.classes[n]: count for n, count in pairs if n >= len(snapshot.classes)}
 
 
 def calibration_from(

@@ -92,16 +92,25 @@ def read_cohort(folder: Path, table: Path, question: Question) -> Cohort:
         message = f"None of the {len(pairs)} slides of {table} that have a grid has tissue."
         raise InputError(message)
     task, targets = task_of(read, [row for row, _ in full], question)
-    known = np.isfinite(targets).all(axis=1)
+    known = np.array(np.isfinite(targets).all(axis=1), np.bool_)
     counts = {
         f"slides whose row does not say {' and '.join(question.columns)}": int((~known).sum()),
         "slides without tissue": len(pairs) - len(full),
         f"grids that {table} does not name": len(grids) - len({path for path, _ in found}),
     }
     remarks = [f"{text}: {count}; they are left out." for text, count in counts.items() if count]
+    nobodys = sum(
+        told and not read.rows[row].get("patient") and entry[1].info.patient is None
+        for (row, entry), told in zip(full, known.tolist(), strict=True)
+    )
+    if nobodys:
+        remarks.append(
+            f"slides whose patient is unknown: {nobodys}; each counts as a patient of its own, so "
+            "that one patient may train and be judged: name patients in a 'patient' column."
+        )
     kept = tuple(
         _case(read, row, *entry)
-        for (row, entry), told in zip(full, list(known), strict=True)
+        for (row, entry), told in zip(full, known.tolist(), strict=True)
         if told
     )
     return Cohort(kept, targets[known], task, tuple(problems), tuple(remarks))

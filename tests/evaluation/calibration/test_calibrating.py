@@ -13,6 +13,7 @@ from patchknn.evaluation.calibration.calibrating import (
     calibration_from,
     class_shares,
     own_queries,
+    unknown_classes,
 )
 from patchknn.evaluation.evaluate import evaluate
 from patchknn.evaluation.queries import archived_queries, names_patients
@@ -144,6 +145,15 @@ def test_how_far_is_too_far_is_said_by_the_archives_own_rows(archive: Snapshot) 
     assert beside.held_out["out_of_distribution"] == 1.0
 
 
+def test_classes_that_the_archive_lacks_are_counted_and_alone_refused(archive: Snapshot) -> None:
+    own = list(own_queries(archive, 10, by_slide=False))
+    strangers = [query._replace(label="NEW") for query in own]
+    outcomes = answered(archive, [*own, *strangers], SETTINGS, pytest.fail)
+    assert unknown_classes(archive, outcomes) == {"NEW": 10}
+    with pytest.raises(InputError, match=r"has none of the queries' classes \(NEW\)"):
+        answered(archive, strangers, SETTINGS, pytest.fail)
+
+
 def test_what_has_no_answer_is_told(archive: Snapshot) -> None:
     told: list[str] = []
     nobody = Query("nobody", np.zeros(8, np.float32), label="A")
@@ -151,5 +161,7 @@ def test_what_has_no_answer_is_told(archive: Snapshot) -> None:
     outcomes = answered(archive, queries, SETTINGS, lambda failure: told.append(failure.query))
     assert told == ["x", "nobody"]
     assert len(outcomes) == 9
-    with pytest.raises(InputError, match="no labelled query to calibrate by"):
+    with pytest.raises(
+        InputError, match="without an answer to a labelled query: nobody has no known"
+    ):
         answered(archive, [nobody], SETTINGS, lambda failure: None)
