@@ -108,6 +108,11 @@ class Answer(NamedTuple):
     explain: dict[str, Any] | None = None
     judgement: Judgement | None = None
 
+    @property
+    def sureness(self) -> float | None:
+        """The calibrated confidence where there is a judgement, else the share of votes."""
+        return self.confidence if self.judgement is None else self.judgement.confidence
+
     def as_json(self) -> dict[str, Any]:
         """One line of ``query``'s NDJSON."""
         explain = {} if self.explain is None else {"explain": self.explain}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -131,3 +133,35 @@ def test_a_folder_that_cannot_be_made_is_told_of_first(
     assert result.code == 1
     assert result.out == ""
     assert str(tmp_path / "file") in result.err
+
+
+def test_what_is_calibrated_is_calibrated_everywhere(
+    patchknn: Run, world: Path, tmp_path: Path
+) -> None:
+    """In the squares for QuPath, and in what the page calls least sure."""
+    archive = shutil.copytree(world / "archive", tmp_path / "archive")
+    made = patchknn("archive", "calibrate", archive, "--exclude-same", "self")
+    assert made.code == 0, made.err
+    slide = world / "slides" / "s.tif"
+    wanted = ("--calibrated", "--abstain-below", 0.8, "--workers", 0, "--format", "ndjson")
+    folders = ("--geojson", tmp_path / "geo", "--report", tmp_path / "report")
+    asked = patchknn("query", archive, slide, *wanted, *folders)
+    assert asked.code == 0, asked.err
+    answers = {line["query"]: line for line in map(json.loads, asked.out.splitlines())}
+    features = json.loads((tmp_path / "geo" / "s.tif.geojson").read_text())["features"]
+    for feature in features:
+        x, y = feature["geometry"]["coordinates"][0][0]
+        answer, told = answers[f"{slide}@{x}_{y}"], feature["properties"]["measurements"]
+        assert told["Calibrated confidence"] == answer["calibrated_confidence"]
+        assert told["Out of distribution"] == int(answer["out_of_distribution"])
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "80 % calibrated confidence" in page
+    assert "it is calibrated, how probable the prediction is to be right" in page
+    shown = [float(text) for text in re.findall(r'data-c="([-0-9.e]+)"', page)]
+    expected = sorted(one["calibrated_confidence"] for one in answers.values())
+    assert len(shown) == min(len(expected), 200)
+    assert shown == pytest.approx(expected[: len(shown)], abs=1e-4)
+    plain = patchknn("query", archive, slide, "--workers", 0, "--geojson", tmp_path / "plain")
+    assert plain.code == 0
+    bare = json.loads((tmp_path / "plain" / "s.tif.geojson").read_text())["features"]
+    assert "Calibrated confidence" not in bare[0]["properties"]["measurements"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,10 @@ def tile_features(tiles: SlideTiles) -> Iterator[dict[str, Any]]:
         tiles.ball.tolist(),
         tiles.distance.tolist(),
         tiles.review.tolist(),
+        _calibration(tiles),
         strict=True,
     )
-    for (x, y), prediction, confidence, weighted, radius, ball, distance, review in columns:
+    for (x, y), prediction, confidence, weighted, radius, ball, distance, review, more in columns:
         told = None
         if prediction >= 0:
             told = tiles.classes[prediction], class_colour(prediction)
@@ -45,5 +47,14 @@ def tile_features(tiles: SlideTiles) -> Iterator[dict[str, Any]]:
             "Hamming radius (bits)": math.nan if radius < 0 else radius,
             "Rows in ball": ball,
             "For review": int(review),
+            **more,
         }
         yield tile_feature(patch_id(tiles.name, x, y), (x, y), side, told, measured)
+
+
+def _calibration(tiles: SlideTiles) -> Iterator[dict[str, Any]]:
+    """What a calibration says of each tile, nothing where none was asked."""
+    if tiles.calibrated is None or tiles.strange is None:
+        return repeat({}, len(tiles.coords))
+    pairs = zip(tiles.calibrated.tolist(), tiles.strange.tolist(), strict=True)
+    return ({"Calibrated confidence": sure, "Out of distribution": int(far)} for sure, far in pairs)

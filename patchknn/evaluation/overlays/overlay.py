@@ -42,7 +42,7 @@ def tint(picture: Picture, tiles: SlideTiles, downsample: float) -> None:
 
     Where tiles overlap, the surer one is seen; of equal ones the later.
     """
-    confidence = np.nan_to_num(tiles.confidence)
+    confidence = np.nan_to_num(tiles.sureness)
     slide = picture.copy()
     for number in np.argsort(confidence, kind="stable").tolist():
         x, y = tiles.coords[number].tolist()

@@ -19,7 +19,7 @@ def overlay_legend(tiles: SlideTiles, downsample: float) -> Legend:
         title=tiles.name,
         subtitle=f"{len(tiles.coords)} tiles",
         lines=_class_lines(tiles),
-        steps="confidence",
+        steps="confidence" if tiles.calibrated is None else "calibrated confidence",
         colour=class_colour(most),
         downsample=downsample,
         mpp=tiles.mpp,
@@ -36,7 +36,7 @@ def _class_lines(tiles: SlideTiles) -> list[tuple[Colour | None, str]]:
         shown = np.sort(present[np.argsort(-counts[1:][present], kind="stable")[:_MOST_CLASSES]])
     lines: list[tuple[Colour | None, str]] = []
     for number in shown.tolist():
-        sure = float(np.nanmean(tiles.confidence[tiles.prediction == number]))
+        sure = float(np.nanmean(tiles.sureness[tiles.prediction == number]))
         text = f"{counts[number + 1]} at {sure:.0%}  {tiles.classes[number]}"
         lines.append((class_colour(number), text))
     rest = int(counts[1:].sum() - counts[1:][shown].sum())

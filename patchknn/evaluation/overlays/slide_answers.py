@@ -18,7 +18,7 @@ from patchknn.errors import PatchknnError
 from patchknn.search.answers import Answer
 from patchknn.slides.readers import open_slide
 
-_MOST_TILES = 1_000_000  # of slides that may go on, at some 60 bytes
+_MOST_TILES = 1_000_000  # of slides that may go on, at some 90 bytes
 _MOST_BYTES = 200  # of a part of a file's name; 255 is what file systems take
 _UNSAFE = re.compile(r'[\\:*?"<>|\x00-\x1f\x7f]+')
 
@@ -29,8 +29,9 @@ class SlideTiles(NamedTuple):
     ``coords`` (n, 2) int64: level-0 top left x, y. ``prediction`` (n,) int32 counts into
     ``classes``, −1 for none. ``confidence`` and ``weighted`` (n,) float64 in [0, 1], ``distance``
     (n,) float64 (L2 to the nearest neighbour): NaN for none. ``radius`` (n,) int64 in bits, −1 for
-    none; ``ball`` (n,) int64 rows; ``review`` (n,) bool: marked for review. ``mpp`` is the slide's
-    level-0 µm/px where that is known.
+    none; ``ball`` (n,) int64 rows; ``review`` (n,) bool: marked for review. ``calibrated`` (n,)
+    float64 and ``strange`` (n,) bool, like nothing in the archive, are None where that was not
+    asked. ``mpp`` is the slide's level-0 µm/px where that is known.
     """
 
     name: str
@@ -46,6 +47,13 @@ class SlideTiles(NamedTuple):
     radius: npt.NDArray[np.int64]
     ball: npt.NDArray[np.int64]
     review: npt.NDArray[np.bool_]
+    calibrated: npt.NDArray[np.float64] | None = None
+    strange: npt.NDArray[np.bool_] | None = None
+
+    @property
+    def sureness(self) -> npt.NDArray[np.float64]:
+        """The calibrated confidence (n,) where that was asked for, else the share of votes."""
+        return self.confidence if self.calibrated is None else self.calibrated
 
 
 SlideWriter = Callable[[Path, SlideTiles], None]
@@ -138,25 +146,29 @@ class SlideAnswers:
 class _Columns:
     def __init__(self, mpp: float | None) -> None:
         self.mpp = mpp
+        self._calibrated = False
         self._whole = array("q")
         self._fractions = array("d")
 
     def __len__(self) -> int:
-        return len(self._whole) // 6
+        return len(self._whole) // 7
 
     def add(self, patch: Patch, answer: Answer, prediction: int) -> None:
         radius = -1 if answer.radius is None else answer.radius
-        place = (patch.x, patch.y, prediction, radius, answer.ball, int(answer.abstained))
-        self._whole.extend(place)
+        judged = answer.judgement
+        self._calibrated = self._calibrated or judged is not None
+        strange = judged is not None and judged.out_of_distribution
+        flags = (int(answer.abstained), int(strange))
+        self._whole.extend((patch.x, patch.y, prediction, radius, answer.ball, *flags))
         nearest = answer.neighbours[0].l2 if answer.neighbours else None
-        values = (answer.confidence, answer.weighted_confidence, nearest)
+        values = (answer.confidence, answer.weighted_confidence, nearest, answer.sureness)
         self._fractions.extend(float("nan") if value is None else value for value in values)
 
     def tiles(
         self, name: str, path: Path, classes: tuple[str, ...], side: float, mpp: float | None
     ) -> SlideTiles:
-        whole = np.array(self._whole, np.int64).reshape(-1, 6)
-        fractions = np.array(self._fractions, np.float64).reshape(-1, 3)
+        whole = np.array(self._whole, np.int64).reshape(-1, 7)
+        fractions = np.array(self._fractions, np.float64).reshape(-1, 4)
         return SlideTiles(
             name=name,
             path=path,
@@ -171,6 +183,8 @@ class _Columns:
             radius=whole[:, 3],
             ball=whole[:, 4],
             review=whole[:, 5] > 0,
+            calibrated=fractions[:, 3] if self._calibrated else None,
+            strange=whole[:, 6] > 0 if self._calibrated else None,
         )
 
 

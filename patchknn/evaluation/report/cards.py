@@ -218,8 +218,8 @@ def shown_neighbours(answer: Answer) -> tuple[Neighbour, ...]:
 
 
 def sureness(answer: Answer) -> float:
-    """The confidence; no votes are the least sure of all."""
-    return -1.0 if answer.confidence is None else answer.confidence
+    """The confidence, calibrated where it is; no votes are the least sure of all."""
+    return -1.0 if answer.sureness is None else answer.sureness
 
 
 def _verdict(wanted: str | None, found: str | None, *, unknown: bool) -> str:

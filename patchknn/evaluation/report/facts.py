@@ -35,7 +35,7 @@ def archive_facts(snapshot: Snapshot) -> Facts:
     )
 
 
-def search_facts(settings: SearchSettings, bits: int) -> Facts:
+def search_facts(settings: SearchSettings, bits: int, *, calibrated: bool = False) -> Facts:
     """How it searched."""
     if settings.coarse == "hamming":
         widest = settings.widest_radius(bits)
@@ -58,7 +58,7 @@ def search_facts(settings: SearchSettings, bits: int) -> Facts:
             "for review below",
             None
             if settings.abstain_below is None
-            else f"{percent(settings.abstain_below)} confidence",
+            else f"{percent(settings.abstain_below)} {'calibrated ' * calibrated}confidence",
         ),
     )
 

@@ -15,7 +15,7 @@ from patchknn.archive.snapshot import Snapshot
 from patchknn.datasets.patches import Patch
 from patchknn.evaluation.evaluate import METHOD
 from patchknn.evaluation.pictures import PictureFinder
-from patchknn.evaluation.report.cards import Asked, Finders
+from patchknn.evaluation.report.cards import Asked, Finders, sureness
 from patchknn.evaluation.report.facts import archive_facts, search_facts, version_facts
 from patchknn.evaluation.report.figures import confidence_histogram
 from patchknn.evaluation.report.gallery import build_gallery
@@ -30,6 +30,7 @@ class Worklist:
 
     def __init__(self, count: int) -> None:
         self.seen = 0
+        self.calibrated = False
         self.predictions: Counter[str | None] = Counter()
         self.for_review: Counter[str | None] = Counter()
         self.confidences: dict[str | None, array[float]] = {}
@@ -50,7 +51,8 @@ class Worklist:
         self.seen += 1
         self.predictions[answer.prediction] += 1
         self.for_review[answer.prediction] += answer.abstained
-        confidence = -1.0 if answer.confidence is None else answer.confidence
+        confidence = sureness(answer)
+        self.calibrated = self.calibrated or answer.judgement is not None
         own = self.confidences.setdefault(answer.prediction, array("d"))
         own.append(max(confidence, 0.0))
         # The heap's first is the surest of those kept, of equals the one that came last.
@@ -90,7 +92,7 @@ def query_report(
         facts=(
             ("queries", word(worklist.seen)),
             *archive_facts(snapshot),
-            *search_facts(settings, snapshot.settings.bits),
+            *search_facts(settings, snapshot.settings.bits, calibrated=worklist.calibrated),
             *version_facts(made),
         ),
         notes=tuple(notes),
@@ -106,10 +108,14 @@ def _predictions(worklist: Worklist) -> Section:
         review = worklist.for_review[name]
         rows.append((name or "no votes", count, percent(float(own.mean())), review))
     everything = np.concatenate([np.frombuffer(own) for own in worklist.confidences.values()])
+    means = (
+        "it is calibrated, how probable the prediction is to be right"
+        if worklist.calibrated
+        else "it is the share of the neighbours that are of the predicted class"
+    )
     return Section(
         "Predictions",
-        "What the neighbours voted for, and how sure they were: confidence is the share of the "
-        "neighbours that are of the predicted class.",
+        f"What the neighbours voted for, and with what confidence: {means}.",
         Table(("predicted class", "queries", "mean confidence", "for review"), tuple(rows)),
         confidence_histogram(everything),
     )
