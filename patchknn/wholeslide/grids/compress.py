@@ -79,7 +79,9 @@ def compress_unit(
         _fill(writer, unit, tileset, _places(unit, info, tileset), advance)
         if earlier is not None and not unit.output.exists():  # it is of the other format
             remove_grid(other_format(unit.output))  # a slide never has two grids
-    detail = "; ".join([*([] if len(tileset) else [_nothing(unit)]), *tileset.notes])
+    made_anew = ["made anew, as settings changed"] if earlier is not None else []
+    nothing = [] if len(tileset) else [_nothing(unit)]
+    detail = "; ".join([*made_anew, *nothing, *tileset.notes])
     return GridResult("done" if len(tileset) else "empty", len(tileset), shape, detail)
 
 

@@ -76,6 +76,8 @@ def train_slide_model(
         )
         return _as_before(output)
     folds = plan_folds(cohort, settings, split=split)
+    if (output / DESCRIPTION_FILE).exists():
+        report(f"{output} is a slide model of other settings or slides: this one takes its place.")
     if split and (left_out := without_split(cohort)):
         report(f"slides without a split: {left_out}; they are left out.")
     device = choose_device(settings.device)
