@@ -108,7 +108,8 @@ def _explain(error: Exception) -> int:
         context = getattr(error, "ctx", None)
         hint = f" See '{context.command_path} --help'." if context is not None else ""
         # "Value error, " is how pydantic, which typer checks values with, begins what it was told.
-        sentence = error.format_message().replace(": Value error, ", ": ").rstrip(".")
+        words = " ".join(error.format_message().split())  # choices stand on lines of their own
+        sentence = words.replace(": Value error, ", ": ").rstrip(".")
         console.fail(f"{sentence}.{hint}")
         return int(getattr(error, "exit_code", 2))
     if isinstance(error, OSError):

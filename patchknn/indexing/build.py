@@ -110,6 +110,7 @@ class ArchiveBuild:
         self._again: list[WorkUnit] = []
         self._looked_at_last = False
         self._tried: set[str] = set()
+        self._elsewhose: dict[str, None] = {}
         self._unpublished: list[Work] = []
         self._indexed = True
         self._published_at = time.monotonic()
@@ -145,6 +146,7 @@ class ArchiveBuild:
                 self._embed(arguments)
                 self._publish()
                 self._index()
+                self._tell_of_patients()
             except (StoppedError, KeyboardInterrupt):
                 with signals_deferred():
                     self._embedding.keep_complete_images(self._write)
@@ -225,10 +227,19 @@ class ArchiveBuild:
                 self.counts.skipped += wanted.skipped
                 self.counts.replaced += wanted.replaced
             self._tried.add(unit.name)
+            self._elsewhose.update(dict.fromkeys(wanted.elsewhose))
             if wanted.unit is None and not wanted.problems:
                 self._ledger.settle(Outcome(unit.name, "skipped"))
             else:
                 yield Work(unit, wanted, list(wanted.problems))
+
+    def _tell_of_patients(self) -> None:
+        if self._elsewhose:
+            first = next(iter(self._elsewhose))
+            self._report.warning(
+                f"sources that {self._archive} has under another patient, and keeps so: "
+                f"{len(self._elsewhose)}; {first}: 'patchknn archive remove' them, and embed again."
+            )
 
     def _refused(self, unit: WorkUnit, refusal: Outcome) -> None:
         if refusal.held and not self._looked_at_last:

@@ -34,13 +34,15 @@ _FILES_AT_ONCE = 8
 class Looked:
     """What one look at the archive says of a unit: ``unit`` is what is left to do of it.
 
-    ``replaced``: of its sources those that are archived with another content.
+    ``replaced``: of its sources those that are archived with another content; ``elsewhose`` are
+    sentences on those that are there under another patient.
     """
 
     unit: WorkUnit | None
     skipped: int
     problems: tuple[Problem, ...]
     replaced: int = 0
+    elsewhose: tuple[str, ...] = ()
 
 
 @dataclass
@@ -75,7 +77,16 @@ class Preparation:
         others = {e.name for e, same in zip(there, compared, strict=True) if same is False}
         wanted = tuple(e for e in unit.entries if e.name not in published or e.name in others)
         left = replace(unit, entries=wanted) if wanted else None
-        return Looked(left, len(there) - len(problems) - len(others), problems, len(others))
+        elsewhose = tuple(
+            f"{entry.name} is of {known.patient or 'an unknown patient'} there and of "
+            f"{entry.patient} here"
+            for entry in there
+            if entry.name not in others
+            and entry.patient is not None
+            and (known := published[entry.name]).patient != entry.patient
+        )
+        skipped = len(there) - len(problems) - len(others)
+        return Looked(left, skipped, problems, len(others), elsewhose)
 
     def _is_same(self, entry: Entry, known: Source) -> bool:
         path = pixel_file(entry, self._settings)

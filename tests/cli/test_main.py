@@ -128,6 +128,12 @@ def test_a_wrong_settings_file_is_named(patchknn, tmp_path, text, sentence):
     assert str(config) in result.err
 
 
+def test_choices_that_are_missing_stand_on_one_line(patchknn, tmp_path):
+    told = patchknn("archive", "records", "attach", tmp_path, tmp_path / "t.csv")
+    assert told.code == 2
+    assert "Missing option '--key'. Choose from: patient, slide." in told.err
+
+
 def test_a_reader_that_has_seen_enough_ends_no_work(tmp_path):
     """``| head -1`` of a command that writes files; of one that only prints it ends it."""
     line = [sys.executable, "-m", "patchknn", "simulate", "slides", str(tmp_path / "s")]

@@ -205,6 +205,22 @@ def test_options_of_a_new_archive(embed, image_folder, tmp_path, patchknn):
     assert "give --encoder" in result.err
 
 
+def test_a_patient_that_changed_is_said(embed, image_folder, tmp_path, rows_of):
+    """What is archived keeps its patient, and a query would leave out another's."""
+    folder = image_folder(4)
+    images = sorted(folder.rglob("*.png"))
+    for patients in ("AABB", "AABB", "ABBC"):
+        lines = [f"{p.relative_to(folder)},{q}" for p, q in zip(images, patients, strict=True)]
+        (folder / "m.csv").write_text("\n".join(["path,patient", *lines]) + "\n")
+        result, summary = embed(folder / "m.csv")
+        assert result.code == 0
+        name = images[1].relative_to(folder).as_posix()
+        told = f"keeps so: 2; {name} is of A there and of B here: 'patchknn archive remove' them"
+        assert (told in result.err) is (patients == "ABBC")
+    assert (summary["skipped"], summary["rows"]) == (4, 0)
+    assert sorted(value[3] for value in rows_of().values()) == list("AABB")
+
+
 def test_splits_and_patients_of_a_manifest(embed, image_folder, tmp_path, rows_of):
     folder = image_folder(4)
     lines = [f"{'ABC'[n % 3]}/{n:03}.png,P{n},{'train' if n < 3 else 'val'}" for n in range(4)]

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from patchknn.archive.snapshot import Snapshot
 from patchknn.datasets.images import fit
-from patchknn.errors import InputError, PatchknnError
+from patchknn.errors import InputError
 from patchknn.evaluation.pictures import Picture
 
 _HASH_BITS = 8  # a network has a hash layer, which is not asked here
@@ -24,8 +24,8 @@ class FrozenFeatures:
     ``backbone`` None is that of the archive's encoder, with its mean and standard deviation;
     pictures have the size of the archive's patches. ``weights`` None are timm's own pretrained
     ones, from a warm cache or, with ``download``, from the hub. Raises InputError where there is
-    no backbone, or no weights can be had, and as ``create_backbone`` does for weights that do not
-    fit.
+    no backbone, or no weights can be had, and as ``create_backbone`` does for an unknown name and
+    for weights that do not fit.
     """
 
     def __init__(
@@ -41,6 +41,7 @@ class FrozenFeatures:
         from patchknn.encoder.devices import choose_device
         from patchknn.encoder.hub import offline
         from patchknn.encoder.inference import FeatureExtractor
+        from patchknn.encoder.names import resolve
         from patchknn.encoder.network import EncoderNetwork
 
         own = snapshot.bundle().description
@@ -52,6 +53,12 @@ class FrozenFeatures:
         as_trained: dict[str, Any] = {}
         if name == own.backbone:
             as_trained = {"model_args": own.model_args, "mean": own.mean, "std": own.std}
+        if weights is None and ":" not in name and not resolve(name, "").place:
+            message = (
+                f"there are no pretrained weights of {name}: give --frozen-weights FILE, or name "
+                "another --frozen-backbone."
+            )
+            raise InputError(message)
         try:
             with nullcontext() if download else offline():
                 made = create_backbone(
@@ -61,7 +68,7 @@ class FrozenFeatures:
                     weights=weights,
                     **as_trained,
                 )
-        except PatchknnError as error:
+        except InputError as error:
             if weights is not None:
                 raise
             if download:

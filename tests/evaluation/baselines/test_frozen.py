@@ -18,7 +18,7 @@ from patchknn.bundle import load_bundle
 from patchknn.encoder.backbones import create_backbone
 from patchknn.encoder.network import EncoderNetwork
 from patchknn.encoder.saving import save_encoder
-from patchknn.errors import InputError
+from patchknn.errors import InputError, UsageError
 from patchknn.evaluation.baselines.frozen import FrozenFeatures
 
 HALF = (0.5, 0.5, 0.5)
@@ -74,6 +74,13 @@ def test_features_are_those_of_the_weights_given(snapshot: Snapshot, weights: Pa
 def test_without_weights_it_says_where_to_get_them(snapshot: Snapshot) -> None:
     with pytest.raises(InputError, match="no pretrained weights of test_resnet can be had here"):
         FrozenFeatures(snapshot)
+
+
+def test_a_name_that_timm_lacks_or_has_no_weights_of(snapshot: Snapshot) -> None:
+    with pytest.raises(UsageError, match="timm has no backbone 'resnt18'; the nearest are"):
+        FrozenFeatures(snapshot, "resnt18")
+    with pytest.raises(InputError, match="there are no pretrained weights of nic_cnn"):
+        FrozenFeatures(snapshot, "nic_cnn")
 
 
 def test_without_a_download_only_a_warm_cache_serves(
