@@ -31,7 +31,13 @@ Split = Annotated[
 ]
 SlidesFolder = Annotated[
     Path | None,
-    typer.Option("--slides", metavar="DIR", help="Where slides of tile sets lie now."),
+    typer.Option(
+        "--slides",
+        metavar="DIR",
+        exists=True,
+        file_okay=False,
+        help="Where slides of tile sets lie now.",
+    ),
 ]
 Mpp = Annotated[
     float | None, typer.Option("--mpp", min=0.05, max=20.0, help="Target µm per pixel.")

@@ -35,7 +35,13 @@ def predict(
     ] = None,
     slides: Annotated[
         Path | None,
-        typer.Option("--slides", metavar="DIR", help="Where the slides lie now, for --heatmap."),
+        typer.Option(
+            "--slides",
+            metavar="DIR",
+            exists=True,
+            file_okay=False,
+            help="Where the slides lie now, for --heatmap.",
+        ),
     ] = None,
     archive: Annotated[
         Path | None,
@@ -58,12 +64,8 @@ def predict(
     and patient are left out.
     """
     from patchknn.encoder.devices import choose_device, limit_threads
-    from patchknn.errors import UsageError
     from patchknn.wholeslide.learning.slide_model import load_slide_model
 
-    if slides is not None and not slides.is_dir():
-        message = f"--slides {slides} is no folder."
-        raise UsageError(message)
     limit_threads()
     asked = load_slide_model(model, choose_device(device))
     explainer = None if archive is None else _explainer(archive, k, alike)

@@ -64,6 +64,14 @@ def test_other_questions(patchknn, table, tmp_path):
     assert (result.code, "no column 'grade'" in result.err) == (1, True)
 
 
+def test_a_folder_of_slides_that_is_not_there_is_said(patchknn, table, tmp_path):
+    gone = tmp_path / "gone"
+    line = ("slide", "predict", table.parent, "--model", tmp_path / "m", "--slides", gone)
+    result = patchknn(*line)
+    assert result.code == 2
+    assert f"Invalid value for '--slides': dir '{gone}' does not exist." in result.err
+
+
 def test_what_cannot_be_is_said_before_anything_is_trained(patchknn, table, tmp_path):
     line = ("slide", "train", table.parent, table, "-o", tmp_path / "m")
     few = patchknn(*line, "--folds", 99, "--dry-run")
