@@ -21,6 +21,7 @@ from patchknn.training.checkpoint import (
     write_checkpoint,
 )
 from patchknn.training.inputs import Progress
+from patchknn.training.log import LOG_FILE, write_log
 from patchknn.training.schedule import parameter_groups, rate_factor, set_rates
 from patchknn.wholeslide.grids.preview import sample_vectors
 from patchknn.wholeslide.learning.batches import training_batch
@@ -210,6 +211,8 @@ class NetworkRun:
             "best_epoch": self._best.epoch,
         }
         write_checkpoint(self._folder, groups, state)
+        if self._best.rows:  # to be looked at while it goes on
+            write_log(self._folder / LOG_FILE, self._best.rows)
 
     def _restore(self) -> bool:
         """Take up what was saved of this very run; whether it was done."""

@@ -117,6 +117,8 @@ def test_a_stopped_run_goes_on_bit_for_bit(cohort, tmp_path, monkeypatch, steps)
     with pytest.raises(StoppedError):
         train_slide_model(cohort, _QUICK, tmp_path / "model", _silent)
     assert not (tmp_path / "model").exists()
+    log = tmp_path / "model.partial" / "1" / "training.csv"
+    assert log.exists()  # an epoch was done
     result = train_slide_model(cohort, _QUICK, tmp_path / "model", _silent)
     assert result.fingerprint == whole.fingerprint
     assert not (tmp_path / "model.partial").exists()
