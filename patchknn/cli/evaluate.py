@@ -50,7 +50,7 @@ def evaluate(
         list[BaselineName] | None,
         typer.Option(
             "--baseline",
-            help="Also neighbours by what any picture shows; a table has those by colour.",
+            help="Also neighbours by what any picture shows; tables and reports have all.",
         ),
     ] = None,
     frozen_weights: Annotated[
