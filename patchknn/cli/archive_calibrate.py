@@ -285,7 +285,7 @@ def _say_what_it_is_worth(calibration: Calibration) -> None:
     elif not calibration.own:
         console.message(
             f"{strange:.1%} of these queries lie further from the archive than 99 % of its own "
-            "rows, each without its patient."
+            "rows do from those of others."
         )
     if calibration.threshold is None:
         console.warn(

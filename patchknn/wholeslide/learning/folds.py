@@ -45,7 +45,7 @@ def cross_validation(cohort: Cohort, folds: int, seed: int) -> list[Fold]:
         rest = [i for i, own in enumerate(part) if own != number]
         train, stop = _with_stopping(cohort, rest, seed + number)
         fold = Fold(f"fold {number + 1}", train, stop, tuple(judged))
-        _check_teaches(cohort, fold, "give fewer --folds, or more slides")
+        _check_teaches(cohort, fold, "give more --folds, or more slides")
         result.append(fold)
     return result
 
