@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import resource
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -54,6 +56,37 @@ def patchknn(capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
         return Result(code, captured.out, captured.err)
 
     return call
+
+
+@pytest.fixture
+def launch() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run ``patchknn ARGUMENTS…`` in a folder as so many processes of torchrun, or as one alone.
+
+    ``program`` is started instead of patchknn, where it is given.
+    """
+    strange = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "SLURM_", "TORCHELASTIC")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(strange)}
+
+    def launched(
+        folder: Path,
+        *arguments: object,
+        processes: int = 2,
+        program: tuple[str, ...] = ("-m", "patchknn"),
+    ) -> subprocess.CompletedProcess[str]:
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+        several = [*launcher, str(processes)] if processes > 1 else []
+        # Else torchrun takes --event for short for an option of its own.
+        end = ["--"] if processes > 1 else []
+        return subprocess.run(
+            [sys.executable, *several, *program, *end, *map(str, arguments)],
+            cwd=folder,
+            env={**kept, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=280,
+        )
+
+    return launched
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from patchknn.cli import console, options
+from patchknn.cli import console, options, train_options
 
 if TYPE_CHECKING:
     from patchknn.datasets.patches import Problem
@@ -89,6 +89,11 @@ def train(
     turn: Annotated[
         bool, typer.Option("--turn/--no-turn", help="Turn and mirror grids by chance.")
     ] = True,
+    accumulate: Annotated[
+        int, typer.Option("--accumulate", min=1, help="Batches of one step of the optimiser.")
+    ] = 1,
+    precision: train_options.Precision = None,
+    tensorboard: train_options.TensorBoard = None,
     bootstrap: Annotated[
         int, typer.Option("--bootstrap", metavar="N", min=0, help="Draws for intervals.")
     ] = 1000,
@@ -104,6 +109,7 @@ def train(
     command goes on where it was.
     """
     from patchknn.errors import UsageError
+    from patchknn.training.ranks import first_started
     from patchknn.wholeslide.learning.cases import read_cohort
     from patchknn.wholeslide.learning.fit import plan_folds, train_slide_model
     from patchknn.wholeslide.learning.settings import SlideSettings
@@ -123,6 +129,9 @@ def train(
         weight_decay=weight_decay,
         class_weights=class_weights,
         folds=folds,
+        accumulate=accumulate,
+        precision=precision,
+        tensorboard=tensorboard,
         bootstrap=bootstrap,
         seed=seed,
         device=device,
@@ -133,11 +142,13 @@ def train(
         raise UsageError(message)
     question = Question(label, target, time, event, balanced=class_weights == "balanced")
     cohort = read_cohort(grids, table, question)
-    for remark in cohort.remarks:
-        console.warn(remark)
-    for problem in cohort.problems:
-        console.fail(problem.error)
-    console.message(_summary(cohort))
+    first = first_started()
+    if first:
+        for remark in cohort.remarks:
+            console.warn(remark)
+        for problem in cohort.problems:
+            console.fail(problem.error)
+        console.message(_summary(cohort))
     if dry_run:
         plan_folds(cohort, settings, split=own_split)
     else:
@@ -145,11 +156,12 @@ def train(
             cohort,
             settings,
             output,
-            console.message,
+            console.message if first else lambda _: None,
             split=own_split,
             progress=console.progress,
         )
-        _show(result, output, cohort.problems, console.output_format(format))
+        if first:
+            _show(result, output, cohort.problems, console.output_format(format))
     return _SOME_INPUTS_FAILED if cohort.problems else 0
 
 

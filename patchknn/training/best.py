@@ -12,14 +12,14 @@ class BestEpoch:
     """Keeps the best epoch by a column of the log, of which more is better, or less.
 
     ``rows`` are those of the log, each with its ``epoch``; without that column the last one is
-    kept. ``weights`` are on the CPU.
+    kept. ``score`` names the column. ``weights`` are on the CPU.
     """
 
     def __init__(self, score: str, *, less_is_better: bool = False) -> None:
         self.rows: list[dict[str, Any]] = []
         self.epoch: int | None = None
         self.weights: dict[str, Tensor] = {}
-        self._score = score
+        self.score = score
         self._sign = -1 if less_is_better else 1
 
     @property
@@ -29,7 +29,7 @@ class BestEpoch:
 
     def note(self, row: dict[str, Any], network: nn.Module) -> None:
         """Take in an epoch, and the network's weights where it is the best so far."""
-        score, best = row.get(self._score), self.row.get(self._score)
+        score, best = row.get(self.score), self.row.get(self.score)
         self.rows.append(row)
         # Of equals the later one: where validation is easy, the first is perfect before codes are.
         if score is None or best is None or self._sign * (score - best) >= 0:
@@ -40,10 +40,10 @@ class BestEpoch:
     @property
     def reached(self) -> int | None:
         """The epoch in which the best score first came, None without a score."""
-        best = self.row.get(self._score)
+        best = self.row.get(self.score)
         if best is None:
             return None
-        return int(next(row["epoch"] for row in self.rows if row.get(self._score) == best))
+        return int(next(row["epoch"] for row in self.rows if row.get(self.score) == best))
 
     @property
     def waited(self) -> int:

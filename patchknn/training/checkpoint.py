@@ -14,6 +14,7 @@ from patchknn.errors import DamageError
 from patchknn.files import replaced_atomically
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
+Groups = dict[str, dict[str, Tensor]]
 
 
 def partial_folder(output: Path) -> Path:
@@ -37,14 +38,14 @@ def write_checkpoint(
         save_file(tensors, temporary, metadata={"state": json.dumps(dict(state))})
 
 
-def read_checkpoint(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]] | None:
+def read_checkpoint(folder: Path) -> tuple[Groups, dict[str, Any]] | None:
     """The groups and the state, or None where there is no checkpoint; raises DamageError."""
     file = folder / CHECKPOINT_FILE
     if not file.is_file():
         return None
     from safetensors import SafetensorError, safe_open
 
-    groups: dict[str, dict[str, Tensor]] = {}
+    groups: Groups = {}
     try:
         with safe_open(file, framework="pt") as content:
             state = json.loads(content.metadata()["state"])

@@ -25,7 +25,7 @@ from patchknn.training.inputs import Progress
 from patchknn.training.judging import Judge
 from patchknn.training.log import LOG_FILE, write_log
 from patchknn.training.phases import Phases
-from patchknn.training.ranks import Ranks, join_ranks
+from patchknn.training.ranks import Ranks, choose_precision, join_ranks
 from patchknn.training.selection import Selection, SplitChoice, select, write_splits
 from patchknn.training.settings import TrainingSettings
 from patchknn.training.stopping import StopRequest
@@ -77,7 +77,7 @@ def train_encoder(
     selections = select_patches(patches, settings, choice, validation)
     settings = resolve_for(settings, selections)
     device = choose_device(settings.device)
-    precision = _precision(settings.precision, device)
+    precision = choose_precision(settings.precision, device)
     digest = run_digest(settings, selections, precision)
     limit_threads()
     cuda = [device] if device.type == "cuda" else []
@@ -219,17 +219,6 @@ def _train(context: Context, parts: Parts, output: Path, digest: str) -> Trainin
         shutil.rmtree(partial_folder(output), ignore_errors=True)
     context.ranks.wait()
     return TrainingResult(fingerprint, metrics, training, tuple(context.inputs.problems), seconds)
-
-
-def _precision(name: str | None, device: torch.device) -> str:
-    if name is None:
-        if device.type != "cuda":
-            return "float32"
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
-    if name == "float16" and device.type != "cuda":
-        message = "--precision float16 needs a GPU; use bfloat16 or float32."
-        raise UsageError(message)
-    return name
 
 
 def _summary(selections: Mapping[str, Selection]) -> str:

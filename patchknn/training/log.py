@@ -13,7 +13,7 @@ from patchknn.files import write_bytes
 
 LOG_FILE = "training.csv"
 # Columns that say when and how fast, not how good.
-NOT_METRICS = frozenset({"epoch", "train_seconds", "images_per_second"})
+NOT_METRICS = frozenset({"epoch", "train_seconds", "images_per_second", "slides_per_second"})
 
 _SHOWN = {
     "loss": "loss {:.4f}",
@@ -57,7 +57,7 @@ class EventLog:
         if self._writer is None:
             return
         for name, value in row.items():
-            if name != "epoch":
+            if name != "epoch" and not isinstance(value, str):
                 self._writer.add_scalar(name.replace(":", "/"), value, int(row["epoch"]))
         self._writer.flush()
 

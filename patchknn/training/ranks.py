@@ -128,6 +128,21 @@ class Ranks:
         return [int(count) for count in counts]
 
 
+def choose_precision(name: str | None, device: torch.device) -> str:
+    """The precision of that name, or the fastest that the device has without losing steps.
+
+    Raises UsageError for float16 on a CPU.
+    """
+    if name is None:
+        if device.type != "cuda":
+            return "float32"
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+    if name == "float16" and device.type != "cuda":
+        message = "--precision float16 needs a GPU; use bfloat16 or float32."
+        raise UsageError(message)
+    return name
+
+
 def join_ranks(device: torch.device, precision: str) -> Ranks:
     """Join the other processes of a torchrun or a job step of several tasks, or be alone.
 
@@ -137,7 +152,7 @@ def join_ranks(device: torch.device, precision: str) -> Ranks:
     from lightning_fabric import Fabric
 
     if device.type not in {"cpu", "cuda"}:
-        message = f"--device {device.type} cannot train an encoder; use cpu or cuda."
+        message = f"--device {device.type} cannot train; use cpu or cuda."
         raise UsageError(message)
     _be_quiet()
     accelerator = device.type

@@ -14,8 +14,9 @@ from patchknn.encoder.inference import normalise
 from patchknn.encoder.network import EncoderNetwork
 from patchknn.training.context import Context
 from patchknn.training.defaults import resolve
+from patchknn.training.descent import Position
+from patchknn.training.fine_tuning import FineTuning
 from patchknn.training.inputs import ImageInputs
-from patchknn.training.loop import FineTuning, Position
 from patchknn.training.ranks import join_ranks
 from patchknn.training.settings import TrainingSettings
 from patchknn.training.tasks import Task
@@ -82,10 +83,10 @@ def rates(work: Workload) -> None:
 
     def ours() -> None:
         # The last steps of an epoch, one loop over all batches but the first.
-        tuning.position = Position(epoch=1, step=1)
+        tuning.descent.position = Position(epoch=1, step=1)
         tuning.run_epoch()
 
-    steps = tuning.steps - 1
+    steps = tuning.descent.batches - 1
     runs = {OURS: ours, BARE: _bare(work, context, pictures, backbone, steps)}
     work.measure("images a second", runs, steps * CLASSES * work.per_class, BITS)
 

@@ -18,7 +18,7 @@ from patchknn.bundle import load_bundle
 from patchknn.bundle_files import BACKBONE_FILE, HEADS_FILE
 from patchknn.encoder.saving import load_encoder
 from patchknn.errors import ConflictError, InputError, PatchknnError, StoppedError
-from patchknn.training import judging, loop
+from patchknn.training import descent, fine_tuning, judging
 from patchknn.training.checkpoint import CHECKPOINT_FILE, partial_folder, read_checkpoint
 from patchknn.training.fit import splits_file, train_encoder
 from patchknn.training.judging import Judge
@@ -215,16 +215,16 @@ def test_a_network_that_collapsed_stops_the_run_and_keeps_the_last_good_state(
     pictures, make_settings, tmp_path, monkeypatch, loss
 ):
     output = tmp_path / "encoder"
-    as_it_was = loop.FineTuning.run_epoch
+    as_it_was = fine_tuning.FineTuning.run_epoch
 
     def collapsing(self, *arguments):
         means = as_it_was(self, *arguments)
-        if self.position.epoch == 2:
+        if self.descent.position.epoch == 2:
             for parameter in self._context.network.backbone.parameters():
                 torch.nn.init.zeros_(parameter)
         return means
 
-    monkeypatch.setattr(loop.FineTuning, "run_epoch", collapsing)
+    monkeypatch.setattr(fine_tuning.FineTuning, "run_epoch", collapsing)
     with pytest.raises(
         PatchknnError, match=r"collapsed after epoch 2: the features of all 18 .*--from"
     ):
@@ -354,10 +354,12 @@ def test_a_stopped_run_ends_only_after_its_state_is_written(
 def test_a_stop_does_not_save_a_loss_that_is_no_number(
     pictures, make_settings, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(loop, "_SEEN_AT_ONCE", ())  # as on a GPU
+    monkeypatch.setattr(descent, "_SEEN_AT_ONCE", ())  # as on a GPU
     networks = []
-    make = loop.make_objective
-    monkeypatch.setattr(loop, "make_objective", lambda c: (networks.append(c.network), make(c))[1])
+    make = fine_tuning.make_objective
+    monkeypatch.setattr(
+        fine_tuning, "make_objective", lambda c: (networks.append(c.network), make(c))[1]
+    )
 
     def progress(items, *, total=None, label=""):
         for number, item in enumerate(items):

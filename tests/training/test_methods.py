@@ -13,7 +13,7 @@ from patchknn.bundle import load_bundle
 from patchknn.bundle_files import BACKBONE_FILE, HEADS_FILE
 from patchknn.encoder.saving import load_encoder
 from patchknn.errors import InputError, PatchknnError, UsageError
-from patchknn.training import finishing, loop
+from patchknn.training import descent, finishing
 from patchknn.training.fit import splits_file, train_encoder
 
 
@@ -175,14 +175,14 @@ def test_gradients_beyond_float16_at_every_scale_end_the_run(
     pictures, make_settings, tmp_path, monkeypatch
 ):
     # There is no float16 on a CPU: what a loss scale says after many overflows in a row.
-    start = loop.FineTuning.__init__
+    start = descent.Descent.__init__
 
-    def scaled(self, *arguments):
-        start(self, *arguments)
+    def scaled(self, *arguments, **options):
+        start(self, *arguments, **options)
         self._scaled = True
 
-    monkeypatch.setattr(loop.FineTuning, "__init__", scaled)
-    monkeypatch.setattr(loop.FineTuning, "scaler_state", {"scale": 0.5})
+    monkeypatch.setattr(descent.Descent, "__init__", scaled)
+    monkeypatch.setattr(descent.Descent, "scaler_state", {"scale": 0.5})
     with pytest.raises(PatchknnError, match=r"float16 at every scale in epoch 1, .*bfloat16"):
         train_encoder(pictures(), make_settings(), tmp_path / "e", str)
 

@@ -17,7 +17,7 @@ from patchknn.bundle import load_backbone, load_bundle
 from patchknn.errors import UsageError
 from patchknn.training.ranks import _as_torchrun, _started_with, join_ranks
 
-_LINE = ("train", "pictures", "-o")
+_LINE = ("train", "pictures", "--format", "ndjson", "-o")
 _SMALL = (
     *("--backbone", "test_resnet", "--size", "32", "--bits", "16", "--epochs", "2"),
     *("--per-class", "5", "--workers", "0", "--device", "cpu", "--freeze-batch-norm", "yes"),
@@ -27,22 +27,7 @@ _SMALL = (
 def _clean_environment(**more):
     started = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "SLURM_", "TORCHELASTIC")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(started)}
-    return {**kept, "OMP_NUM_THREADS": "1", "PATCHKNN_TRAIN_FORMAT": "ndjson", **more}
-
-
-def _alone(folder, *arguments):
-    command = [sys.executable, "-m", "patchknn", *arguments]
-    return subprocess.run(
-        command, cwd=folder, env=_clean_environment(), capture_output=True, text=True, timeout=280
-    )
-
-
-def _torchrun(folder, *arguments, program=("-m", "patchknn")):
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [sys.executable, *launcher, *program, *arguments]
-    return subprocess.run(
-        command, cwd=folder, env=_clean_environment(), capture_output=True, text=True, timeout=280
-    )
+    return {**kept, "OMP_NUM_THREADS": "1", **more}
 
 
 def _srun(folder, *arguments):
@@ -99,25 +84,27 @@ Path("told-" + os.environ["RANK"]).write_text(told)  # what two print may come i
 
 
 @pytest.mark.parametrize("loss", ["multitask", "deep-knn"])
-def test_what_one_process_cannot_read_all_leave_out(picture_folder, tmp_path, loss):
+def test_what_one_process_cannot_read_all_leave_out(launch, picture_folder, tmp_path, loss):
     folder = picture_folder(per_class=12)
     bad = [f"{label}/{number:03}.png" for label in ("blobs", "stripes") for number in (1, 4, 6)]
     for name in bad:
         (folder / name).write_bytes(b"")
     (tmp_path / "run.py").write_text(_UNREADABLE)
-    together = _torchrun(tmp_path, loss, "6", program=("run.py",))
+    together = launch(tmp_path, loss, "6", program=("run.py",))
     assert together.returncode == 0, together.stderr
     told = [(tmp_path / f"told-{rank}").read_text() for rank in range(2)]
     assert told == [" ".join(bad)] * 2
     assert load_bundle(tmp_path / "encoder").description.training["unreadable_images"] == 6
 
 
-def test_too_many_that_cannot_be_read_end_all_processes_with_one_count(picture_folder, tmp_path):
+def test_too_many_that_cannot_be_read_end_all_processes_with_one_count(
+    launch, picture_folder, tmp_path
+):
     folder = picture_folder(per_class=12)
     for number in range(12):
         (folder / "blobs" / f"{number:03}.png").write_bytes(b"")  # all in the first one's share
     (tmp_path / "run.py").write_text(_UNREADABLE)
-    together = _torchrun(tmp_path, "deep-knn", "2", program=("run.py",))
+    together = launch(tmp_path, "deep-knn", "2", program=("run.py",))
     assert together.returncode == 0, together.stderr
     (ended,) = {(tmp_path / f"told-{rank}").read_text() for rank in range(2)}
     assert ended.startswith("ended: ")
@@ -156,40 +143,40 @@ Path("told-" + os.environ["RANK"]).write_text(" ".join(seen))
 _ELSEWHERE = """
 import os
 import sys
-from patchknn.training import fit, phases
+from patchknn.training import epochs, fit
 
 fit.run_digest = lambda *_: "this run"
 state = {"digest": "this run", "epoch": 2, "step": 0}
 # As on a node with a disk of its own.
-phases.read_checkpoint = lambda _: ({}, state) if os.environ["RANK"] == "0" else None
+epochs.read_checkpoint = lambda _: ({}, state) if os.environ["RANK"] == "0" else None
 from patchknn.cli.main import run
 sys.exit(run(sys.argv[1:]))
 """
 
 
-def test_a_state_that_not_all_processes_see_is_an_error(picture_folder, tmp_path):
+def test_a_state_that_not_all_processes_see_is_an_error(launch, picture_folder, tmp_path):
     picture_folder(per_class=8)
     (tmp_path / "run.py").write_text(_ELSEWHERE)
-    together = _torchrun(tmp_path, *_LINE, "encoder", *_SMALL, program=("run.py",))
+    together = launch(tmp_path, *_LINE, "encoder", *_SMALL, program=("run.py",))
     assert together.returncode == 1
     assert "do not see the same encoder.partial" in together.stderr
 
 
-def test_all_processes_are_judged_by_the_batch_norm_that_is_saved(picture_folder, tmp_path):
+def test_all_processes_are_judged_by_the_batch_norm_that_is_saved(launch, picture_folder, tmp_path):
     picture_folder(per_class=12)
     (tmp_path / "run.py").write_text(_NOTED)
-    together = _torchrun(tmp_path, program=("run.py",))
+    together = launch(tmp_path, program=("run.py",))
     assert together.returncode == 0, together.stderr
     first, second = ((tmp_path / f"told-{rank}").read_text().split() for rank in range(2))
     assert len(first) >= 4
     assert first == second
 
 
-def test_a_process_may_have_one_image_of_a_batch(picture_folder, tmp_path):
+def test_a_process_may_have_one_image_of_a_batch(launch, picture_folder, tmp_path):
     picture_folder(per_class=5)
     line = (*_SMALL, "--freeze-batch-norm", "no", "--loss", "cross-entropy", "--epochs", "1")
     small = ("--classes-per-batch", "1", "--per-class", "3")
-    together = _torchrun(tmp_path, *_LINE, "encoder", *line, *small)
+    together = launch(tmp_path, *_LINE, "encoder", *line, *small)
     assert together.returncode == 0, together.stderr
 
 
@@ -201,12 +188,12 @@ def _log(encoder):
 @pytest.mark.parametrize(
     "loss", [("multitask",), ("deep-knn", "--bank", "2"), ("deep-knn", "--w-ce", "1")], ids=" ".join
 )
-def test_two_processes_under_torchrun_have_the_loss_of_one(picture_folder, tmp_path, loss):
+def test_two_processes_under_torchrun_have_the_loss_of_one(launch, picture_folder, tmp_path, loss):
     picture_folder(per_class=15)
     line = (*_SMALL, "--loss", *loss)
-    one = _alone(tmp_path, *_LINE, "one", *line)
+    one = launch(tmp_path, *_LINE, "one", *line, processes=1)
     assert one.returncode == 0, one.stderr
-    two = _torchrun(tmp_path, *_LINE, "two", *line)
+    two = launch(tmp_path, *_LINE, "two", *line)
     assert two.returncode == 0, two.stderr
     assert len(two.stdout.splitlines()) == 1  # the first process alone speaks
     assert json.loads(two.stdout)["encoder"] == "two"

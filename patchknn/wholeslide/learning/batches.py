@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -27,42 +28,68 @@ def whole(grid: Grid) -> tuple[Tensor, Tensor]:
 
 
 def training_batch(
-    grids: Sequence[Grid], window: int, rng: np.random.Generator, *, turned: bool
+    grids: Sequence[Grid],
+    window: int,
+    rng: np.random.Generator,
+    *,
+    turned: bool,
+    part: slice = slice(None),
 ) -> tuple[Tensor, Tensor]:
     """Grids as features (B, D, H, W) and masks (B, H, W), each at a place by chance in the room.
 
     Of a grid whose tissue is larger than ``window`` places a window is cut, so that it holds a
     tissue place drawn by chance. ``turned``: each lies in one of eight ways; a grid with A = 8
-    gives what its slide would give so, of one with A = 1 only the places move.
+    gives what its slide would give so, of one with A = 1 only the places move. Only the ``part``
+    of the batch is read and returned, as it is in the whole.
     """
-    samples = [_sample(grid, window, rng, turned=turned) for grid in grids]
+    views = [_view(grid, window, rng, turned=turned) for grid in grids]
     shift = rng.integers(_SHIFTS, size=2) if turned else np.zeros(2, np.int64)
-    height, width = (
-        -(-(max(mask.shape[axis] for _, mask in samples) + int(shift[axis])) // _MULTIPLE)
-        * _MULTIPLE
-        for axis in (0, 1)
-    )
-    features = torch.zeros(len(samples), samples[0][0].shape[0], height, width)
-    masks = torch.zeros(len(samples), height, width, dtype=torch.bool)
-    for number, (values, mask) in enumerate(samples):
-        high, wide = mask.shape
-        top = int(rng.integers(height - high + 1))
-        left = int(rng.integers(width - wide + 1))
+    room = np.max([view.size for view in views], axis=0) + shift
+    height, width = (-(-room // _MULTIPLE) * _MULTIPLE).tolist()
+    corners = [
+        (int(rng.integers(height - high + 1)), int(rng.integers(width - wide + 1)))
+        for high, wide in (view.size for view in views)
+    ]
+    mine = list(zip(views, corners, strict=True))[part]
+    features = torch.zeros(len(mine), grids[0].features.shape[1], height, width)
+    masks = torch.zeros(len(mine), height, width, dtype=torch.bool)
+    for number, (view, (top, left)) in enumerate(mine):
+        values, mask = view.read()
+        high, wide = view.size
         features[number, :, top : top + high, left : left + wide] = torch.from_numpy(values)
         masks[number, top : top + high, left : left + wide] = torch.from_numpy(mask)
     return features, masks
 
 
-def _sample(grid: Grid, window: int, rng: np.random.Generator, *, turned: bool) -> Sample:
+@dataclass(frozen=True)
+class _View:
+    """A part of a grid, to lie in one of eight ways."""
+
+    grid: Grid
+    orientation: int
+    rows: slice
+    columns: slice
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Its places, as it lies: height and width."""
+        size = self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
+        return size[::-1] if self.orientation // 2 % 2 else size
+
+    def read(self) -> Sample:
+        """Features (D, h, w) and mask (h, w), as it lies."""
+        entry = self.orientation if self.grid.entries == _TURNS else 0
+        features, mask = _cut(self.grid, entry, (self.rows, self.columns))
+        return turn(features, self.orientation), turn(mask, self.orientation)
+
+
+def _view(grid: Grid, window: int, rng: np.random.Generator, *, turned: bool) -> _View:
     orientation = int(rng.integers(_TURNS)) if turned else 0
     rows, columns = tissue_part(grid.mask)
-    centre = grid.places()[rng.integers(int(grid.mask.sum()))].tolist()
-    part = (
-        _window(rows, centre[0], window, rng),
-        _window(columns, centre[1], window, rng),
+    row, column = grid.places()[rng.integers(int(grid.mask.sum()))].tolist()
+    return _View(
+        grid, orientation, _window(rows, row, window, rng), _window(columns, column, window, rng)
     )
-    features, mask = _cut(grid, orientation if grid.entries == _TURNS else 0, part)
-    return turn(features, orientation), turn(mask, orientation)
 
 
 def _window(part: slice, held: int, window: int, rng: np.random.Generator) -> slice:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +17,21 @@ from patchknn.files import quickhash, read_json
 from patchknn.training.checkpoint import partial_folder
 from patchknn.training.identity import RUN_FILE, wrote
 from patchknn.training.inputs import Progress
+from patchknn.training.ranks import choose_precision, join_ranks
 from patchknn.training.stopping import StopRequest
 from patchknn.wholeslide.learning.cases import Cohort
 from patchknn.wholeslide.learning.folds import (
     Fold,
-    all_slides,
     cross_validation,
     given_split,
     without_judging,
     without_split,
 )
-from patchknn.wholeslide.learning.judging import Figure, Judged, judged_figures
-from patchknn.wholeslide.learning.network_run import Hooks, NetworkRun, Trained
-from patchknn.wholeslide.learning.scoring import outputs_of
+from patchknn.wholeslide.learning.judging import Figure, judged_figures
+from patchknn.wholeslide.learning.network_run import Run
 from patchknn.wholeslide.learning.settings import SlideSettings
 from patchknn.wholeslide.learning.slide_model import DESCRIPTION_FILE, load_slide_model
+from patchknn.wholeslide.learning.trainings import train_folds
 from patchknn.wholeslide.learning.writing import slide_model, write_run
 
 
@@ -63,62 +62,57 @@ def train_slide_model(
     ``predictions.csv``, what each judged slide was given by a model that saw no slide of its
     patient. After folds the kept model is trained on all slides for the median of their best
     epochs. A stopped run goes on from ``<output>.partial``, on one CPU bit for bit the same; one
-    that is finished is not done again. Raises UsageError, InputError, ConflictError, StoppedError,
-    and PatchknnError where the loss is no longer a number.
+    that is finished is not done again. Under torchrun or srun every process calls this, and the
+    first one reports and writes. Raises UsageError, InputError, ConflictError, StoppedError, and
+    PatchknnError where the loss is no longer a number.
     """
     settings = settings.resolved(len(cohort.cases), cohort.task.kind)
-    started = time.monotonic()
-    digest = _run_digest(cohort, settings, split=split)
-    if wrote(output, digest, DESCRIPTION_FILE, "a slide model"):
-        report(
-            f"{output} is already trained with these settings on these slides; its figures and "
-            "intervals are from then."
-        )
-        return _as_before(output)
-    folds = plan_folds(cohort, settings, split=split)
-    if (output / DESCRIPTION_FILE).exists():
-        report(f"{output} is a slide model of other settings or slides: this one takes its place.")
-    if split and (left_out := without_split(cohort)):
-        report(f"slides without a split: {left_out}; they are left out.")
     device = choose_device(settings.device)
+    precision = choose_precision(settings.precision, device)
+    settings = replace(settings, precision=precision)
+    digest = _run_digest(cohort, settings, split=split)
     limit_threads()
     cuda = [device] if device.type == "cuda" else []
     with StopRequest() as stop, torch.random.fork_rng(devices=cuda):
+        ranks = join_ranks(device, precision)
+        done = wrote(output, digest, DESCRIPTION_FILE, "a slide model")
+        if ranks.as_first(done):  # not every node need see the first one's disk
+            report(
+                f"{output} is already trained with these settings on these slides; its figures and "
+                "intervals are from then."
+            )
+            return _as_before(output) if done else SlideTraining("", {}, {}, skipped=True)
+        folds = plan_folds(cohort, settings, split=split)
+        if (output / DESCRIPTION_FILE).exists():
+            report(
+                f"{output} is a slide model of other settings or slides: this one takes its place."
+            )
+        if split and (left_out := without_split(cohort)):
+            report(f"slides without a split: {left_out}; they are left out.")
 
         def check() -> None:
-            if stop.asked:
+            # One of several must not stop alone: the others would wait for it.
+            if ranks.any(stop.asked):
                 stop.end()
 
-        hooks = Hooks(report, progress or _silently, check)
-        folder = partial_folder(output)
+        run = Run(
+            ranks=ranks,
+            precision=precision,
+            folder=partial_folder(output),
+            digest=digest,
+            report=report if ranks.first else _nothing,
+            progress=progress if progress is not None and ranks.first else _silently,
+            check=check,
+        )
+        return _train(cohort, settings, folds, run, output)
 
-        def train(fold: Fold, number: int, last_epoch: int | None = None) -> Trained:
-            run = NetworkRun(
-                cohort,
-                fold,
-                settings,
-                device,
-                hooks,
-                number=number,
-                folder=folder / str(number),
-                digest=digest,
-                last_epoch=last_epoch,
-            )
-            trained = run.run()
-            report(_line(fold, trained))
-            grids = [cohort.cases[i].grid for i in fold.judged]
-            outputs = outputs_of(trained.network, grids, trained.task.outputs)
-            judged.add(fold.judged, number, trained.task.scores(outputs))
-            return trained
 
-        judged = Judged(cohort)
-        of_folds: list[Trained] = []
-        if split or settings.folds == 0:
-            kept = train(folds[0], 0)
-        else:
-            of_folds += [train(fold, number) for number, fold in enumerate(folds, start=1)]
-            epochs = round(statistics.median(trained.best_epoch for trained in of_folds))
-            kept = train(all_slides(cohort), 0, epochs)
+def _train(
+    cohort: Cohort, settings: SlideSettings, folds: list[Fold], run: Run, output: Path
+) -> SlideTraining:
+    started = time.monotonic()
+    trainings = train_folds(cohort, settings, folds, run, cross_validated=len(folds) > 1)
+    kept, judged = trainings.kept, trainings.judged
     figures = judged_figures(judged, settings.bootstrap, settings.seed)
     training = {
         **settings.as_json(),
@@ -126,15 +120,22 @@ def train_slide_model(
         "patients": len({case.patient for case in cohort.cases}),
         "judged_slides": len(judged.numbers),
         "best_epoch": kept.best_epoch,
+        "processes": run.ranks.count,
         "torch": torch.__version__,
     }
-    seconds = time.monotonic() - started
-    metrics = {name: figure.as_json() for name, figure in figures.items()}
-    models = [slide_model(cohort, settings, kept, training, metrics)]
-    models += [slide_model(cohort, settings, t, settings.as_json(), {}) for t in of_folds]
-    rows = [row for trained in (*of_folds, kept) for row in trained.rows]
-    fingerprint = write_run(output, models, rows, judged.table(), (digest, seconds))
-    shutil.rmtree(folder, ignore_errors=True)
+    seconds = max(trainings.seconds, time.monotonic() - started)
+    fingerprint = ""
+    if run.ranks.first:
+        metrics = {name: figure.as_json() for name, figure in figures.items()}
+        models = [slide_model(cohort, settings, kept, training, metrics)]
+        models += [
+            slide_model(cohort, settings, trained, settings.as_json(), {})
+            for trained in trainings.of_folds
+        ]
+        rows = [row for trained in (*trainings.of_folds, kept) for row in trained.rows]
+        fingerprint = write_run(output, models, rows, judged.table(), (run.digest, seconds))
+        shutil.rmtree(run.folder, ignore_errors=True)
+    run.ranks.wait()
     return SlideTraining(fingerprint, figures, training, seconds)
 
 
@@ -154,17 +155,8 @@ def _silently(items: Iterable[Any], **_: object) -> Iterator[Any]:
     return iter(items)
 
 
-def _line(fold: Fold, trained: Trained) -> str:
-    row = trained.best_row
-    told = [f"loss {row['loss']:.4f}"]
-    figures = {n.removeprefix("stop_"): v for n, v in row.items() if n.startswith("stop_")}
-    if figures:
-        told[0] += f"; on {len(fold.stop)} slides to stop by:"
-        told += [f"{name} {value:.3f}" for name, value in figures.items()]
-    return (
-        f"{fold.name}: {len(fold.train)} slides, epoch {trained.best_epoch} of "
-        f"{len(trained.rows)} kept, {', '.join(told).replace(':,', ':')}"
-    )
+def _nothing(_: str) -> None:
+    """What the other processes of a run say."""
 
 
 def _run_digest(cohort: Cohort, settings: SlideSettings, *, split: bool) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from patchknn.training.ranks import Ranks
 from patchknn.wholeslide.grids.grid import Grid
 from patchknn.wholeslide.learning.batches import whole
 from patchknn.wholeslide.tasks.task import Floats
@@ -26,3 +27,9 @@ def outputs_of(network: nn.Module, grids: Sequence[Grid], outputs: int) -> Float
             features, mask = (part.to(device) for part in whole(grid))
             result[number] = network(features, mask)[0].double().cpu().numpy()
     return result
+
+
+def shared_outputs(network: nn.Module, grids: Sequence[Grid], outputs: int, ranks: Ranks) -> Floats:
+    """The same, each of several processes doing some of the grids; all have all of the outputs."""
+    own = slice(*ranks.bounds(len(grids)))
+    return ranks.gather_arrays(outputs_of(network, grids[own], outputs))

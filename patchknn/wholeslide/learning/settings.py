@@ -6,12 +6,14 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from patchknn.errors import UsageError
+from patchknn.training.settings import PRECISIONS
 from patchknn.wholeslide.models.making import SHAPES
 
-_WITHOUT_EFFECT = ("device", "bootstrap")
+_WITHOUT_EFFECT = ("device", "bootstrap", "tensorboard")
 _USUAL_HIDDEN: Mapping[str, int] = {"cnn": 64, "mil": 128}
 _STEPS, _FEWEST_EPOCHS, _MOST_EPOCHS = 1500, 30, 200
 _BATCH, _SURVIVAL_BATCH = 8, 32
@@ -30,6 +32,8 @@ class SlideSettings:
     batch); ``epochs`` None are as many as 1500 steps need, 30 to 200, as
     rare tissue is found after so many steps, however few the slides are; ``patience`` the epochs
     without a smaller loss on held-out patients after which a training ends (0: never).
+    ``accumulate`` are the batches of one step of the optimiser, ``precision`` is float32, bfloat16
+    or float16 (None: by the device).
     ``bootstrap`` draws of patients give intervals.
     """
 
@@ -52,13 +56,19 @@ class SlideSettings:
     class_weights: Literal["none", "balanced"] = "none"
     folds: int = 5
     bootstrap: int = 1000
+    accumulate: int = 1
+    precision: str | None = None
     seed: int = 0
     device: str | None = None
+    tensorboard: Path | None = None
 
     def check(self) -> None:
         """Raise UsageError for what cannot be."""
         if self.model not in SHAPES:
             message = f"--model {self.model} is none of {', '.join(SHAPES)}."
+            raise UsageError(message)
+        if self.precision not in (None, *PRECISIONS):
+            message = f"--precision {self.precision} is none of {', '.join(PRECISIONS)}."
             raise UsageError(message)
         if self.folds == 1:
             message = "--folds 1 leaves nothing to train on; give 2 or more, or 0 for none."
@@ -75,12 +85,21 @@ class SlideSettings:
         return replace(self, epochs=epochs, batch_size=batch)
 
     @property
-    def run_shape(self) -> tuple[int, int]:
-        """How many epochs the rates are made for, and slides of a step."""
-        if self.epochs is None or self.batch_size is None:
+    def last_epoch(self) -> int:
+        """How many epochs the rates are made for."""
+        return self._resolved(self.epochs)
+
+    @property
+    def slides_of_a_batch(self) -> int:
+        """How many slides a batch has at most."""
+        return self._resolved(self.batch_size)
+
+    @staticmethod
+    def _resolved(value: int | None) -> int:
+        if value is None:
             message = "epochs and batches are known once the settings are resolved"
             raise ValueError(message)
-        return self.epochs, self.batch_size
+        return value
 
     @property
     def rate(self) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from patchknn.wholeslide.models.tissue import softmax_of_slides
+from patchknn.wholeslide.models.tissue import softmax_of_slides, sums_of_slides
 
 
 class GatedAttention(nn.Module):
@@ -23,7 +23,7 @@ class GatedAttention(nn.Module):
     def forward(self, vectors: Tensor, owner: Tensor, slides: int) -> Tensor:
         """Vectors (N, D) of slides ``owner`` (N,) → (B, D); 0 of a slide without any."""
         weighted = self.weights(vectors, owner, slides)[:, None] * vectors
-        return weighted.new_zeros(slides, weighted.shape[1]).index_add(0, owner, weighted)
+        return sums_of_slides(weighted, owner, slides)
 
     def weights(self, vectors: Tensor, owner: Tensor, slides: int) -> Tensor:
         """The a_k (N,), which sum to 1 over each slide."""

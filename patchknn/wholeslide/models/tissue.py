@@ -45,9 +45,22 @@ def gathered(features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     return features.movedim(1, 3)[mask], mask.nonzero()[:, 0]
 
 
+def sums_of_slides(vectors: Tensor, owner: Tensor, slides: int) -> Tensor:
+    """Sums (B, D) of the vectors (N, D) of each slide, at least in float32.
+
+    A slide has thousands of places: in bfloat16 a sum grows no more after the first few hundred.
+    """
+    vectors = _summable(vectors)
+    return vectors.new_zeros(slides, vectors.shape[1]).index_add(0, owner, vectors)
+
+
+def _summable(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def mean_of_slides(vectors: Tensor, owner: Tensor, slides: int) -> Tensor:
     """Means (B, D) of the vectors (N, D) of each slide; 0 of a slide without any."""
-    sums = vectors.new_zeros(slides, vectors.shape[1]).index_add(0, owner, vectors)
+    sums = sums_of_slides(vectors, owner, slides)
     counts = torch.bincount(owner, minlength=slides).clamp(min=1)
     return sums / counts[:, None]
 
@@ -61,7 +74,8 @@ def max_of_slides(vectors: Tensor, owner: Tensor, slides: int) -> Tensor:
 
 
 def softmax_of_slides(scores: Tensor, owner: Tensor, slides: int) -> Tensor:
-    """Weights (N,) of the scores (N,), which sum to 1 over each slide."""
+    """Weights (N,) of the scores (N,), which sum to 1 over each slide; float32 or more."""
+    scores = _summable(scores)
     start = scores.new_full((slides,), -torch.inf)
     largest = start.scatter_reduce(0, owner, scores.detach(), "amax")
     weights = (scores - largest[owner]).exp()

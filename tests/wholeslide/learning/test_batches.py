@@ -69,3 +69,18 @@ def test_unlike_grids_are_padded_at_a_place_by_chance(grid, tmp_path):
         assert features[1].sum() == 12
         places.add(tuple(masks[1].nonzero()[0].tolist()))
     assert len(places) > 5
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_parts_of_a_batch_are_together_what_the_whole_is(grid, tmp_path, turned):
+    mask = np.ones((2, 3), bool)
+    write_grid(tmp_path / "t.h5", grid.info, np.ones((1, 2, 2, 3)), mask)
+    grids = [grid, open_grid(tmp_path / "t.h5"), grid]
+    for seed in range(20):
+        whole_batch = training_batch(grids, 5, np.random.default_rng(seed), turned=turned)
+        parts = [
+            training_batch(grids, 5, np.random.default_rng(seed), turned=turned, part=part)
+            for part in (slice(0, 1), slice(1, 1), slice(1, 3))
+        ]
+        for number, expected in enumerate(whole_batch):
+            torch.testing.assert_close(torch.cat([part[number] for part in parts]), expected)

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import os
+import signal
 
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from patchknn.errors import ConflictError, DamageError, InputError, PatchknnError, StoppedError
+from patchknn.errors import (
+    ConflictError,
+    DamageError,
+    InputError,
+    PatchknnError,
+    StoppedError,
+    UsageError,
+)
 from patchknn.tables import read_table
 from patchknn.wholeslide.learning import network_run
 from patchknn.wholeslide.learning.cases import read_cohort
@@ -26,6 +35,17 @@ _QUICK = SlideSettings(epochs=3, folds=2, hidden=8, bootstrap=50, device="cpu")
 
 def _silent(_):
     pass
+
+
+def _split(table, folder, names):
+    """The cohort with a patient for each slide, in splits that come round."""
+    lines = ["slide,patient,label,split"]
+    for number, row in enumerate(read_table(table).rows):
+        split = names[number % len(names)]
+        lines.append(f"{row['slide']},Q{number},{row['label']},{split}")
+    other = folder / "split.csv"
+    other.write_text("\n".join(lines))
+    return read_cohort(table.parent, other, Question())
 
 
 @pytest.fixture
@@ -100,42 +120,144 @@ def test_the_same_run_is_done_once(cohort, tmp_path):
         train_slide_model(cohort, _QUICK, tmp_path / "something", _silent)
 
 
-@pytest.mark.parametrize("steps", [2, 8])
-def test_a_stopped_run_goes_on_bit_for_bit(cohort, tmp_path, monkeypatch, steps):
-    whole = train_slide_model(cohort, _QUICK, tmp_path / "whole", _silent)
-    taken = 0
-    descend = network_run.NetworkRun._descend
+def _log(folder):
+    """The rows of the log, without the columns that say how fast it went."""
+    rows = list(csv.DictReader((folder / "training.csv").open()))
+    return [{k: v for k, v in row.items() if "second" not in k} for row in rows]
 
-    def some(self, *arguments):
+
+@pytest.mark.parametrize("steps", [1, 3, 5])
+@pytest.mark.parametrize("changes", [{}, {"accumulate": 2}, {"precision": "bfloat16"}], ids=str)
+def test_a_stopped_run_goes_on_bit_for_bit(make_cohort, tmp_path, monkeypatch, steps, changes):
+    table = make_cohort(slides=40)
+    cohort = read_cohort(table.parent, table, Question())
+    settings = dataclasses.replace(_QUICK, model="cnn", batch_size=6, **changes)  # three batches
+    whole = train_slide_model(cohort, settings, tmp_path / "whole", _silent)
+    taken = 0
+    learn = network_run.NetworkRun._learn
+
+    def some(self, batch):
         nonlocal taken
         taken += 1
         if taken == steps:
-            raise StoppedError
-        descend(self, *arguments)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return learn(self, batch)
 
-    monkeypatch.setattr(network_run.NetworkRun, "_descend", some)
-    with pytest.raises(StoppedError):
-        train_slide_model(cohort, _QUICK, tmp_path / "model", _silent)
+    monkeypatch.setattr(network_run.NetworkRun, "_learn", some)
+    with pytest.raises(StoppedError, match="SIGTERM"):
+        train_slide_model(cohort, settings, tmp_path / "model", _silent)
     assert not (tmp_path / "model").exists()
-    log = tmp_path / "model.partial" / "1" / "training.csv"
-    assert log.exists()  # an epoch was done
-    result = train_slide_model(cohort, _QUICK, tmp_path / "model", _silent)
+    assert (tmp_path / "model.partial" / "1" / "training.csv").exists() == (steps > 3)
+    lines = []
+    result = train_slide_model(cohort, settings, tmp_path / "model", lines.append)
+    (told,) = [line for line in lines if "going on from" in line]
+    done = told.split("epoch ")[1]
+    if "accumulate" not in changes:
+        assert done == f"{1 + (steps - 1) // 3}, {1 + (steps - 1) % 3} of 3 batches done"
     assert result.fingerprint == whole.fingerprint
     assert not (tmp_path / "model.partial").exists()
-    for name in ("predictions.csv", "training.csv"):
-        assert (tmp_path / "model" / name).read_text() == (tmp_path / "whole" / name).read_text()
+    assert _log(tmp_path / "model") == _log(tmp_path / "whole")
+    predictions = [(tmp_path / name / "predictions.csv").read_text() for name in ("model", "whole")]
+    assert predictions[0] == predictions[1]
+
+
+def test_a_fold_that_is_done_is_not_trained_again(cohort, tmp_path, monkeypatch):
+    whole = train_slide_model(cohort, _QUICK, tmp_path / "whole", _silent)
+    learn, folds = network_run.NetworkRun._learn, []
+
+    def in_second(self, batch):
+        folds.append(self._fold.name)
+        if self._fold.name == "fold 2":
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return learn(self, batch)
+
+    monkeypatch.setattr(network_run.NetworkRun, "_learn", in_second)
+    with pytest.raises(StoppedError, match="SIGUSR1"):
+        train_slide_model(cohort, _QUICK, tmp_path / "model", _silent)
+    monkeypatch.undo()
+    folds.clear()
+    monkeypatch.setattr(
+        network_run.NetworkRun,
+        "_learn",
+        lambda self, batch: (folds.append(self._fold.name), learn(self, batch))[1],
+    )
+    lines = []
+    result = train_slide_model(cohort, _QUICK, tmp_path / "model", lines.append)
+    assert set(folds) == {"fold 2", "all slides"}
+    assert sum("going on from" in line for line in lines) == 1
+    assert sum(line.startswith("fold 1:") for line in lines) == 1  # what it gave is told again
+    assert result.fingerprint == whole.fingerprint
+
+
+def test_the_log_is_that_of_all_trainings(cohort, tmp_path):
+    train_slide_model(cohort, _QUICK, tmp_path / "model", _silent)
+    rows = list(csv.DictReader((tmp_path / "model" / "training.csv").open()))
+    assert [(row["fold"], row["epoch"]) for row in rows[:6]] == [
+        (fold, epoch) for fold in ("fold 1", "fold 2") for epoch in "123"
+    ]
+    assert {row["fold"] for row in rows[6:]} == {"all slides"}
+    assert list(rows[0])[:4] == ["fold", "epoch", "loss", "train_seconds"]
+    for row in rows:
+        assert float(row["loss"]) > 0
+        assert float(row["slides_per_second"]) > 0
+    assert all(float(row["stop_loss"]) > 0 for row in rows[:6])
+
+
+def test_batches_of_one_step_are_as_one_batch(make_cohort, tmp_path):
+    table = make_cohort(slides=32)
+    cohort = _split(table, tmp_path, ("train", "train", "train", "val"))
+    # Rates that stand still: they are those of a step's last batch.
+    settings = dataclasses.replace(_QUICK, model="mean", turn=False, warmup=0.0, schedule="step")
+    weights = []
+    for size, together in ((8, 1), (4, 2)):
+        changed = dataclasses.replace(settings, batch_size=size, accumulate=together)
+        train_slide_model(cohort, changed, tmp_path / str(size), _silent, split=True)
+        network = load_slide_model(tmp_path / str(size)).network
+        weights.append(torch.cat([p.detach().flatten() for p in network.parameters()]))
+    torch.testing.assert_close(weights[0], weights[1], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("model", ["cnn", "mil"])
+def test_bfloat16_learns_as_well_and_is_another_run(make_cohort, tmp_path, model):
+    table = make_cohort(slides=40, rare=0.6, distance=12.0, tissues=2, dim=16, side=8)
+    cohort = read_cohort(table.parent, table, Question())
+    settings = dataclasses.replace(
+        _QUICK, model=model, epochs=50, lr=0.01, batch_size=5, hidden=16, precision="bfloat16"
+    )
+    result = train_slide_model(cohort, settings, tmp_path / "model", _silent)
+    assert result.training["precision"] == "bfloat16"
+    assert result.figures["auc"].value > 0.8
+    weights = load_slide_model(tmp_path / "model").network.state_dict().values()
+    assert {value.dtype for value in weights} == {torch.float32}
+    other = dataclasses.replace(settings, precision="float32", epochs=1, folds=0)
+    assert not train_slide_model(cohort, other, tmp_path / "model", _silent).skipped
+
+
+def test_precisions_that_cannot_be_are_said(cohort, tmp_path):
+    for name, told in (("float64", "is none of float32"), ("float16", "needs a GPU")):
+        settings = dataclasses.replace(_QUICK, precision=name)
+        with pytest.raises(UsageError, match=told):
+            train_slide_model(cohort, settings, tmp_path / "model", _silent)
+
+
+def test_tensorboard_events_hold_each_training(cohort, tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    settings = dataclasses.replace(_QUICK, tensorboard=tmp_path / "events")
+    train_slide_model(cohort, settings, tmp_path / "model", _silent)
+    assert sorted(path.name for path in (tmp_path / "events").iterdir()) == [
+        "all-slides",
+        "fold-1",
+        "fold-2",
+    ]
+    events = EventAccumulator(str(tmp_path / "events" / "fold-2"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("stop_loss")] == [1, 2, 3]
 
 
 def test_a_split_of_the_table_is_used(make_cohort, tmp_path):
-    table = make_cohort()
-    read = read_table(table)
-    lines = ["slide,patient,label,split"]
-    for number, row in enumerate(read.rows):
-        split = ("train", "train", "val", "test")[number % 4]
-        lines.append(f"{row['slide']},Q{number},{row['label']},{split}")
-    other = tmp_path / "split.csv"
-    other.write_text("\n".join(lines))
-    cohort = read_cohort(table.parent, other, Question())
+    cohort = _split(make_cohort(), tmp_path, ("train", "train", "val", "test"))
     result = train_slide_model(cohort, _QUICK, tmp_path / "model", _silent, split=True)
     rows = list(csv.DictReader((tmp_path / "model" / "predictions.csv").open()))
     assert [row["split"] for row in rows] == ["test"] * 6
@@ -168,7 +290,7 @@ def test_regression_and_survival(make_cohort, tmp_path):
 def test_a_loss_that_is_no_number_is_said(cohort, tmp_path, monkeypatch):
     nan = torch.tensor(float("nan"), requires_grad=True)
     monkeypatch.setattr(type(cohort.task), "loss", lambda *_: nan * 1)
-    with pytest.raises(PatchknnError, match="lower --lr"):
+    with pytest.raises(PatchknnError, match=r"epoch 1, step 1 of \d of fold 1; .* lower --lr\.$"):
         train_slide_model(cohort, _QUICK, tmp_path / "model", _silent)
 
 
