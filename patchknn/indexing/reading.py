@@ -6,9 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import chain, islice
@@ -23,6 +21,7 @@ from patchknn.datasets.images import PatchReader, Pixels
 from patchknn.datasets.patches import Patch, Problem
 from patchknn.datasets.torch_data import explain
 from patchknn.errors import PatchknnError
+from patchknn.jobs.ahead import made_ahead
 
 _PREFETCHED = 2  # batches that wait, per reader
 _THUMBNAIL_QUALITY = 85
@@ -101,14 +100,7 @@ def _read_by_threads(
         done: Read = own.reader.__getitems__(batch)
         return done._replace(images=done.images.pin_memory()) if pinned else done
 
-    waiting: deque[Future[Read]] = deque()
-    with ThreadPoolExecutor(settings.workers) as pool:
-        for batch in batches:
-            waiting.append(pool.submit(read, batch))
-            if len(waiting) > _PREFETCHED * settings.workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+    return made_ahead(read, batches, settings.workers, _PREFETCHED * settings.workers)
 
 
 class _Reader(Dataset[Any]):

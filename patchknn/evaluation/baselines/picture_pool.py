@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -14,6 +12,7 @@ import numpy.typing as npt
 
 from patchknn.archive.snapshot import Snapshot
 from patchknn.evaluation.pictures import Picture, PictureFinder, decode
+from patchknn.jobs.ahead import made_ahead
 
 BATCH = 256
 _AHEAD = 2  # batches that wait, per thread
@@ -50,20 +49,12 @@ class PicturePool:
         self, batches: Iterable[Batch], look: Look[Batch]
     ) -> Iterator[tuple[Batch, list[Picture | None]]]:
         """Each batch with what ``look`` finds for it, in order."""
-        if self._threads <= 1:
-            for batch in batches:
-                yield batch, self._read(batch, look)
-            return
-        waiting: deque[tuple[Batch, Future[list[Picture | None]]]] = deque()
-        with ThreadPoolExecutor(self._threads) as pool:
-            for batch in batches:
-                waiting.append((batch, pool.submit(self._read, batch, look)))
-                if len(waiting) > _AHEAD * self._threads:
-                    first, pictures = waiting.popleft()
-                    yield first, pictures.result()
-            while waiting:
-                first, pictures = waiting.popleft()
-                yield first, pictures.result()
+
+        def read(batch: Batch) -> tuple[Batch, list[Picture | None]]:
+            return batch, [self._shrunk(picture) for picture in look(self._finder(), batch)]
+
+        threads = self._threads if self._threads > 1 else 0
+        return made_ahead(read, batches, threads, _AHEAD * threads)
 
     def close(self) -> None:
         """Close the slides."""
@@ -75,9 +66,6 @@ class PicturePool:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _read(self, batch: Batch, look: Look[Batch]) -> list[Picture | None]:
-        return [self._shrunk(picture) for picture in look(self._finder(), batch)]
 
     def _finder(self) -> PictureFinder:
         if not hasattr(self._own, "finder"):

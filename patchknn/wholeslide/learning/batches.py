@@ -35,7 +35,7 @@ def training_batch(
     turned: bool,
     part: slice = slice(None),
 ) -> tuple[Tensor, Tensor]:
-    """Grids as features (B, D, H, W) and masks (B, H, W), each at a place by chance in the room.
+    """Grids as float16 features (B, D, H, W) and masks (B, H, W), each at a place by chance.
 
     Of a grid whose tissue is larger than ``window`` places a window is cut, so that it holds a
     tissue place drawn by chance. ``turned``: each lies in one of eight ways; a grid with A = 8
@@ -51,14 +51,15 @@ def training_batch(
         for high, wide in (view.size for view in views)
     ]
     mine = list(zip(views, corners, strict=True))[part]
-    features = torch.zeros(len(mine), grids[0].features.shape[1], height, width)
-    masks = torch.zeros(len(mine), height, width, dtype=torch.bool)
+    # NumPy, since each thread that reads ahead would start threads of torch.
+    features = np.zeros((len(mine), grids[0].features.shape[1], height, width), np.float16)
+    masks = np.zeros((len(mine), height, width), np.bool_)
     for number, (view, (top, left)) in enumerate(mine):
         values, mask = view.read()
         high, wide = view.size
-        features[number, :, top : top + high, left : left + wide] = torch.from_numpy(values)
-        masks[number, top : top + high, left : left + wide] = torch.from_numpy(mask)
-    return features, masks
+        features[number, :, top : top + high, left : left + wide] = values
+        masks[number, top : top + high, left : left + wide] = mask
+    return torch.from_numpy(features), torch.from_numpy(masks)
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from patchknn.jobs.ahead import made_ahead
+from patchknn.jobs.cpus import available_cpus
 from patchknn.losses.terms import LossTerms
 from patchknn.training.best import BestEpoch
 from patchknn.training.checkpoint import Groups
@@ -33,6 +36,11 @@ from patchknn.wholeslide.tasks.task import Task
 _SECONDS_BETWEEN_SAVES = 60.0
 # Vectors of each training slide by which features are standardised.
 _FIT_VECTORS = 256
+# Reading a batch takes a CPU longer than a GPU needs to learn from it.
+_MOST_THREADS, _READ_AHEAD_BYTES = 8, 2 << 30
+
+# Numbers of its slides, with features and mask of those of this process.
+_Batch = tuple[list[int], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -89,6 +97,7 @@ class NetworkRun:
         dim = cohort.cases[0].grid.features.shape[1]
         self.network = make_network(settings.model, dim, self.task.outputs, settings.shape)
         self.network.to(self._device)
+        self._threads = self._reading_threads()
         groups = parameter_groups(self.network, settings.rate, settings.weight_decay)
         self.descent = Descent(
             self.network,
@@ -137,12 +146,16 @@ class NetworkRun:
         position = self.descent.position
         rng = np.random.default_rng([*self._key, position.epoch, 0])
         batches = np.array_split(rng.permutation(self._fold.train), self.descent.batches)
+        first, threads = position.step, self._threads
+        steps = [(number + 1, batches[number].tolist()) for number in range(first, len(batches))]
+        read = made_ahead(partial(self._read, position.epoch), steps, threads, threads)
 
         def between() -> None:
             self._run.check()
             after_step()
 
-        return self.descent.run_epoch(batches[position.step :], self._learn, between)
+        with closing(read):
+            return self.descent.run_epoch(read, self._learn, between)
 
     def judging(self) -> AbstractContextManager[None]:
         """The network is judged as it is."""
@@ -155,18 +168,23 @@ class NetworkRun:
     def restore(self, groups: Groups, state: dict[str, Any]) -> None:
         """Nothing."""
 
-    def _learn(self, batch: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Learnt:
-        numbers, position = batch.tolist(), self.descent.position
-        rng = np.random.default_rng([*self._key, position.epoch, position.step + 1])
-        torch.manual_seed(self._seed(position.epoch, position.step + 1))
-        grids = [self._cohort.cases[number].grid for number in numbers]
+    def _read(self, epoch: int, step: tuple[int, list[int]]) -> _Batch:
+        """This process's part of a batch; in a thread, while earlier ones are learnt from."""
+        number, slides = step
+        rng = np.random.default_rng([*self._key, epoch, number])
+        grids = [self._cohort.cases[slide].grid for slide in slides]
         window, turned = self._settings.window, self._settings.turn
         own = slice(*self._ranks.bounds(len(grids)))
-        held = training_batch(grids, window, rng, turned=turned, part=own)
-        features, mask = (tensor.to(self._device) for tensor in held)
+        return slides, training_batch(grids, window, rng, turned=turned, part=own)
+
+    def _learn(self, batch: _Batch) -> Learnt:
+        slides, held = batch
+        features, mask = (tensor.to(self._device, non_blocking=True) for tensor in held)
+        position = self.descent.position
+        torch.manual_seed(self._seed(position.epoch, position.step + 1))
         self.network.train()
-        outputs = self._ranks.gather(self.descent.model(features, mask))
-        return Learnt(LossTerms(self.task.loss(outputs, self._targets(numbers))), len(numbers))
+        outputs = self._ranks.gather(self.descent.model(features.float(), mask))
+        return Learnt(LossTerms(self.task.loss(outputs, self._targets(slides))), len(slides))
 
     def _judged(self, row: dict[str, Any]) -> dict[str, Any]:
         """The row with loss and figures of the slides that say when to stop."""
@@ -194,6 +212,17 @@ class NetworkRun:
     def _targets(self, numbers: Sequence[int]) -> Tensor:
         targets = torch.from_numpy(self._cohort.targets[list(numbers)])
         return targets.to(self._device, torch.float32)
+
+    def _reading_threads(self) -> int:
+        """As many as help, and as memory is for: each has a batch in hand, and one that waits."""
+        window = self._settings.window
+        places: int = max(
+            min(high, window) * min(wide, window)
+            for high, wide in (self._cohort.cases[i].grid.mask.shape for i in self._fold.train)
+        )
+        dim = self._cohort.cases[0].grid.features.shape[1]
+        size = self._ranks.largest_share(self._settings.slides_of_a_batch) * places * dim * 2
+        return max(1, min(available_cpus(), _MOST_THREADS, int(_READ_AHEAD_BYTES // (2 * size))))
 
     @property
     def _key(self) -> tuple[int, int]:
