@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from patchknn.cli import console
-from patchknn.search.answers import Answer, Failure
+from patchknn.search.answers import Answer, Failure, cell
 from patchknn.search.settings import SearchSettings
 
 if TYPE_CHECKING:
@@ -89,15 +89,10 @@ def _tsv_rows(answer: Answer, fields: Sequence[str]) -> Iterator[list[Any]]:
     if answer.judgement is not None:
         told = answer.judgement
         classes = "|".join(told.prediction_set)
-        end += [told.confidence, classes, word(told.out_of_distribution), told.strangeness]
+        end += [told.confidence, classes, cell(told.out_of_distribution), told.strangeness]
     if not answer.neighbours:
         yield [answer.query, *empty, *end, *[None] * len(fields)]
     for rank, neighbour in enumerate(answer.neighbours, start=1):
         values = neighbour._replace(fields=None).as_json().values()
-        added = [] if neighbour.fields is None else map(word, neighbour.fields.values())
+        added = [] if neighbour.fields is None else map(cell, neighbour.fields.values())
         yield [answer.query, rank, *values, *end, *added]
-
-
-def word(value: Any) -> Any:
-    """A value as a cell has it: true and false as in JSON."""
-    return str(value).lower() if isinstance(value, bool) else value

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from patchknn.cli.console import visible
-from patchknn.search.answers import Answer, Judgement
+from patchknn.search.answers import Answer, Judgement, cell
 from patchknn.search.settings import SearchSettings
 
 if TYPE_CHECKING:
@@ -180,13 +180,9 @@ def _neighbours(answer: Answer) -> RenderableType:
         if patients:
             cells.append(Text(visible(neighbour.patient or "-"), style="dim"))
         values = (neighbour.fields or {}).values()
-        cells += [Text("-" if value is None else visible(_word(value))) for value in values]
+        cells += [Text("-" if value is None else visible(str(cell(value)))) for value in values]
         table.add_row(*cells)
     return table
-
-
-def _word(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _decimals(largest: float) -> int:

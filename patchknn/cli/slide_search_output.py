@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from patchknn.cli import console
 from patchknn.cli.console import visible
-from patchknn.cli.query_output import word
-from patchknn.search.answers import Failure
+from patchknn.search.answers import Failure, cell
 from patchknn.wholeslide.mosaics.slide_answers import SlideAnswer, SlideNeighbour
 from patchknn.wholeslide.mosaics.slide_search import SlideSearchSettings
 
@@ -69,7 +68,7 @@ def _tsv_rows(answer: SlideAnswer, fields: Sequence[str]) -> Iterator[list[Any]]
         yield [*start, *[None] * 5, *end, *[None] * len(fields)]
     for rank, one in enumerate(answer.neighbours, start=1):
         found = [rank, one.slide, one.label, one.patient, one.distance]
-        yield [*start, *found, *end, *map(word, (one.fields or {}).values())]
+        yield [*start, *found, *end, *map(cell, (one.fields or {}).values())]
 
 
 def _lines(answer: SlideAnswer) -> RenderableType:
@@ -126,7 +125,7 @@ def _table(answer: SlideAnswer) -> RenderableType:
 
 
 def _told(value: Any) -> str:
-    return "-" if value is None else visible(str(word(value)))
+    return "-" if value is None else visible(str(cell(value)))
 
 
 def _best(one: SlideNeighbour) -> str:

@@ -5,6 +5,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 
+def cell(value: Any) -> Any:
+    """A value of a record as a table has it: true and false as in JSON, others as they are."""
+    return str(value).lower() if isinstance(value, bool) else value
+
+
 class Neighbour(NamedTuple):
     """One archived patch; ``row`` counts over the snapshot, ``hamming`` is in bits.
 

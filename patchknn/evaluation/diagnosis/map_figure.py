@@ -11,6 +11,7 @@ import numpy as np
 
 from patchknn.evaluation.diagnosis.maps import Map
 from patchknn.files import check_output, replaced_atomically
+from patchknn.search.answers import cell
 from patchknn.slides.class_colours import Colour, class_colour
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def groups_of(values: Sequence[Any], classes: Sequence[str] = ()) -> list[Group]
     The 12 most frequent values have colours of their own; a value among ``classes`` has that
     class's, as in every picture, and others the next ones.
     """
-    names = [None if value is None else _word(value) for value in values]
+    names = [None if value is None else str(cell(value)) for value in values]
     counts = Counter(name for name in names if name is not None)
     shown = [name for name, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
     shown, rest = shown[:MOST_NAMES], set(shown[MOST_NAMES:])
@@ -154,10 +155,6 @@ def _draw_scale(figure: Any, axes: Any, drawn: Map, colour: str, values: Sequenc
 def _point_size(drawn: Map) -> float:
     """The area of a point in square points, so that many of them are still apart."""
     return float(np.clip(9000 / len(drawn.points), 3, 40))
-
-
-def _word(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _shown(text: str) -> str:

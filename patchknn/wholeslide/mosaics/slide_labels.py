@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from patchknn.archive.snapshot import Snapshot
 from patchknn.errors import InputError
+from patchknn.search.answers import cell
 from patchknn.tables import read_table
 
 _KEYS = ("slide", "patient")
@@ -66,11 +67,7 @@ def labels_by_field(
     fields = NeighbourFields(snapshot, [field], option="--label-field")
     (name,) = fields.names
     values = (record[name] for record in fields.records_of(slides))
-    return [None if value is None else _word(value) for value in values]
-
-
-def _word(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return [None if value is None else str(cell(value)) for value in values]
 
 
 def labels_by_patches(snapshot: Snapshot, names: Sequence[str]) -> list[str | None]:
