@@ -89,6 +89,7 @@ def _read_text(path: Path) -> tuple[list[str], dict[int, Row]]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, delimiter=delimiter, strict=True)
             columns = [name.strip() for name in next(reader, [])]
+            _check_separated(path, columns, delimiter)
             rows = {}
             for cells in reader:
                 rows[reader.line_num] = _row(columns, cells, path, reader.line_num)
@@ -99,6 +100,20 @@ def _read_text(path: Path) -> tuple[list[str], dict[int, Row]]:
         message = f"{path} is not a readable table: {error}"
         raise InputError(message) from None
     return columns, rows
+
+
+def _check_separated(path: Path, columns: list[str], delimiter: str) -> None:
+    """Raise InputError for a header that only falls into columns by another character."""
+    others = {",": "commas", ";": "semicolons", "\t": "tabs"}
+    found = [
+        name for char, name in others.items() if char != delimiter and char in "".join(columns)
+    ]
+    if len(columns) == 1 and found:
+        message = (
+            f"{path} has its cells separated by {found[0]}: save it as a .csv with commas or as a "
+            ".tsv with tabs."
+        )
+        raise InputError(message)
 
 
 def _row(columns: list[str], cells: Iterable[str], path: Path, line: int) -> Row:

@@ -95,6 +95,9 @@ def test_what_python_s_csv_module_writes_is_read_back(rows, suffix, tmp_path):
         ("a.csv", "path\nä\n".encode("utf-16"), "save it as UTF-8"),
         ("a.parquet", b"PAR1", "is not a readable Parquet file"),
         ("a.parquet", b"", "is not a readable Parquet file"),
+        ("e.csv", "slide;label\na;TUM\n", "separated by semicolons: save it as a .csv with commas"),
+        ("e.csv", "slide\tlabel\na\tTUM\n", "separated by tabs"),
+        ("e.tsv", "slide,label\na,TUM\n", "separated by commas"),
     ],
 )
 def test_what_is_no_such_table_is_refused_by_name(tmp_path, name, data, sentence):
