@@ -66,7 +66,7 @@ def train(
     ] = 0,
     batch_size: Annotated[
         int | None,
-        typer.Option("--batch-size", min=1, max=1 << 16, help="Slides in a step [8; survival 32]."),
+        typer.Option("--batch-size", min=1, max=1 << 16, help="Of slides [8; survival 32]."),
     ] = None,
     lr: Annotated[
         float | None, typer.Option("--lr", min=0.0, help="Rate [0.003 of cnn, else 0.001].")
@@ -162,7 +162,8 @@ def train(
         )
         if first:
             _show(result, output, cohort.problems, console.output_format(format))
-    return _SOME_INPUTS_FAILED if cohort.problems else 0
+    # torchrun ends all at the first exit that is not 0, while the first process may yet be writing.
+    return _SOME_INPUTS_FAILED if cohort.problems and first else 0
 
 
 def _summary(cohort: Cohort) -> str:

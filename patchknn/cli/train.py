@@ -146,8 +146,9 @@ def train(
         progress=console.progress,
     )
     failed = [*read.problems, *result.problems]
-    if first_started():
-        show_result(result, output, failed, console.output_format(format))
+    if not first_started():
+        return 0  # torchrun ends all at the first exit that is not 0: the other's is still to come
+    show_result(result, output, failed, console.output_format(format))
     return _SOME_INPUTS_FAILED if failed else 0
 
 

@@ -46,10 +46,14 @@ class StepSettings(Rates, Protocol):
 
 
 class Wording(NamedTuple):
-    """How a loss that is no number is told of: in which training, and what would help."""
+    """How a loss that is no number is told of: which rates are too high, and in which training.
 
-    advice: str
+    ``kept``: what was saved before may be of use to a run with other settings.
+    """
+
+    rates: str
     training: str = ""
+    kept: bool = True
 
 
 class Learnt(NamedTuple):
@@ -98,6 +102,7 @@ class Descent:
         self._scaled = precision == "float16"
         self._wording = wording
         self._after_descent = after_descent
+        self.restore_scaler(ranks.scaler_state)
 
     @property
     def scaler_state(self) -> dict[str, Any]:
@@ -209,14 +214,15 @@ class Descent:
         where += f" of {self._wording.training}" if self._wording.training else ""
         bad = [n for n, v in sums.items() if n not in _NOT_SUMMED and not v.isfinite()]
         part = f" ({', '.join(bad)})" if bad else ""
-        message = (
-            f"The loss is no longer a number in {where}{part}; the last good state is kept: "
-            f"train again with {self._wording.advice}."
+        kept = "; the last good state is kept" if self._wording.kept else ""
+        message = f"The loss is no longer a number in {where}{part}{kept}: train again with "
+        message += (
+            f"{self._wording.rates}{', or with --precision float32' if self._scaled else ''}."
         )
         if overflows:
             message = (
-                f"The gradients are beyond float16 at every scale in {where}; the last good state "
-                "is kept: train again with --precision bfloat16 or float32."
+                f"The gradients are beyond float16 at every scale in {where}{kept}: train again "
+                "with --precision bfloat16 or float32."
             )
         raise PatchknnError(message)
 

@@ -107,7 +107,9 @@ class Epochs:
         folder = self._keeping.folder
         saved = read_checkpoint(folder)
         if saved is not None and saved[1].get("digest") != self._keeping.digest:
-            self._report(f"{folder} holds a run with other settings or data: starting afresh.")
+            self._report(
+                f"{folder} holds a run with other settings, data or precision: starting afresh."
+            )
             saved = None
         # Of the state that each has read, 0 for none.
         place = 0.0 if saved is None else 1e9 * saved[1]["epoch"] + saved[1]["step"]

@@ -20,8 +20,7 @@ from patchknn.errors import UsageError
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-_FABRIC_PRECISION: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
-    "float32": "32-true",
+_MIXED: dict[str, Literal["bf16-mixed", "16-mixed"]] = {
     "bfloat16": "bf16-mixed",
     "float16": "16-mixed",
 }
@@ -37,6 +36,8 @@ class Ranks:
     def __init__(self, fabric: Fabric) -> None:
         self.fabric = fabric
         self.rank, self.count = fabric.global_rank, fabric.world_size
+        # As the loss scale of float16 begins: trainings that follow each other share what scales.
+        self.scaler_state: dict[str, Any] = dict(fabric.strategy.precision.state_dict())
         # Counts and flags go from CPU to CPU: asking a GPU would make it wait at every step.
         self._control: Any = distributed.new_group(backend="gloo") if self.count > 1 else None
 
@@ -157,16 +158,18 @@ def join_ranks(device: torch.device, precision: str) -> Ranks:
     _be_quiet()
     accelerator = device.type
     nodes, here = _started_with()
-    common: dict[str, Any] = {
-        "accelerator": accelerator,
-        "precision": _FABRIC_PRECISION[precision],
-    }
+    common: dict[str, Any] = {"accelerator": accelerator}
+    plugins: list[Any] = []
+    if precision in _MIXED:
+        from patchknn.training.mixed_precision import UnroundedInputs
+
+        plugins.append(UnroundedInputs(_MIXED[precision], accelerator))
     if nodes * here == 1:
         from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
         devices = [device.index or 0] if accelerator == "cuda" else 1
         # Said, not guessed: inside a job that runs one process nobody else is to be waited for.
-        return Ranks(Fabric(devices=devices, plugins=[LightningEnvironment()], **common))
+        return Ranks(Fabric(devices=devices, plugins=[LightningEnvironment(), *plugins], **common))
     if accelerator == "cuda" and torch.cuda.device_count() < here:
         message = (
             f"{here} processes were started on this node, and each sees "
@@ -182,7 +185,7 @@ def join_ranks(device: torch.device, precision: str) -> Ranks:
         strategy="ddp",
         devices=here,
         num_nodes=nodes,
-        plugins=[TorchElasticEnvironment()],
+        plugins=[TorchElasticEnvironment(), *plugins],
         **common,
     )
     fabric.launch()
@@ -202,6 +205,7 @@ def _be_quiet() -> None:
     for name in ("lightning.fabric", "lightning_fabric", "lightning_utilities.core.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*all_gather.* is deprecated.*")
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
 
 
 def first_started() -> bool:

@@ -155,7 +155,7 @@ def test_one_that_is_done_is_only_read_again(make, ranks):
 def test_the_state_of_another_run_is_not_taken(make, ranks):
     _run(make, ranks, last=2)
     _, learner, (line,), _ = _run(make, ranks, digest="other")
-    assert line.endswith("holds a run with other settings or data: starting afresh.")
+    assert line.endswith("holds a run with other settings, data or precision: starting afresh.")
     assert learner.memory == 18
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,6 +60,15 @@ def training_batch(
         features[number, :, top : top + high, left : left + wide] = values
         masks[number, top : top + high, left : left + wide] = mask
     return torch.from_numpy(features), torch.from_numpy(masks)
+
+
+def most_places(shapes: Iterable[tuple[int, ...]], window: int, *, turned: bool) -> int:
+    """How many places a slide has at most in a training batch of grids of these shapes (H, W)."""
+    high, wide = (max(min(side, window) for side in sides) for sides in zip(*shapes, strict=True))
+    if turned:
+        high = wide = max(high, wide) + _SHIFTS
+    places: int = (high + _MULTIPLE) * (wide + _MULTIPLE)
+    return places
 
 
 @dataclass(frozen=True)

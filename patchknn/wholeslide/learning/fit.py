@@ -75,6 +75,7 @@ def train_slide_model(
     cuda = [device] if device.type == "cuda" else []
     with StopRequest() as stop, torch.random.fork_rng(devices=cuda):
         ranks = join_ranks(device, precision)
+        report = report if ranks.first else _nothing
         done = wrote(output, digest, DESCRIPTION_FILE, "a slide model")
         if ranks.as_first(done):  # not every node need see the first one's disk
             report(
@@ -85,7 +86,8 @@ def train_slide_model(
         folds = plan_folds(cohort, settings, split=split)
         if (output / DESCRIPTION_FILE).exists():
             report(
-                f"{output} is a slide model of other settings or slides: this one takes its place."
+                f"{output} is a slide model of other settings, slides or precision: this one, in "
+                f"{precision}, takes its place."
             )
         if split and (left_out := without_split(cohort)):
             report(f"slides without a split: {left_out}; they are left out.")
@@ -100,7 +102,7 @@ def train_slide_model(
             precision=precision,
             folder=partial_folder(output),
             digest=digest,
-            report=report if ranks.first else _nothing,
+            report=report,
             progress=progress if progress is not None and ranks.first else _silently,
             check=check,
         )

@@ -24,7 +24,7 @@ from patchknn.training.inputs import Progress
 from patchknn.training.ranks import Ranks
 from patchknn.training.schedule import parameter_groups
 from patchknn.wholeslide.grids.preview import sample_vectors
-from patchknn.wholeslide.learning.batches import training_batch
+from patchknn.wholeslide.learning.batches import most_places, training_batch
 from patchknn.wholeslide.learning.cases import Cohort
 from patchknn.wholeslide.learning.folds import Fold
 from patchknn.wholeslide.learning.scoring import shared_outputs
@@ -106,7 +106,7 @@ class NetworkRun:
             settings,
             batches=-(-len(fold.train) // settings.slides_of_a_batch),
             precision=run.precision,
-            wording=Wording("a lower --lr", fold.name),
+            wording=Wording("a lower --lr", fold.name, kept=False),
         )
 
     def train(self, last_epoch: int | None = None) -> Trained:
@@ -214,15 +214,13 @@ class NetworkRun:
         return targets.to(self._device, torch.float32)
 
     def _reading_threads(self) -> int:
-        """As many as help, and as memory is for: each has a batch in hand, and one that waits."""
-        window = self._settings.window
-        places: int = max(
-            min(high, window) * min(wide, window)
-            for high, wide in (self._cohort.cases[i].grid.mask.shape for i in self._fold.train)
-        )
-        dim = self._cohort.cases[0].grid.features.shape[1]
-        size = self._ranks.largest_share(self._settings.slides_of_a_batch) * places * dim * 2
-        return max(1, min(available_cpus(), _MOST_THREADS, int(_READ_AHEAD_BYTES // (2 * size))))
+        """As many as help, and as memory is for: so many batches are ahead."""
+        settings = self._settings
+        shapes = [self._cohort.cases[number].grid.mask.shape for number in self._fold.train]
+        slides = self._ranks.largest_share(settings.slides_of_a_batch)
+        places = most_places(shapes, settings.window, turned=settings.turn)
+        size = 2 * slides * self._cohort.cases[0].grid.features.shape[1] * places
+        return max(1, min(available_cpus(), _MOST_THREADS, int(_READ_AHEAD_BYTES // size)))
 
     @property
     def _key(self) -> tuple[int, int]:

@@ -79,7 +79,7 @@ class SlideSettings:
         self.check()
         usual_batch = _SURVIVAL_BATCH if kind == "survival" else _BATCH
         batch = usual_batch if self.batch_size is None else self.batch_size
-        wanted = round(_STEPS * batch / max(slides, 1))
+        wanted = round(_STEPS * batch * self.accumulate / max(slides, 1))
         usual = min(max(wanted, _FEWEST_EPOCHS), _MOST_EPOCHS)
         epochs = usual if self.epochs is None else self.epochs
         return replace(self, epochs=epochs, batch_size=batch)

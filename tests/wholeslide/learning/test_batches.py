@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from patchknn.wholeslide.grids.grid import GridInfo, open_grid, turn, write_grid
-from patchknn.wholeslide.learning.batches import training_batch, whole
+from patchknn.wholeslide.learning.batches import most_places, training_batch, whole
 
 
 @pytest.fixture
@@ -84,3 +84,19 @@ def test_parts_of_a_batch_are_together_what_the_whole_is(grid, tmp_path, turned)
         ]
         for number, expected in enumerate(whole_batch):
             torch.testing.assert_close(torch.cat([part[number] for part in parts]), expected)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_no_batch_has_more_places_than_are_reckoned_with(grid, tmp_path, turned):
+    grids, window = [], 20
+    for number, (height, width) in enumerate([(30, 2), (3, 17), (8, 8), (1, 1)]):
+        path = tmp_path / f"{number}.h5"
+        write_grid(path, grid.info, np.ones((1, 1, height, width)), np.ones((height, width), bool))
+        grids.append(open_grid(path))
+    most = most_places([one.mask.shape for one in grids], window, turned=turned)
+    found = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        _, masks = training_batch(grids, window, rng, turned=turned)
+        found = max(found, masks[0].numel())
+    assert 0.5 * most < found <= most

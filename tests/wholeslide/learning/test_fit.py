@@ -28,6 +28,7 @@ from patchknn.wholeslide.learning.scoring import outputs_of
 from patchknn.wholeslide.learning.settings import SlideSettings
 from patchknn.wholeslide.learning.slide_model import load_slide_model
 from patchknn.wholeslide.models.making import MODELS
+from patchknn.wholeslide.models.tissue import Standardised
 from patchknn.wholeslide.tasks.reading import Question
 
 _QUICK = SlideSettings(epochs=3, folds=2, hidden=8, bootstrap=50, device="cpu")
@@ -233,6 +234,30 @@ def test_bfloat16_learns_as_well_and_is_another_run(make_cohort, tmp_path, model
     assert not train_slide_model(cohort, other, tmp_path / "model", _silent).skipped
 
 
+def test_in_bfloat16_features_are_not_rounded_before_they_are_standardised(
+    make_cohort, tmp_path, monkeypatch
+):
+    seen = set()
+    standardise = Standardised.forward
+
+    def noted(self, vectors):
+        seen.add(vectors.dtype)
+        return standardise(self, vectors)
+
+    monkeypatch.setattr(Standardised, "forward", noted)
+    table = make_cohort(slides=12)
+    cohort = read_cohort(table.parent, table, Question())
+    settings = dataclasses.replace(_QUICK, model="mil", folds=0, precision="bfloat16")
+    train_slide_model(cohort, settings, tmp_path / "model", _silent)
+    assert seen == {torch.float32}
+
+
+def test_as_many_steps_are_taken_where_batches_are_put_together():
+    for accumulate, epochs in ((1, 60), (3, 180)):
+        settings = SlideSettings(accumulate=accumulate).resolved(200, "classification")
+        assert settings.last_epoch == epochs
+
+
 def test_precisions_that_cannot_be_are_said(cohort, tmp_path):
     for name, told in (("float64", "is none of float32"), ("float16", "needs a GPU")):
         settings = dataclasses.replace(_QUICK, precision=name)
@@ -290,7 +315,9 @@ def test_regression_and_survival(make_cohort, tmp_path):
 def test_a_loss_that_is_no_number_is_said(cohort, tmp_path, monkeypatch):
     nan = torch.tensor(float("nan"), requires_grad=True)
     monkeypatch.setattr(type(cohort.task), "loss", lambda *_: nan * 1)
-    with pytest.raises(PatchknnError, match=r"epoch 1, step 1 of \d of fold 1; .* lower --lr\.$"):
+    with pytest.raises(
+        PatchknnError, match=r"epoch 1, step 1 of \d of fold 1: train .* lower --lr\.$"
+    ):
         train_slide_model(cohort, _QUICK, tmp_path / "model", _silent)
 
 

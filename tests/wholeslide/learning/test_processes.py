@@ -43,6 +43,7 @@ def test_two_processes_have_the_loss_of_one(launch, make_cohort, tmp_path, asked
     (told,) = two.stdout.splitlines()  # the first process alone speaks
     assert json.loads(told)["slide_model"] == "two"
     assert two.stderr.count("fold 1: ") == 1
+    assert "arning" not in two.stderr
     alone, together = (_rows(tmp_path / name, "training.csv") for name in ("one", "two"))
     losses = [float(row["loss"]) for row in alone]
     assert [float(row["loss"]) for row in together] == pytest.approx(losses, rel=1e-4)
@@ -93,3 +94,33 @@ def test_one_that_is_stopped_stops_all_and_all_go_on(launch, make_cohort, tmp_pa
         torch.testing.assert_close(theirs[name], value, rtol=0, atol=1e-5, msg=name)
     third = launch(tmp_path, *line, "model")
     assert json.loads(third.stdout)["skipped"]
+
+
+_SLOW = """
+import sys
+import time
+from patchknn.cli import slide_train
+
+show = slide_train._show
+
+def slowly(*arguments):
+    time.sleep(2)
+    show(*arguments)
+
+slide_train._show = slowly
+from patchknn.cli.main import run
+sys.exit(run(sys.argv[1:]))
+"""
+
+
+def test_what_the_first_process_prints_is_not_cut_off_by_the_exit_of_others(
+    launch, make_cohort, tmp_path
+):
+    table = make_cohort(slides=12)
+    more = tmp_path / "more.csv"
+    more.write_text(table.read_text() + "nobody,P,negative,1,1,1\n")
+    line = ("slide", "train", table.parent, more, *_SMALL, "--folds", "0", "--epochs", "1", "-o")
+    (tmp_path / "run.py").write_text(_SLOW)
+    both = launch(tmp_path, *line, "model", program=("run.py",))
+    assert "nobody has no grid" in both.stderr
+    assert json.loads(both.stdout.splitlines()[-1])["slide_model"] == "model"
