@@ -215,9 +215,9 @@ class Descent:
         bad = [n for n, v in sums.items() if n not in _NOT_SUMMED and not v.isfinite()]
         part = f" ({', '.join(bad)})" if bad else ""
         kept = "; the last good state is kept" if self._wording.kept else ""
-        message = f"The loss is no longer a number in {where}{part}{kept}: train again with "
-        message += (
-            f"{self._wording.rates}{', or with --precision float32' if self._scaled else ''}."
+        rates = self._wording.rates + (", or with --precision float32" if self._scaled else "")
+        message = (
+            f"The loss is no longer a number in {where}{part}{kept}: train again with {rates}."
         )
         if overflows:
             message = (
