@@ -66,7 +66,7 @@ def train(
     ] = 0,
     batch_size: Annotated[
         int | None,
-        typer.Option("--batch-size", min=1, max=1 << 16, help="Of slides [8; survival 32]."),
+        typer.Option("--batch-size", min=1, max=1 << 16, help="Slides per batch [8; survival 32]."),
     ] = None,
     lr: Annotated[
         float | None, typer.Option("--lr", min=0.0, help="Rate [0.003 of cnn, else 0.001].")
@@ -106,7 +106,7 @@ def train(
 
     TABLE has a row for each slide. Each of --folds models is judged on patients that it has not
     seen (predictions.csv in MODEL); then the kept one is trained on all slides. Stopped, the same
-    command goes on where it was.
+    command goes on where it was; started by torchrun or srun, the processes train together.
     """
     from patchknn.errors import UsageError
     from patchknn.training.ranks import first_started
