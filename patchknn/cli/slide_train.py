@@ -156,7 +156,7 @@ def train(
             cohort,
             settings,
             output,
-            console.message if first else lambda _: None,
+            console.message,
             split=own_split,
             progress=console.progress,
         )

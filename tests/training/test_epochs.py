@@ -124,12 +124,12 @@ def test_patience_ends_it_early(make, ranks):
     assert learner.network.weight.item() == 4.0
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3, 4, 17])
-@pytest.mark.parametrize("patience", [None, 2])
+@pytest.mark.parametrize(
+    ("patience", "steps"),
+    [(None, 1), (None, 3), (None, 4), (None, 17), (2, 1), (2, 2), (2, 3), (2, 4), (2, 11)],
+)
 def test_one_that_was_stopped_goes_on_as_if_it_had_not_been(make, ranks, steps, patience):
     whole = _run(make, ranks, goal=3.0, patience=patience, digest="whole")[0].best
-    if patience and steps > 12:
-        return
     with pytest.raises(StoppedError):
         _run(make, ranks, goal=3.0, patience=patience, stop_at=steps)
     epochs, learner, lines, _ = _run(make, ranks, goal=3.0, patience=patience)
