@@ -93,7 +93,6 @@ class Descent:
         batches: int,
         precision: str,
         wording: Wording,
-        after_descent: Callable[[], None] | None = None,
     ) -> None:
         self.position = Position()
         self.optimizer, self.batches = optimizer, batches
@@ -101,7 +100,7 @@ class Descent:
         self._fabric, self._ranks, self._settings = ranks.fabric, ranks, settings
         self._scaled = precision == "float16"
         self._wording = wording
-        self._after_descent = after_descent
+        self.after_descent: Callable[[], None] | None = None
         self.restore_scaler(ranks.scaler_state)
 
     @property
@@ -179,8 +178,8 @@ class Descent:
             self.check_finite()
         self._stepper.step()
         self._stepper.zero_grad()
-        if self._after_descent is not None:
-            self._after_descent()
+        if self.after_descent is not None:
+            self.after_descent()
 
     def _ends_a_step(self, batches: int) -> bool:
         return batches % self._settings.accumulate == 0 or batches == self.batches

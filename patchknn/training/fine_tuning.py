@@ -57,10 +57,11 @@ class FineTuning:
             batches=len(self._batches),
             precision=context.precision,
             wording=Wording("a lower --lr and --backbone-lr"),
-            after_descent=self._take_into_average,
         )
         # Now the first process's weights are those of all.
         self._average = AveragedWeights(network, settings.ema) if settings.ema else None
+        if self._average is not None:
+            self.descent.after_descent = self._average.update
         self._bank = BankKeeper(context) if settings.bank else None
 
     def run_epoch(self, after_step: Callable[[], None] = lambda: None) -> dict[str, float]:
@@ -150,10 +151,6 @@ class FineTuning:
         position = self.descent.position
         key = [self._settings.seed, position.epoch, position.step]
         return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
-
-    def _take_into_average(self) -> None:
-        if self._average is not None:
-            self._average.update()
 
     def _train_mode(self, rows: int) -> None:
         self.network.train()

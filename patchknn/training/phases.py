@@ -27,43 +27,42 @@ class Phases:
     def __init__(self, context: Context, judge: Judge, folder: Path, digest: str) -> None:
         self.best = BestEpoch("p_at_10")
         self._context, self._judge = context, judge
+        self.seconds = 0.0  # of work, over all starts of the run
         self._warned = False
-        self._epochs = Epochs(
-            Keeping(folder, digest, _SECONDS_WITHIN_EPOCHS),
+        self._keeping = Keeping(folder, digest, _SECONDS_WITHIN_EPOCHS)
+
+    def run(self) -> None:
+        """Train, or go on training, and leave the best epoch in the network."""
+        context, patience = self._context, self._context.settings.patience
+        epochs = Epochs(
+            self._keeping,
             context.ranks,
             self.best,
             self._judged,
             context.report,
             tensorboard=context.settings.tensorboard,
         )
-
-    @property
-    def seconds(self) -> float:
-        """Of work, over all starts of the run."""
-        return self._epochs.seconds
-
-    def run(self) -> None:
-        """Train, or go on training, and leave the best epoch in the network."""
-        context, patience = self._context, self._context.settings.patience
-        saved = self._epochs.saved()
+        saved = epochs.saved()
         if saved is None:
-            self._first_phase()
+            self._first_phase(epochs)
         tuning = FineTuning(context, None if saved is None else saved[1]["left_out"])
-        if self._epochs.run(tuning, saved, context.settings.last_epoch, patience):
+        settled = epochs.run(tuning, saved, context.settings.last_epoch, patience)
+        self.seconds = epochs.seconds
+        if settled:
             context.report(
                 f"no better P@10 since epoch {self.best.reached}: ending after {patience} epochs "
                 "of patience."
             )
 
-    def _first_phase(self) -> None:
+    def _first_phase(self, epochs: Epochs) -> None:
         started = time.monotonic()
         row: dict[str, Any] = {"epoch": 0}
         if self._context.settings.head_epochs:
             row["loss"] = train_heads(self._context)
         if self._context.settings.starts_from_weights:
             # How good it is before the backbone is touched.
-            self._epochs.judged(row, self._context.network)
-        self._epochs.seconds += time.monotonic() - started
+            epochs.judged(row, self._context.network)
+        epochs.seconds += time.monotonic() - started
 
     def _judged(self, row: dict[str, Any]) -> dict[str, Any]:
         figures, warning = self._judge.epoch(self._context, row)

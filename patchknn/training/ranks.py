@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import logging
 import os
@@ -197,6 +198,7 @@ def _leave() -> None:
     # Threads of gloo that are still there when the process ends may abort it: a finished run would
     # fail. (Lightning does the same for NCCL alone.)
     if distributed.is_initialized():
+        gc.collect()  # what still refers to the group keeps its threads
         distributed.destroy_process_group()
 
 

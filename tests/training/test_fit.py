@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import gc
 import os
 import shutil
 import signal
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from patchknn.bundle import load_bundle
 from patchknn.bundle_files import BACKBONE_FILE, HEADS_FILE
 from patchknn.encoder.saving import load_encoder
 from patchknn.errors import ConflictError, InputError, PatchknnError, StoppedError
-from patchknn.training import descent, fine_tuning, judging
+from patchknn.training import descent, fine_tuning, fit, judging
 from patchknn.training.checkpoint import CHECKPOINT_FILE, partial_folder, read_checkpoint
 from patchknn.training.fit import splits_file, train_encoder
 from patchknn.training.judging import Judge
@@ -435,3 +437,28 @@ def test_of_epochs_as_good_as_each_other_the_last_is_kept(
     settings = make_settings(epochs=4, patience=patience)
     result = train_encoder(pictures(), settings, tmp_path / "encoder", str)
     assert result.training["best_epoch"] == (4 if patience is None else 3)
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_what_is_left_of_a_run_can_be_collected(
+    pictures, make_settings, tmp_path, monkeypatch, stopped
+):
+    # Threads of a group that something still refers to may abort the process when it ends.
+    held = []
+    join = fit.join_ranks
+
+    def noted(*arguments):
+        ranks = join(*arguments)
+        held.append(weakref.ref(ranks))
+        return ranks
+
+    monkeypatch.setattr(fit, "join_ranks", noted)
+    settings = make_settings(ema=0.5)
+    if stopped:
+        with pytest.raises(StoppedError):
+            train_encoder(pictures(), settings, tmp_path / "e", str, progress=_stop_after(1))
+    else:
+        train_encoder(pictures(), settings, tmp_path / "e", str)
+    gc.collect()
+    (reference,) = held
+    assert reference() is None
